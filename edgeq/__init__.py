@@ -1,0 +1,1 @@
+"""edgeq: an MQTT-triggered queue appliance for gateways."""

@@ -1,0 +1,1 @@
+"""The configuration: typed records (`schema`) and the way from YAML to them (`load`)."""

@@ -1,0 +1,118 @@
+"""An event: something that happened, written once, never changed, found again by its growing id."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class NewEvent:
+    """An event that isn't stored yet.
+
+    `data_json` is a JSON text that the caller has checked to be valid; `tags` a tuple of words;
+    `occurred_at` and `recorded_at` are microseconds since 1970 UTC. Of two events with the same
+    `idempotency_key` the store keeps the first.
+    """
+
+    __slots__ = (
+        "cause_id", "data_json", "description", "idempotency_key", "occurred_at", "recorded_at",
+        "subject", "tags", "topic", "type",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 - the name of the column
+        *,
+        occurred_at: int,
+        recorded_at: int,
+        subject: str = "",
+        topic: str | None = None,
+        data_json: str = "{}",
+        tags: tuple[str, ...] = (),
+        description: str = "",
+        idempotency_key: str | None = None,
+        cause_id: int | None = None,
+    ) -> None:
+        self.type = type
+        self.subject = subject
+        self.topic = topic
+        self.data_json = data_json
+        self.tags = tags
+        self.description = description
+        self.occurred_at = occurred_at
+        self.recorded_at = recorded_at
+        self.idempotency_key = idempotency_key
+        self.cause_id = cause_id
+
+    def __repr__(self) -> str:
+        return f"NewEvent({self.type!r}, subject={self.subject!r}, data={self.data_json})"
+
+
+class Event:
+    """A stored event. `data` is decoded when first asked for. Don't change what it holds."""
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the name of the column
+        type: str,  # noqa: A002
+        subject: str,
+        topic: str | None,
+        data_json: str,
+        tags_json: str,
+        description: str,
+        occurred_at: int,
+        recorded_at: int,
+        idempotency_key: str | None,
+        cause_id: int | None,
+    ) -> None:
+        self.id = id
+        self.type = type
+        self.subject = subject
+        self.topic = topic
+        self.data_json = data_json
+        self.tags_json = tags_json
+        self.description = description
+        self.occurred_at = occurred_at
+        self.recorded_at = recorded_at
+        self.idempotency_key = idempotency_key
+        self.cause_id = cause_id
+
+    @cached_property
+    def data(self) -> Any:
+        """The event's data, as decoded from JSON: usually a dict."""
+        return _decode(self.data_json)
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """The event's tags."""
+        return tuple(_decode(self.tags_json))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every column by its name, with `data` and `tags` decoded: what `--json` prints."""
+        return {
+            "id": self.id, "type": self.type, "subject": self.subject, "topic": self.topic,
+            "data": self.data, "tags": list(self.tags), "description": self.description,
+            "occurred_at": self.occurred_at, "recorded_at": self.recorded_at,
+            "idempotency_key": self.idempotency_key, "cause_id": self.cause_id,
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Event({self.id}, {self.type!r}, subject={self.subject!r}, data={self.data_json})"
+
+
+def to_json(value: object) -> str:
+    """`value` as JSON text. Raises TypeError (not JSON) or ValueError (a text with lone surrogates)."""
+    return _encode(value).decode()
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds. Raises ValueError, which NaN, Infinity and invalid UTF-8 are too."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise ValueError(str(error) or "nested too deeply") from None

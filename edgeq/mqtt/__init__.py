@@ -1,0 +1,1 @@
+"""The session with the broker: topics, deliveries, and the one file that knows paho."""
