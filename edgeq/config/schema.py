@@ -16,7 +16,7 @@ from ..units import Duration, Size
 from .section import Section
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all configuration records."""
 
 
@@ -117,8 +117,8 @@ class NotificationMatch(Record):
 class NotificationRoute(Record):
     """`notifications.routes[]`: which channels a matching notification goes to."""
 
-    match: NotificationMatch = NotificationMatch()
     channels: list[str]
+    match: NotificationMatch = NotificationMatch()
     continue_: bool = msgspec.field(name="continue", default=False)
 
 
