@@ -138,7 +138,7 @@ class Queue(Record):
 class Jobs(Record):
     """`jobs`."""
 
-    queues: dict[str, Queue] = {"default": Queue()}
+    queues: dict[str, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
 
 
 class Log(Record):
