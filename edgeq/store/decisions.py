@@ -1,0 +1,54 @@
+"""What a controller, processor or job decided, gathered first and committed as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..events import NewEvent
+from . import dead_letters, events, jobs
+from .dead_letters import NewDeadLetter
+from .jobs import NewJob
+from .store import Tx, Unit
+
+
+@dataclass(slots=True)
+class Decisions:
+    """Events to append, jobs to add, dead letters to keep, in order; and whatever else belongs in the same commit.
+
+    `also` are units of a station's own tables (notifications, contract states). `lazily` are such units that may wait
+    for the next commit and be done again after a crash: they alone don't cause one.
+    """
+
+    events: list[NewEvent] = field(default_factory=list)
+    jobs: list[NewJob] = field(default_factory=list)
+    dead_letters: list[NewDeadLetter] = field(default_factory=list)
+    also: list[Unit[object]] = field(default_factory=list)
+    lazily: list[Unit[object]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything that must not wait."""
+        return bool(self.events or self.jobs or self.dead_letters or self.also)
+
+    def extend(self, other: Decisions) -> None:
+        """Add everything that `other` holds."""
+        self.events += other.events
+        self.jobs += other.jobs
+        self.dead_letters += other.dead_letters
+        self.also += other.also
+        self.lazily += other.lazily
+
+
+def record(tx: Tx, decisions: Decisions) -> int:
+    """Store everything; the number of events left out because their idempotency key was there."""
+    duplicates = 0
+    for unit in decisions.lazily:
+        unit(tx)
+    for unit in decisions.also:
+        unit(tx)
+    if decisions.jobs:
+        jobs.add(tx, decisions.jobs)
+    if decisions.dead_letters:
+        dead_letters.add(tx, decisions.dead_letters)
+    if decisions.events:
+        duplicates = events.append(tx, decisions.events).duplicates
+    return duplicates

@@ -1,0 +1,97 @@
+"""Verbs of the table `events`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..events import Event, NewEvent, to_json
+from .store import Row, Statement, Store, Tx
+from .tables import Events
+
+_COLUMNS = (
+    "type", "subject", "topic", "data", "tags", "description", "occurred_at", "recorded_at", "idempotency_key",
+    "cause_id",
+)  # fmt: skip
+_ALL = (
+    Events.id, Events.type, Events.subject, Events.topic, Events.data, Events.tags, Events.description,
+    Events.occurred_at, Events.recorded_at, Events.idempotency_key, Events.cause_id,
+)  # fmt: skip
+
+_AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(Events.id).limit(p))
+_ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
+# The largest id ever handed out, also when that row is gone: a cursor at the head must not depend on retention.
+_HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+
+_tags_json: dict[tuple[str, ...], str] = {(): "[]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """How many events were stored, and how many not because their idempotency key was there."""
+
+    stored: int
+    duplicates: int
+
+
+def append(tx: Tx, events: Sequence[NewEvent]) -> Appended:
+    """Store `events` in their order."""
+    rows = [
+        (
+            event.type, event.subject, event.topic, event.data_json, tags_to_json(event.tags), event.description,
+            event.occurred_at, event.recorded_at, event.idempotency_key, event.cause_id,
+        )
+        for event in events
+    ]  # fmt: skip
+    stored = tx.insert(Events, _COLUMNS, rows)
+    if stored:
+        tx.touch("events")
+    return Appended(stored, len(rows) - stored)
+
+
+async def after(store: Store, last_consumed_id: int, limit: int) -> list[Event]:
+    """Up to `limit` events with an id greater than `last_consumed_id`, in order of id."""
+    return [_event(row) for row in await store.read(_AFTER, (last_consumed_id, limit))]
+
+
+async def one(store: Store, event_id: int) -> Event | None:
+    """The event of that id, or None."""
+    rows = await store.read(_ONE, (event_id,))
+    return _event(rows[0]) if rows else None
+
+
+async def head(store: Store) -> int:
+    """The highest event id, 0 when there is none."""
+    rows = await store.read(_HEAD, (1,))
+    return int(rows[0][0]) if rows else 0
+
+
+async def recent(
+    store: Store, *, limit: int, type_pattern: str = "", subject: str = "", tag: str = "", since: int = 0
+) -> list[Event]:
+    """The latest `limit` events, oldest first, that fit all given: a type (`*` for any text), subject, tag, `recorded_at`
+    not before `since` microseconds."""
+    query = Events.select(*_ALL).order_by(Events.id.desc()).limit(limit)
+    if type_pattern:
+        query = query.where(Events.type % type_pattern)
+    if subject:
+        query = query.where(Events.subject == subject)
+    if tag:
+        query = query.where(Events.tags.contains(to_json(tag)))
+    if since:
+        query = query.where(Events.recorded_at >= since)
+    return [_event(row) for row in reversed(await store.read(query))]
+
+
+def tags_to_json(tags: tuple[str, ...]) -> str:
+    """Tags as JSON text. The same few combinations come again and again."""
+    text = _tags_json.get(tags)
+    if text is None:
+        text = to_json(list(tags))
+        if len(_tags_json) < 1000:
+            _tags_json[tags] = text
+    return text
+
+
+def _event(row: Row) -> Event:
+    return Event(*row)

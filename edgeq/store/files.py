@@ -1,0 +1,113 @@
+"""The database file on the disk: who holds it, whether it is whole, and where a damaged one goes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import StoreError
+
+_SUFFIXES = ("", "-wal", "-shm")
+_QUICK_CHECK_BYTES_MAX = 64 * 2**20
+_HEADER = b"SQLite format 3\x00"
+
+
+class FileLock:
+    """At most one appliance uses a database file. The kernel lets go of the lock when its holder dies."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises StoreError, naming the holder's process, when somebody else has it."""
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(
+                f"can't write beside the database: {error}", hint="look at the rights of the folder"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            raise StoreError(
+                f"another edgeq{f' (process {holder})' if holder else ''} runs on {self._path.removesuffix('-lock')}",
+                hint="stop it first, or give this one a store.url of its own",
+            ) from None
+        with contextlib.suppress(OSError):  # a full disk must not keep the appliance from starting
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        self._file = descriptor
+
+    def release(self) -> None:
+        """Let go. Does nothing when the lock isn't held."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def damaged(path: str) -> str:
+    """What is wrong with the database file, or "" when it is whole, empty or not there.
+
+    The whole file is checked when the last use didn't end cleanly and the file is small enough for a quick start, and
+    always after SQLite has complained about it (`mark_suspect`).
+    """
+    try:
+        size = os.stat(path).st_size
+        with open(path, "rb") as file:
+            header = file.read(len(_HEADER))
+    except OSError:
+        return ""
+    if size == 0:
+        return ""
+    if header != _HEADER:
+        return "not a SQLite database"
+    suspect = os.path.exists(path + "-suspect")
+    unclean = os.path.exists(path + "-wal") and os.stat(path + "-wal").st_size > 0
+    thorough = suspect or (unclean and size <= _QUICK_CHECK_BYTES_MAX)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if thorough:
+            answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            if answer != "ok":
+                return answer.splitlines()[-1]
+    except sqlite3.DatabaseError as error:
+        code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return str(error)
+    finally:
+        if connection is not None:
+            connection.close()
+    with contextlib.suppress(OSError):
+        os.unlink(path + "-suspect")
+    return ""
+
+
+def mark_suspect(path: str) -> None:
+    """Have the next start check the whole file."""
+    with contextlib.suppress(OSError):
+        Path(path + "-suspect").touch()
+
+
+def quarantine(path: str, now: int) -> str:
+    """Move the file and what belongs to it aside; the new path. `now` is in microseconds since 1970 UTC."""
+    moment = datetime.fromtimestamp(now / 1e6, UTC)
+    aside = f"{path}.damaged-{moment:%Y%m%dT%H%M%S.%fZ}"
+    try:
+        for suffix in _SUFFIXES:
+            if os.path.exists(path + suffix):
+                os.replace(path + suffix, aside + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + "-suspect")
+    except OSError as error:
+        raise StoreError(f"{path} is damaged and can't be put aside: {error}") from error
+    return aside

@@ -1,0 +1,19 @@
+"""Verbs of the table `meta`: facts about the store itself."""
+
+from __future__ import annotations
+
+from .store import Statement, Store, Tx
+from .tables import Meta
+
+_VALUE = Statement(lambda p: Meta.select(Meta.value).where(Meta.key == p))
+
+
+async def get(store: Store, key: str) -> str | None:
+    """The value of `key`, or None."""
+    rows = await store.read(_VALUE, (key,))
+    return str(rows[0][0]) if rows else None
+
+
+def put(tx: Tx, key: str, value: str) -> None:
+    """Set `key` to `value`."""
+    tx.run(Meta.insert(key=key, value=value).on_conflict(conflict_target=[Meta.key], preserve=[Meta.value]))

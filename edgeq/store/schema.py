@@ -1,0 +1,79 @@
+"""Which tables there are: migrations, run once each under the file's lock, and the store's own id."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from pathlib import Path
+
+from ..errors import StoreError
+
+FOLDER = Path(__file__).parent / "migrations"
+
+
+def known() -> list[str]:
+    """The names of all migrations of this version, in order."""
+    return sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
+
+
+def applied(connection: sqlite3.Connection) -> list[str]:
+    """The names of the migrations that the file has seen."""
+    try:
+        return [row[0] for row in connection.execute("SELECT name FROM schema_migration ORDER BY name")]
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return []
+        raise
+
+
+def migrate(path: str, *, may_change: bool) -> None:
+    """Bring the schema up to date. The caller holds the file's lock.
+
+    Raises StoreError when the file was written by a newer version, or, unless `may_change`, when it needs a migration;
+    sqlite3.Error when the file can't be written.
+    """
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+    try:
+        done = applied(connection)
+    finally:
+        connection.close()
+    strange = sorted(set(done) - set(known()))
+    if strange:
+        raise StoreError(
+            f"{path} was written by a newer edgeq (it has {strange[-1]})",
+            hint="install that version or a later one",
+        )
+    if done == known():
+        return
+    if not may_change:
+        raise StoreError(
+            f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again"
+        )
+    # Imported when needed: a start with nothing to migrate doesn't pay its memory.
+    import peewee as pw
+    from playhouse.migrations import Runner
+
+    database = pw.SqliteDatabase(
+        path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000}
+    )
+    with database:
+        Runner(database, directory=os.fspath(FOLDER)).up()
+        database.execute_sql(
+            "INSERT INTO meta (key, value) VALUES ('store_id', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,)
+        )
+        database.execute_sql(
+            "INSERT INTO meta (key, value) VALUES ('schema_version', ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (known()[-1],),
+        )
+
+
+def store_id(path: str) -> str:
+    """The store's own id."""
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+    finally:
+        connection.close()
+    return str(row[0]) if row else ""

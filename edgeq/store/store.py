@@ -1,0 +1,196 @@
+"""The store's interface and its promises; `sqlite` (and, to come, PostgreSQL) keeps them.
+
+- A **unit** is a plain function on an open transaction. `write(unit)` returns when what the unit did is on disk
+  (with `durability: full`), or raises what the unit raised, and then nothing of that unit is left behind. What the
+  unit reads, it reads as of its own transaction: read-then-write inside one unit is atomic.
+- Units are committed in the order in which they were handed over, many in one commit. A unit may be run again
+  from the start when the store couldn't take it, so it must have no effect outside its transaction.
+- When the store can't take a commit (disk full, read-only, locked by somebody else), nothing fails: units wait, in
+  order, and are tried again with growing delays until they succeed or the store is closed. `health` says why.
+- Event ids only grow, are never used again, and once an id has been read no smaller one appears later (G6).
+- A read sees everything that was committed before it began. It never writes and never holds a transaction open.
+- After each commit, `signal` wakes those who wait for a table that it touched; commits of other processes count
+  as touching every table and are noticed within `FOREIGN_POLL_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import peewee as pw
+
+from ..errors import StoreUnavailable
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Topic = Literal["events", "jobs", "dead_letters", "notifications", "cursors"]
+TOPICS: tuple[Topic, ...] = ("events", "jobs", "dead_letters", "notifications", "cursors")
+
+FOREIGN_POLL_SECONDS = 0.25
+
+# Constants for statements, which leave all their parameters open.
+NULL = pw.SQL("NULL")
+ZERO = pw.SQL("0")
+
+
+def literal(text: str) -> pw.SQL:
+    """A text constant for a statement. For words of our own only: nothing is escaped."""
+    return pw.SQL(f"'{text}'")
+
+
+class Statement:
+    """A query that peewee renders once, with its parameters left open.
+
+    `build` gets the placeholder to put where a parameter goes; parameters are handed over, in the order of the text,
+    when the statement runs.
+    """
+
+    def __init__(self, build: Callable[[pw.SQL], pw.Node]) -> None:
+        self._build = build
+        self._text: dict[str, str] = {}
+
+    def text(self, database: pw.Database) -> str:
+        """The SQL for `database`'s dialect."""
+        rendered = self._text.get(database.param)
+        if rendered is None:
+            rendered, values = render(database, self._build(pw.SQL(database.param)))
+            if values:
+                raise ValueError(f"a statement must leave its parameters open: {rendered} has {values}")
+            self._text[database.param] = rendered
+        return rendered
+
+
+def render(database: pw.Database, query: pw.Node) -> tuple[str, list[Any]]:
+    """SQL text and parameters of a peewee query in `database`'s dialect."""
+    text, values = database.get_sql_context().sql(query).query()
+    return text, list(values)
+
+
+class Tx(ABC):
+    """An open transaction, handed to a unit in the writer's thread. Don't keep it."""
+
+    def __init__(self) -> None:
+        self.touched: set[Topic] = set()
+
+    @abstractmethod
+    def run(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> int:
+        """Execute; the number of rows changed."""
+
+    @abstractmethod
+    def rows(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> list[Row]:
+        """Execute; all rows that it returns (also of INSERT, UPDATE and DELETE … RETURNING)."""
+
+    @abstractmethod
+    def insert(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> int:
+        """Insert many rows the fast way. A row that breaks a unique index is left out; the number inserted."""
+
+    def touch(self, topic: Topic) -> None:
+        """Say that rows of `topic` were added or changed, so that those who wait for them wake up."""
+        self.touched.add(topic)
+
+
+Unit = Callable[[Tx], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the store takes commits. `since` is in microseconds since 1970 UTC, `reason` for an operator."""
+
+    ok: bool
+    reason: str = ""
+    since: int = 0
+
+
+class Signal:
+    """Wakes waiting tasks after a commit. Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self._versions: dict[Topic, int] = dict.fromkeys(TOPICS, 0)
+        self._waiting: dict[Topic, set[asyncio.Future[None]]] = {topic: set() for topic in TOPICS}
+
+    def version(self, topic: Topic) -> int:
+        """A number that grows with every commit that touched `topic`."""
+        return self._versions[topic]
+
+    async def wait(self, topic: Topic, seen: int, timeout_seconds: float | None = None) -> bool:
+        """Return True as soon as `version(topic)` is no longer `seen`, or False after the time."""
+        if self._versions[topic] != seen:
+            return True
+        waiter = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[topic]
+        waiting.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            waiting.discard(waiter)
+        return True
+
+    def fire(self, topics: Iterable[Topic]) -> None:
+        """Wake all who wait for one of `topics`."""
+        for topic in topics:
+            self._versions[topic] += 1
+            for waiter in self._waiting[topic]:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+class Store(ABC):
+    """See the module's text for what can be relied on."""
+
+    signal: Signal
+
+    @property
+    @abstractmethod
+    def health(self) -> Health:
+        """Whether commits go through now, and if not, why not and since when."""
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The store's own id, made when it was created: a restored or fresh store is told from the old one."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect, bring the schema up to date, begin to take units. Raises StoreError."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Commit what waits (unless the store can't), fail the rest with StoreUnavailable, disconnect."""
+
+    @abstractmethod
+    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
+        """Hand a unit over; the future is done when the unit is on disk, or has raised."""
+
+    @abstractmethod
+    def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:
+        """Let a unit ride along with the next commit, or get one of its own after `within_seconds`.
+
+        For what may be lost at a power cut and done again, such as the cursor over events that nobody wanted: it costs
+        no commit of its own. An error that it raises is logged.
+        """
+
+    async def write(self, unit: Unit[T], *, timeout_seconds: float | None = None) -> T:
+        """Run the unit and wait until it is on disk.
+
+        Raises what the unit raised, or StoreUnavailable after `timeout_seconds` (None: wait as long as it takes) or
+        when the store is closed first.
+        """
+        future = self.submit(unit)
+        if timeout_seconds is None:
+            return await future
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), timeout_seconds)
+        except TimeoutError:
+            future.cancel()
+            raise StoreUnavailable(self.health.reason or "the store did not answer in time") from None
+
+    @abstractmethod
+    async def read(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query. Raises StoreError when the store can't be read."""

@@ -1,0 +1,141 @@
+"""The tables (SPEC section 7) as peewee models, for building queries. The schema itself is made by `migrations/`.
+
+Times are integers, microseconds since 1970 UTC. The models are bound to no database: an engine renders the queries.
+"""
+
+from __future__ import annotations
+
+import peewee as pw
+
+
+class Table(pw.Model):
+    """Base of all models."""
+
+    class Meta:
+        """Names in the database are those of the columns below."""
+
+        legacy_table_names = False
+
+
+class Events(Table):
+    """What happened. Ids only grow and are never used twice (G6)."""
+
+    id = pw.BigAutoField()
+    type = pw.TextField()
+    subject = pw.TextField()
+    topic = pw.TextField(null=True)
+    data = pw.TextField()
+    tags = pw.TextField()
+    description = pw.TextField()
+    occurred_at = pw.BigIntegerField()
+    recorded_at = pw.BigIntegerField()
+    idempotency_key = pw.TextField(null=True)
+    cause_id = pw.BigIntegerField(null=True)
+
+
+class Cursors(Table):
+    """How far each processor has come.
+
+    `generation` changes whenever somebody else moves or takes the cursor; a commit under an old one is refused.
+    `attempt`, `failed_id`, `retry_at` and `error` tell of the event at which the processor is stuck.
+    """
+
+    processor = pw.TextField(primary_key=True)
+    last_consumed_id = pw.BigIntegerField()
+    updated_at = pw.BigIntegerField()
+    paused = pw.BooleanField()
+    generation = pw.BigIntegerField()
+    attempt = pw.IntegerField()
+    failed_id = pw.BigIntegerField(null=True)
+    retry_at = pw.BigIntegerField(null=True)
+    error = pw.TextField(null=True)
+
+
+class Jobs(Table):
+    """Work to do, being done, and done.
+
+    `args` and `result` are JSON. `lease_token` is the fence: a worker completes only the claim that it was given.
+    """
+
+    id = pw.BigAutoField()
+    queue = pw.TextField()
+    kind = pw.TextField()
+    args = pw.TextField()
+    priority = pw.IntegerField()
+    state = pw.TextField()
+    attempt = pw.IntegerField()
+    max_attempts = pw.IntegerField()
+    run_at = pw.BigIntegerField()
+    lease_owner = pw.TextField(null=True)
+    lease_token = pw.BigIntegerField(null=True)
+    lease_expires_at = pw.BigIntegerField(null=True)
+    unique_key = pw.TextField(null=True)
+    progress = pw.TextField(null=True)
+    result = pw.TextField(null=True)
+    error = pw.TextField(null=True)
+    cause_id = pw.BigIntegerField(null=True)
+    created_at = pw.BigIntegerField()
+    finished_at = pw.BigIntegerField(null=True)
+
+
+class DeadLetters(Table):
+    """What could not be handled, kept whole until somebody redrives or discards it.
+
+    `detail` is JSON: the route's topic filter, the queue or channel, the message's flags. A redrive is asked for by
+    `redrive_requested_at` and done by the running appliance, which sets `redriven_at`.
+    """
+
+    id = pw.BigAutoField()
+    source = pw.TextField()
+    reason = pw.TextField()
+    error = pw.TextField()
+    topic = pw.TextField(null=True)
+    payload = pw.BlobField(null=True)
+    event_id = pw.BigIntegerField(null=True)
+    job_id = pw.BigIntegerField(null=True)
+    created_at = pw.BigIntegerField()
+    redriven_at = pw.BigIntegerField(null=True)
+    redrive_requested_at = pw.BigIntegerField(null=True)
+    detail = pw.TextField()
+
+
+class Notifications(Table):
+    """The outbox and history of notifications: one row for each channel, its text rendered once."""
+
+    id = pw.BigAutoField()
+    event_id = pw.BigIntegerField(null=True)
+    channel = pw.TextField()
+    severity = pw.TextField()
+    title = pw.TextField()
+    body = pw.TextField()
+    fingerprint = pw.TextField()
+    state = pw.TextField()
+    attempt = pw.IntegerField()
+    next_attempt_at = pw.BigIntegerField()
+    sent_at = pw.BigIntegerField(null=True)
+    error = pw.TextField(null=True)
+    created_at = pw.BigIntegerField()
+
+
+class ContractStates(Table):
+    """Where each contract stands for each subject. `detail` is JSON that the contract's kind owns."""
+
+    contract = pw.TextField()
+    subject = pw.TextField()
+    state = pw.TextField()
+    since = pw.BigIntegerField()
+    deadline_at = pw.BigIntegerField(null=True)
+    episode = pw.BigIntegerField()
+    detail = pw.TextField()
+
+    class Meta:
+        """One row for each contract and subject."""
+
+        primary_key = pw.CompositeKey("contract", "subject")
+
+
+class Meta(Table):
+    """Facts about the store itself: its id, its schema version, the MQTT filters the broker holds for us."""
+
+    key = pw.TextField(primary_key=True)
+    value = pw.TextField()

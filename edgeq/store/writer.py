@@ -1,0 +1,268 @@
+"""The thread that commits: it takes whatever units wait, runs each under a savepoint, and commits them as one.
+
+While one commit syncs, the next batch gathers: group commit without a timer, unless `commit_interval` sets one.
+The only place in the program where a transaction is opened, so also the only place that waits out a full disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..backoff import Backoff
+from ..clock import Clock
+from ..errors import StoreUnavailable
+from ..telemetry.metrics import Metrics
+from .store import FOREIGN_POLL_SECONDS, TOPICS, Health, Signal, Topic, Tx, Unit
+
+log = logging.getLogger("edgeq.store")
+
+_UNITS_PER_COMMIT_MAX = 512
+_RETRY = Backoff(0.1, 5.0)
+_REMIND_SECONDS = 600.0
+
+
+class Engine(Protocol):
+    """What the writer needs of a database. Called in the writer's thread only, all of it."""
+
+    def connect(self) -> None:
+        """Open the writing connection, closing the old one if there is one."""
+
+    def disconnect(self) -> None:
+        """Close it."""
+
+    def begin(self) -> Tx:
+        """Open a transaction that may write."""
+
+    def commit(self) -> None:
+        """Make it durable."""
+
+    def rollback(self) -> None:
+        """Drop it. Never raises."""
+
+    def savepoint(self) -> None:
+        """Mark a place to come back to."""
+
+    def release(self) -> None:
+        """Forget the mark."""
+
+    def rollback_to(self) -> None:
+        """Go back to the mark and forget it."""
+
+    def unavailable(self, error: Exception) -> str:
+        """Why the store can't take commits, if that is what `error` says; else "" (the unit is to blame)."""
+
+    def foreign_commit(self) -> bool:
+        """Whether another process has committed since the last call."""
+
+    def tend(self) -> None:
+        """Housekeeping after a commit: checkpoints."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    unit: Unit[Any]
+    future: asyncio.Future[Any] | None
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Takes units from the event loop's thread and reports back to it, once for each batch."""
+
+    def __init__(
+        self, engine: Engine, signal: Signal, metrics: Metrics, clock: Clock, commit_interval_seconds: float
+    ) -> None:
+        self.health = Health(ok=True)
+        self._engine = engine
+        self._signal = signal
+        self._metrics = metrics
+        self._clock = clock
+        self._interval = commit_interval_seconds
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._lazy: list[tuple[Unit[Any], float]] = []
+        self._lazy_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last_commit = 0.0
+        self._said_at = 0.0
+
+    def start(self) -> None:
+        """Begin. Call it on the event loop to which futures belong."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="edgeq-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, unit: Unit[Any]) -> asyncio.Future[Any]:
+        """See Store.submit."""
+        if self._loop is None or self._closing.is_set():
+            raise StoreUnavailable("the store is closed")
+        future = self._loop.create_future()
+        self._queue.put(_Waiting(unit, future))
+        return future
+
+    def submit_lazily(self, unit: Unit[Any], within_seconds: float) -> None:
+        """See Store.submit_lazily."""
+        with self._lazy_lock:
+            self._lazy.append((unit, self._clock.monotonic() + within_seconds))
+
+    async def close(self) -> None:
+        """Commit what waits, unless the store can't take it; then end the thread."""
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._thread = None
+
+    # The writer's thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                first = self._queue.get(timeout=FOREIGN_POLL_SECONDS)
+            except queue.Empty:
+                first = None
+            if first is not None:
+                self._gather_for_interval()
+            batch = self._batch(first)
+            if batch:
+                self._commit(batch)
+            self._look_around(committed=bool(batch))
+            if self._closing.is_set() and self._queue.empty():
+                break
+        self._engine.disconnect()
+
+    def _gather_for_interval(self) -> None:
+        if self._interval > 0:
+            rest = self._last_commit + self._interval - self._clock.monotonic()
+            if rest > 0:
+                self._closing.wait(rest)
+
+    def _batch(self, first: _Waiting | None) -> list[_Waiting]:
+        batch = [first] if first is not None else []
+        while batch and len(batch) < _UNITS_PER_COMMIT_MAX:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                batch.append(item)
+        with self._lazy_lock:
+            now = self._clock.monotonic()
+            if self._lazy and (batch or self._closing.is_set() or any(due <= now for _, due in self._lazy)):
+                batch = [_Waiting(unit, None) for unit, _ in self._lazy] + batch
+                self._lazy = []
+        return batch
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        """Commit the batch, waiting as long as the store can't take it."""
+        attempt = 0
+        while True:
+            try:
+                touched = self._try(batch)
+                break
+            except Exception as error:  # noqa: BLE001 - the unit's own errors are already set aside in _try
+                self._engine.rollback()
+                reason = self._engine.unavailable(error) or f"{type(error).__name__}: {error}"
+            attempt += 1
+            self._unhealthy(reason)
+            if self._closing.wait(_RETRY.delay(attempt)) and attempt > 3:
+                self._report([], batch, StoreUnavailable(reason))
+                return
+            self._reconnect()
+        self._last_commit = self._clock.monotonic()
+        self._healthy()
+        self._report(sorted(touched), batch, None)
+
+    def _try(self, batch: list[_Waiting]) -> set[Topic]:
+        tx = self._engine.begin()
+        alone = len(batch) == 1
+        touched: set[Topic] = set()
+        for item in batch:
+            item.error = None
+            tx.touched.clear()
+            if not alone:
+                self._engine.savepoint()
+            try:
+                item.result = item.unit(tx)
+            except Exception as error:
+                if self._engine.unavailable(error):
+                    raise
+                item.error = error
+                if alone:
+                    self._engine.rollback()
+                    return touched
+                self._engine.rollback_to()
+            else:
+                touched |= tx.touched
+                if not alone:
+                    self._engine.release()
+        self._engine.commit()
+        self._metrics.commits.add()
+        return touched
+
+    def _reconnect(self) -> None:
+        try:
+            self._engine.connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt says it again
+            log.debug("reconnecting failed: %s", error)
+
+    def _unhealthy(self, reason: str) -> None:
+        now = self._clock.monotonic()
+        if self.health.ok:
+            self.health = Health(ok=False, reason=reason, since=self._clock.now())
+            self._said_at = now
+            log.error(
+                "the store can't take commits: %s. Nothing is acknowledged until it can; nothing is lost.",
+                reason,
+            )
+        elif reason != self.health.reason or now - self._said_at > _REMIND_SECONDS:
+            self.health = Health(ok=False, reason=reason, since=self.health.since)
+            self._said_at = now
+            log.error("the store still can't take commits: %s", reason)
+
+    def _healthy(self) -> None:
+        if not self.health.ok:
+            seconds = (self._clock.now() - self.health.since) / 1e6
+            self.health = Health(ok=True)
+            log.warning("the store takes commits again, after %.1fs", seconds)
+
+    def _look_around(self, *, committed: bool) -> None:
+        try:
+            if committed:
+                self._engine.tend()
+            if self._engine.foreign_commit():
+                self._call_loop(self._signal.fire, TOPICS)
+        except Exception as error:  # noqa: BLE001 - the next commit will say what is wrong
+            log.debug("housekeeping failed: %s", error)
+
+    def _report(self, touched: list[Topic], batch: list[_Waiting], failure: BaseException | None) -> None:
+        for item in batch:
+            if item.future is None and item.error is not None:
+                log.error("a lazy unit failed: %r", item.error)
+        self._call_loop(self._resolve, touched, batch, failure)
+
+    def _resolve(self, touched: list[Topic], batch: list[_Waiting], failure: BaseException | None) -> None:
+        for item in batch:
+            if item.future is None or item.future.done():
+                continue
+            error = failure or item.error
+            if error is not None:
+                item.future.set_exception(error)
+            else:
+                item.future.set_result(item.result)
+        self._signal.fire(touched)
+
+    def _call_loop(self, function: Callable[..., None], *args: Any) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            log.debug("the event loop ended before the writer")
