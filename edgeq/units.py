@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_BYTES = {
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+}
+_MOST = 2.0**42  # seconds: microseconds still fit 64 bits; bytes: 4 TiB
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
@@ -82,4 +92,6 @@ def _sum(text: str, units: dict[str, float] | dict[str, int], wanted: str) -> fl
         position = match.end()
     if not stripped or position != len(stripped):
         raise ValueError(f"{text!r} is not {wanted}")
+    if total > _MOST:
+        raise ValueError(f"{text!r} is too large")
     return total

@@ -20,7 +20,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all configuration records."""
 
 
-class Tls(Record):
+class Tls(Record, frozen=True):
     """`mqtt.tls`. Files in PEM form."""
 
     ca: str | None = None
@@ -29,7 +29,7 @@ class Tls(Record):
     insecure: bool = False
 
 
-class Mqtt(Record):
+class Mqtt(Record, frozen=True):
     """`mqtt`: the session with the broker."""
 
     url: str = "mqtt://localhost:1883"
@@ -45,7 +45,7 @@ class Mqtt(Record):
     status_topic: str = "edgeq/{gateway}"
 
 
-class Store(Record):
+class Store(Record, frozen=True):
     """`store`: where events, jobs and cursors live."""
 
     url: str = "edgeq.db"
@@ -53,14 +53,14 @@ class Store(Record):
     commit_interval: Duration = Duration(0)
 
 
-class App(Record):
+class App(Record, frozen=True):
     """`app`: the user's own Python."""
 
     path: str | None = None
     modules: list[str] = []
 
 
-class Limit(Record):
+class Limit(Record, frozen=True):
     """`routes[].limit`: at most `rate`, with `burst` at once, for each `key`."""
 
     rate: str  # "100/s", "5/m"
@@ -69,14 +69,14 @@ class Limit(Record):
     over: Literal["drop", "dead_letter"] = "drop"
 
 
-class EmitMap(Record):
+class EmitMap(Record, frozen=True):
     """`routes[].emit` as a mapping: the event type that `to` gives for the text that `map` yields."""
 
     map: str
     to: dict[str, str]
 
 
-class Route(Record):
+class Route(Record, frozen=True):
     """`routes[]`: a topic filter and what becomes of its messages. One or more of emit, dispatch, controller."""
 
     topic: str
@@ -97,7 +97,7 @@ class Route(Record):
     max_payload: Size = Size(256 * 1024)
 
 
-class OnError(Record):
+class OnError(Record, frozen=True):
     """`processors.*.on_error`: what becomes of an event whose processing keeps failing."""
 
     attempts: int = 5
@@ -105,7 +105,7 @@ class OnError(Record):
     then: Literal["dead_letter", "skip", "halt"] = "dead_letter"
 
 
-class NotificationMatch(Record):
+class NotificationMatch(Record, frozen=True):
     """`notifications.routes[].match`: all that are given must hold. Patterns may hold `*`."""
 
     types: list[str] = []
@@ -114,7 +114,7 @@ class NotificationMatch(Record):
     subject: str | None = None
 
 
-class NotificationRoute(Record):
+class NotificationRoute(Record, frozen=True):
     """`notifications.routes[]`: which channels a matching notification goes to."""
 
     channels: list[str]
@@ -122,33 +122,33 @@ class NotificationRoute(Record):
     continue_: bool = msgspec.field(name="continue", default=False)
 
 
-class Notifications(Record):
+class Notifications(Record, frozen=True):
     """`notifications`."""
 
     routes: list[NotificationRoute] = []
 
 
-class Queue(Record):
+class Queue(Record, frozen=True):
     """`jobs.queues.*`: how many jobs of the queue run at once, and how long a claim holds."""
 
     concurrency: int = 2
     lease: Duration = Duration(60)
 
 
-class Jobs(Record):
+class Jobs(Record, frozen=True):
     """`jobs`."""
 
     queues: dict[str, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
 
 
-class Log(Record):
+class Log(Record, frozen=True):
     """`log`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
 
 
-class Config(Record):
+class Config(Record, frozen=True):
     """The whole configuration."""
 
     gateway: str = msgspec.field(default_factory=socket.gethostname)

@@ -6,11 +6,14 @@ configuration must not know them. So the loader hands such a part on as a `Secti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import Problem
+from .origin import Origin, leaves, nearest, safe, show
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +21,38 @@ class Section:
     """A mapping from YAML, with values filled in from environment and files, and where each key stands.
 
     `path` is the dotted path (`contracts[2]`, `channels.phone`), `places` maps a dotted path below it (`""` for the
-    section itself, `"clear.below"`) to `file:line`.
+    section itself, `"clear.below"`, `"steps[0].of"`) to `file:line`. `written` and `shown` are as in `Origin`.
     """
 
     path: str
-    data: Mapping[str, Any]
-    places: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(repr=False)
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
+    written: Mapping[str, str] = field(default_factory=dict, repr=False)
+    shown: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def where(self, key: str = "") -> str:
         """`file:line` of `key` (a dotted path below this section), or of the nearest thing around it."""
-        while key and key not in self.places:
-            key = key.rpartition(".")[0]
-        return self.places.get(key, "")
+        return nearest(self.places, key)
 
     def problem(self, key: str, message: str, hint: str = "") -> Problem:
-        """A Problem about `key` of this section (`""`: about the section)."""
-        return Problem(self.where(key), f"{self.path}.{key}" if key else self.path, message, hint)
+        """A Problem about `key` of this section (`""`: about the section). Secrets of the section are taken out."""
+        path = f"{self.path}.{key}" if key else self.path
+        return Problem(self.where(key), path, self._clean(message), self._clean(hint))
+
+    def read(self, record: type[T], problems: list[Problem], *, ignore: Collection[str] = ("kind",)) -> T | None:
+        """The section as a `record` (a msgspec Struct; see `convert` for the types its fields may have).
+
+        Every mistake is appended to `problems`: unknown and missing keys, wrong types, what the record's own checks
+        refuse. None when there was one. Keys in `ignore` are passed over.
+        """
+        from .convert import FAILED, Converter  # it knows Section
+
+        origin = Origin(dict(self.places), dict(self.written), dict(self.shown))
+        result = Converter(self.path, origin, problems).record(record, self.data, "", ignore)
+        return None if result is FAILED else result
+
+    def _clean(self, text: str) -> str:
+        for path, value in leaves(self.data, ""):
+            if isinstance(value, str) and len(value) > 2 and (visible := show(value, path, self.shown)) != value:
+                text = text.replace(value, str(visible)).replace(repr(value)[1:-1], str(visible))
+        return safe(text)

@@ -1,0 +1,330 @@
+"""From plain values (text, numbers, lists, mappings) to typed records, with every mistake noted instead of the first.
+
+Types understood: `str int float bool`, classes with a `parse` classmethod (`Duration`, `Size`, `Backoff`), `Literal`,
+`list[T]`, `dict[str, T]`, unions, `Any`, `msgspec.Struct` (with renamed fields) and `Section`. A scalar becomes what
+its type makes of the text as it was written, quoted or not: `version: 3.1` is the text `3.1` where text is wanted.
+Empty (`routes:`) stands for an empty list, mapping or record; a scalar must have a value.
+
+`Annotated[T, check]` calls `check(value)`, whose ValueError is a mistake ("must be positive"; the value is added).
+A record may have a classmethod `faults(given)` that yields `(key, message)` for keys that don't go together.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from ..errors import Problem
+from .origin import HIDDEN, Origin, child, is_secret, nearest, show
+from .scalars import as_text, resolve
+from .section import Section
+from .suggest import did_you_mean
+
+FAILED: Any = object()
+
+_LONG = 60  # characters of a wrong value that a message repeats
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NAMES = {str: "text", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Converts values that stand below `prefix`; appends mistakes to `problems`.
+
+    `read_file` returns the text in a file for a key given as `KEY_file`, or raises ValueError; without it there are no
+    such keys.
+    """
+
+    prefix: str
+    origin: Origin
+    problems: list[Problem]
+    read_file: Callable[[str], str] | None = None
+
+    def problem(self, path: str, message: str, hint: str = "") -> Any:
+        """Notes a mistake at `path` (below the prefix). Returns FAILED."""
+        place = nearest(self.origin.places, path)
+        self.problems.append(Problem(place, self._full(path), message, hint))
+        return FAILED
+
+    def _full(self, path: str) -> str:
+        return f"{self.prefix}.{path}" if self.prefix and path else self.prefix + path
+
+    def convert(self, target: Any, value: Any, path: str) -> Any:
+        """`value` as `target`, or FAILED after noting why not."""
+        kind = get_origin(target)
+        if kind is Annotated:
+            return self._checked(target, value, path)
+        if kind is Union or kind is types.UnionType:
+            return self._union(get_args(target), value, path)
+        if target is Any:
+            return value
+        if kind is list:
+            return self._list(get_args(target)[0], value, path)
+        if kind is dict:
+            return self._dict(get_args(target)[1], value, path)
+        if target is Section:
+            return self._section(value, path)
+        if isinstance(target, type) and issubclass(target, msgspec.Struct):
+            return self.record(target, value, path)
+        return self._scalar(target, value, path)
+
+    def record(self, target: type[Any], value: Any, path: str, ignore: Collection[str] = ()) -> Any:
+        """A record from a mapping; keys in `ignore` are passed over. FAILED when anything in it is wrong."""
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            return self._unfit(target, value, path)
+        before = len(self.problems)
+        fields = {entry.encode_name: entry for entry in msgspec.structs.fields(target)}
+        given: set[str] = set()
+        values: dict[str, Any] = {}
+        for key, item in value.items():
+            if key in ignore:
+                continue
+            name, content = key, item
+            if key not in fields and (base := self._file_key(key, fields)):
+                if not takes_text(fields[base].type):
+                    self.problem(child(path, key), f"only text may come from a file, and {base} isn't text")
+                    continue
+                name, content = base, self._from_file(base, item, value, path)
+            if name not in fields:
+                known = [f"{each}_file" for each in fields] if key.endswith("_file") else list(fields)
+                self.problem(child(path, key), "unknown key", did_you_mean(key, known))
+                continue
+            if content is not None:
+                given.add(name)
+            if content is not FAILED:
+                values[fields[name].name] = self.convert(fields[name].type, content, child(path, name))
+        for name, entry in fields.items():
+            if entry.required and name not in given and entry.name not in values:
+                self.problem(child(path, name), "is missing")
+        for key, message in getattr(target, "faults", _no_faults)(given):
+            self.problem(child(path, key) if key else path, message)
+        if len(self.problems) > before:
+            return FAILED
+        try:
+            return target(**values)
+        except ValueError as error:
+            return self.problem(path, str(error))
+
+    # containers
+
+    def _list(self, inner: Any, value: Any, path: str) -> Any:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            return self._unfit(list, value, path)
+        items = [self.convert(inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return FAILED if any(item is FAILED for item in items) else items
+
+    def _dict(self, inner: Any, value: Any, path: str) -> Any:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            return self._unfit(dict, value, path)
+        items = {key: self.convert(inner, item, child(path, key)) for key, item in value.items()}
+        return FAILED if any(item is FAILED for item in items.values()) else items
+
+    def _section(self, value: Any, path: str) -> Any:
+        """The mapping as it is, files read in, with what is known of it by paths below it."""
+        if value is not None and not isinstance(value, Mapping):
+            return self._unfit(Section, value, path)
+        before = len(self.problems)
+        data = self._filled(value or {}, path)
+        if len(self.problems) > before:
+            return FAILED
+        below = Origin()
+        for mine, full in _pairs(data, path):
+            for source, copy in (
+                (self.origin.places, below.places),
+                (self.origin.written, below.written),
+                (self.origin.shown, below.shown),
+            ):
+                if full in source:
+                    copy[mine] = source[full]
+        return Section(self._full(path), data, below.places, below.written, below.shown)
+
+    def _filled(self, value: Any, path: str) -> Any:
+        if isinstance(value, list):
+            return [self._filled(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        if not isinstance(value, Mapping):
+            return value
+        filled = {}
+        for key, item in value.items():
+            base = self._file_key(key, None)
+            if base:
+                filled[base] = self._from_file(base, item, value, path)
+            else:
+                filled[key] = self._filled(item, child(path, key))
+        return filled
+
+    def _file_key(self, key: str, fields: Collection[str] | None) -> str:
+        """`password` for `password_file`, when that may be read; else nothing."""
+        base = key.removesuffix("_file")
+        fits = bool(base) and base != key and self.read_file is not None
+        return base if fits and (fields is None or base in fields) else ""
+
+    def _from_file(self, base: str, name: Any, siblings: Mapping[str, Any], path: str) -> Any:
+        at = child(path, f"{base}_file")
+        if base in siblings:
+            return self.problem(at, f"{base} and {base}_file can't both be given")
+        file_name = self._scalar(str, name, at)
+        if file_name is FAILED or self.read_file is None:
+            return FAILED
+        try:
+            text = self.read_file(file_name)
+        except ValueError as error:
+            return self.problem(at, str(error))
+        to = child(path, base)
+        self.origin.places[to] = nearest(self.origin.places, at)
+        self.origin.shown[to] = HIDDEN
+        return text
+
+    # scalars
+
+    def _scalar(self, target: Any, value: Any, path: str) -> Any:
+        if value is None:
+            return self.problem(path, f"has no value: must be {describe(target)}")
+        if isinstance(value, Mapping | list):
+            return self._unfit(target, value, path)
+        text = value if isinstance(value, str) else self.origin.written.get(path) or as_text(value)
+        if target is str:
+            return text
+        if get_origin(target) is Literal:
+            return self._literal(get_args(target), text, path)
+        if target is bool:
+            truth = _TRUTH.get(text.lower(), FAILED)
+            return self._unfit(target, value, path) if truth is FAILED else truth
+        meaning = resolve(text) if isinstance(value, str) else value
+        if target is int or target is float:
+            return self._number(target, meaning, value, path)
+        number = isinstance(meaning, int | float) and not isinstance(meaning, bool)
+        try:
+            return target.parse(meaning if number else text)
+        except ValueError as error:
+            if self._open(path) and len(text) <= _LONG:
+                return self.problem(path, str(error))
+            return self._unfit(target, value, path)
+
+    def _number(self, target: type[int] | type[float], meaning: Any, value: Any, path: str) -> Any:
+        if isinstance(meaning, bool) or not isinstance(meaning, target if target is int else int | float):
+            return self._unfit(target, value, path)
+        try:
+            number = target(meaning)
+        except OverflowError:
+            number = math.inf
+        return number if math.isfinite(number) else self.problem(path, "must be a finite number")
+
+    def _literal(self, choices: tuple[Any, ...], text: str, path: str) -> Any:
+        for choice in choices:
+            if as_text(choice) == text:
+                return choice
+        hint = did_you_mean(text, map(as_text, choices)) if self._open(path) else ""
+        hint = hint if hint.startswith("did") else ""
+        return self._unfit(Literal[choices], text, path, hint)
+
+    def _union(self, members: tuple[Any, ...], value: Any, path: str) -> Any:
+        if value is None and types.NoneType in members:
+            return None
+        members = tuple(member for member in members if member is not types.NoneType)
+        fitting = [member for member in members if _shape(member) in (_shape(type(value)), Any)]
+        if len(members) == 1 or len(fitting) == 1:
+            return self.convert((fitting or list(members))[0], value, path)
+        for member in sorted(fitting, key=lambda member: member is not type(value)):
+            trial = Converter(self.prefix, self.origin, [], self.read_file)
+            result = trial.convert(member, value, path)
+            if result is not FAILED:
+                return result
+        return self._unfit(Union[members], value, path)  # noqa: UP007 - the members are known only here
+
+    def _checked(self, target: Any, value: Any, path: str) -> Any:
+        inner, *checks = get_args(target)
+        result = self.convert(inner, value, path)
+        if result is FAILED:
+            return FAILED
+        for check in checks:
+            try:
+                check(result)
+            except ValueError as error:
+                return self.problem(path, f"{error}, not {self._quote(value, path)}")
+        return result
+
+    # words
+
+    def _open(self, path: str) -> bool:
+        return path not in self.origin.shown and not is_secret(path)
+
+    def _quote(self, value: Any, path: str) -> str:
+        if isinstance(value, Mapping):
+            return "a mapping"
+        if isinstance(value, list):
+            return "a list"
+        text = show(self.origin.written.get(path, value), path, self.origin.shown)
+        if not isinstance(text, str) or not isinstance(value, str) or not self._open(path):
+            return as_text(text)
+        return repr(text if len(text) <= _LONG else f"{text[:_LONG]}…")
+
+    def _unfit(self, target: Any, value: Any, path: str, hint: str = "") -> Any:
+        if isinstance(value, Mapping) and len(value) == 1 and next(iter(value.values())) is None:
+            hint = hint or f'a value that begins with {{ needs quotes: "{{{next(iter(value))}}}"'
+        return self.problem(path, f"must be {describe(target)}, not {self._quote(value, path)}", hint)
+
+
+def takes_text(target: Any) -> bool:
+    """Whether text as it stands is a value of type `target`."""
+    if get_origin(target) in (Union, types.UnionType, Annotated):
+        return any(takes_text(member) for member in get_args(target))
+    return target is str
+
+
+def describe(target: Any) -> str:
+    """What a value of type `target` is called in a message: `a whole number`, `full or normal`."""
+    words = _choices(target)
+    return " or ".join(([", ".join(words[:-1])] if words[1:] else []) + words[-1:])
+
+
+def _choices(target: Any) -> list[str]:
+    kind = get_origin(target)
+    if kind is Annotated:
+        return _choices(get_args(target)[0])
+    if kind is Literal:
+        return [as_text(choice) for choice in get_args(target)]
+    if kind is Union or kind is types.UnionType:
+        return [word for member in get_args(target) if member is not types.NoneType for word in _choices(member)]
+    if target is bool:
+        return ["true", "false"]
+    shape = _shape(target)
+    if shape is not str:
+        return [{dict: "a mapping", list: "a list"}.get(shape, "a value")]
+    return [_NAMES.get(target) or f"a {target.__name__.lower()}"]
+
+
+def _shape(target: Any) -> Any:
+    """`dict`, `list`, `Any`, or `str` for a scalar."""
+    kind = get_origin(target) or target
+    if kind is Annotated:
+        return _shape(get_args(target)[0])
+    if kind is Any or kind is list or not isinstance(kind, type):
+        return kind if kind is Any or kind is list else str
+    return dict if issubclass(kind, Mapping | msgspec.Struct | Section) else str
+
+
+def _pairs(data: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Each path in `data`, as seen from within and from the root."""
+    stack: list[tuple[str, str, Any]] = [("", path, data)]
+    while stack:
+        mine, full, value = stack.pop()
+        yield mine, full
+        if isinstance(value, Mapping):
+            stack.extend((child(mine, key), child(full, key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            stack.extend((f"{mine}[{index}]", f"{full}[{index}]", item) for index, item in enumerate(value))
+
+
+def _no_faults(given: Collection[str]) -> Iterator[tuple[str, str]]:
+    return iter(())
