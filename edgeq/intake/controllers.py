@@ -1,0 +1,169 @@
+"""What can stand behind a route: the built-in controllers `emit` and `dispatch`, and one's own.
+
+A controller is a function of `ctx`; what it records through `ctx` is committed before the message is acknowledged. The
+built-in ones run where they are called and take no time worth a timeout; one's own run as a task (`async def`) or in a
+thread (`def`), under the route's timeout.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+from ..config.schema import EmitMap, Route
+from ..context import Dispatchable
+from ..errors import RejectedMessage
+from ..events import NewEvent, to_json
+from .context import MessageContext
+from .template import compile_text, compile_value
+from .times import parse_time
+
+Inline = Callable[[MessageContext], None]
+Getter = Callable[[MessageContext], str]
+Own = Callable[..., Awaitable[None] | None]
+
+
+def emit(route: Route, names: Collection[str]) -> Inline:
+    """The built-in controller that makes one event of each message. Raises ValueError for a bad template."""
+    event_type = _event_type(route, names)
+    subject = compile_text(route.subject, names)
+    data_json = _data_json(route, names)
+    description = compile_text(route.description, names)
+    dedup = compile_text(route.dedup, names) if route.dedup else None
+    occurred = compile_value(route.occurred_at, names) if route.occurred_at else None
+    tags = tuple(route.tags)
+
+    def run(ctx: MessageContext) -> None:
+        kind = event_type(ctx)
+        ctx.decisions.events.append(
+            NewEvent(
+                kind,
+                subject=subject(ctx),
+                topic=ctx.delivery.topic,
+                data_json=data_json(ctx),
+                tags=tags,
+                description=description(ctx),
+                occurred_at=ctx.now if occurred is None else parse_time(occurred(ctx)),
+                recorded_at=ctx.now,
+                # Scoped by type: two routes may take the same message, and both events must stay.
+                idempotency_key=None if dedup is None else f"{kind}/{dedup(ctx)}",
+            )
+        )
+
+    return run
+
+
+def dispatch(job: type[Any]) -> Inline:
+    """The built-in controller that queues one job for each message.
+
+    The job's fields are filled from the topic's parameters and, when the payload is a JSON object, from its keys of the
+    same name; a field named `payload` gets the payload itself, and `topic` the topic name. What doesn't fit the job's
+    types makes the message a dead letter (`bad_arguments`).
+    """
+    fields = set(job.__struct_fields__)
+
+    def run(ctx: MessageContext) -> None:
+        arguments: dict[str, Any] = {}
+        if ctx.payload_kind == "json":
+            value = ctx.json()
+            if isinstance(value, dict):
+                arguments.update({key: item for key, item in value.items() if key in fields})
+        if "payload" in fields:
+            value = ctx.value()
+            arguments["payload"] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        if "topic" in fields:
+            arguments["topic"] = ctx.topic
+        arguments.update({key: item for key, item in ctx.params.items() if key in fields})
+        try:
+            made: Dispatchable = job(**arguments)
+            ctx.dispatch(made)
+        except (TypeError, ValueError) as error:
+            raise RejectedMessage("bad_arguments", f"job {job.__name__}: {error}") from None
+
+    return run
+
+
+def own(reference: str, names: Collection[str]) -> Own:
+    """The function that `package.module:name` names.
+
+    Raises ValueError when there is none, or when it can't take `ctx` and the topic's parameters.
+    """
+    module_name, colon, path = reference.partition(":")
+    if not colon or not module_name or not path:
+        raise ValueError(f"{reference!r} must be written package.module:function")
+    try:
+        target: Any = importlib.import_module(module_name)
+    except Exception as error:  # noqa: BLE001 - a module may raise anything
+        raise ValueError(f"{module_name} can't be imported: {type(error).__name__}: {error}") from None
+    for name in path.split("."):
+        target = getattr(target, name, None)
+    if not callable(target):
+        raise ValueError(f"{module_name} has no function {path!r}")
+    check_takes(target, names)
+    return target  # type: ignore[no-any-return]
+
+
+def check_takes(function: Callable[..., Any], names: Collection[str]) -> None:
+    """Raise ValueError unless `function` can be called with a ctx and the parameters `names` by keyword."""
+    try:
+        inspect.signature(function).bind(object(), **dict.fromkeys(names, object()))
+    except TypeError as error:
+        wanted = ", ".join(["ctx", *names])
+        raise ValueError(f"{getattr(function, '__qualname__', function)} must take ({wanted}): {error}") from None
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives something to await."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _event_type(route: Route, names: Collection[str]) -> Callable[[MessageContext], str]:
+    if isinstance(route.emit, EmitMap):
+        key, to = compile_text(route.emit.map, names), dict(route.emit.to)
+        if not all(to.values()):
+            raise ValueError("an event type in emit.to is empty")
+
+        def mapped(ctx: MessageContext) -> str:
+            word = key(ctx)
+            if word not in to:
+                raise RejectedMessage("unmapped", f"emit.to has nothing for {word[:80]!r}")
+            return to[word]
+
+        return mapped
+    fill = compile_text(route.emit or "", names)
+
+    def filled(ctx: MessageContext) -> str:
+        text = fill(ctx)
+        if not text:
+            raise RejectedMessage("missing_field", "the event type came out empty")
+        return text
+
+    return filled
+
+
+def _data_json(route: Route, names: Collection[str]) -> Callable[[MessageContext], str]:
+    if route.data != "payload":
+        build = compile_value(route.data, names)
+
+        def built(ctx: MessageContext) -> str:
+            try:
+                return to_json(build(ctx))
+            except (TypeError, ValueError) as error:
+                raise RejectedMessage("undecodable", f"the data can't be written as JSON: {error}") from None
+
+        return built
+    if route.payload == "json":
+
+        def json_text(ctx: MessageContext) -> str:
+            # Decoding has checked it; the text itself is kept, numbers to the last digit.
+            is_object = type(ctx.json()) is dict
+            text = ctx.delivery.payload.decode()
+            return text if is_object else f'{{"value":{text}}}'
+
+        return json_text
+    if route.payload == "text":
+        return lambda ctx: to_json({"value": ctx.text()})
+    return lambda ctx: to_json({"base64": base64.b64encode(ctx.delivery.payload).decode()})

@@ -1,0 +1,125 @@
+"""Texts in a route that are filled in for each message: `"{device}:{payload.seq}"`. Compiled once, when loaded.
+
+`{name}` is a parameter of the route's topic, `{payload.a.b}` a field of the decoded payload, `{payload}` the payload
+itself, `{topic}` the topic name; `{{` and `}}` are braces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..config.suggest import did_you_mean
+from ..errors import RejectedMessage
+
+if TYPE_CHECKING:
+    from .context import MessageContext
+
+_PIECES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+Getter = Callable[["MessageContext"], Any]
+
+
+def compile_text(text: str, names: Collection[str]) -> Callable[[MessageContext], str]:
+    """A function that fills in `text`. `names` are the topic's parameters.
+
+    Raises ValueError for an unknown name or a lone brace. The function raises RejectedMessage (`missing_field`) when
+    the payload lacks a field, or when it holds an object or a list where a text is needed.
+    """
+    return _joined(_split(text, names))
+
+
+def compile_value(value: Any, names: Collection[str]) -> Getter:
+    """A function that builds a JSON value: texts in `value` are filled in, and one that is a single placeholder keeps
+    the type of what it stands for (`"{payload.value}"` is a number if the payload's is).
+
+    Here a bare `{field}` that is no parameter of the topic is a field of the payload. Raises as `compile_text`.
+    """
+    if isinstance(value, Mapping):
+        getters = {str(key): compile_value(item, names) for key, item in value.items()}
+        return lambda ctx: {key: getter(ctx) for key, getter in getters.items()}
+    if isinstance(value, list):
+        items = [compile_value(item, names) for item in value]
+        return lambda ctx: [getter(ctx) for getter in items]
+    if not isinstance(value, str):
+        return lambda ctx: value
+    pieces = _split(value, names, bare_fields=True)
+    if len(pieces) == 1 and not isinstance(pieces[0], str):
+        return pieces[0][1]
+    return _joined(pieces)
+
+
+def _joined(pieces: list[str | tuple[str, Getter]]) -> Callable[[MessageContext], str]:
+    if all(isinstance(piece, str) for piece in pieces):
+        constant = "".join(str(piece) for piece in pieces)
+        return lambda ctx: constant
+
+    def fill(ctx: MessageContext) -> str:
+        return "".join([piece if isinstance(piece, str) else _text(piece[0], piece[1](ctx)) for piece in pieces])
+
+    return fill
+
+
+def _split(text: str, names: Collection[str], *, bare_fields: bool = False) -> list[str | tuple[str, Getter]]:
+    pieces: list[str | tuple[str, Getter]] = []
+    position = 0
+    for match in _PIECES.finditer(text):
+        if match.start() > position:
+            pieces.append(text[position : match.start()])
+        position = match.end()
+        if match[0] in ("{{", "}}"):
+            pieces.append(match[0][0])
+        elif match[1] is None:
+            raise ValueError(f"{text!r} has a lone {match[0]!r}; write it twice to mean itself")
+        else:
+            pieces.append((match[1], _getter(match[1], names, bare_fields)))
+    if position < len(text):
+        pieces.append(text[position:])
+    return pieces
+
+
+def _getter(expression: str, names: Collection[str], bare_fields: bool) -> Getter:
+    if expression in names:
+        return lambda ctx: ctx.params[expression]
+    if expression == "topic":
+        return lambda ctx: ctx.topic
+    if expression == "payload":
+        return lambda ctx: ctx.value()
+    if expression.startswith("payload."):
+        return _field(expression, tuple(expression.split(".")[1:]))
+    if bare_fields and all(expression.split(".")):
+        return _field(expression, tuple(expression.split(".")))
+    known = [*names, "payload", "topic"]
+    hint = did_you_mean(expression, known) or "fields of the payload are written {payload.name}"
+    raise ValueError(f"{{{expression}}} is not a parameter of this topic; {hint}")
+
+
+def _field(expression: str, path: tuple[str, ...]) -> Getter:
+    if not all(path):
+        raise ValueError(f"{{{expression}}} has an empty name in it")
+
+    def get(ctx: MessageContext) -> Any:
+        value = ctx.value()
+        for name in path:
+            if type(value) is dict and name in value:
+                value = value[name]
+            elif type(value) is list and name.isdecimal() and int(name) < len(value):
+                value = value[int(name)]
+            else:
+                raise RejectedMessage("missing_field", f"the payload has no field {'.'.join(path)!r}")
+        return value
+
+    return get
+
+
+def _text(expression: str, value: Any) -> str:
+    if type(value) is str:
+        return value
+    if value is True or value is False:
+        return "true" if value else "false"
+    if type(value) is int or type(value) is float:
+        return repr(value)
+    if value is None:
+        raise RejectedMessage("missing_field", f"{{{expression}}} is null")
+    raise RejectedMessage("missing_field", f"{{{expression}}} is {type(value).__name__}, where a text is needed")
