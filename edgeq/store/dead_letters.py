@@ -146,6 +146,12 @@ def mark_redriven(tx: Tx, letter_id: int, now: int) -> bool:
     return tx.run(_REDRIVEN, (now, letter_id)) > 0
 
 
+def refuse_redrive(tx: Tx, letter_id: int, error: str) -> None:
+    """Take back the request for a redrive that failed, and keep why."""
+    query = DeadLetters.update({DeadLetters.redrive_requested_at: None, DeadLetters.error: _clean(error)})
+    tx.run(query.where(DeadLetters.id == letter_id))
+
+
 def _conditions(source: str, reason: str, redriven: bool | None) -> list[Any]:
     conditions = []
     if source:

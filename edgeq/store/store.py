@@ -116,21 +116,33 @@ class Signal:
         """A number that grows with every commit that touched `topic`."""
         return self._versions[topic]
 
-    async def wait(self, topic: Topic, seen: int, timeout_seconds: float | None = None) -> bool:
-        """Return True as soon as `version(topic)` is no longer `seen`, or False after the time."""
+    async def wait(
+        self,
+        topic: Topic,
+        seen: int,
+        timeout_seconds: float | None = None,
+        *,
+        unless: asyncio.Event | None = None,
+    ) -> bool:
+        """Return True as soon as `version(topic)` is no longer `seen`; False after the time, or once `unless` is set."""
         if self._versions[topic] != seen:
             return True
         waiter = asyncio.get_running_loop().create_future()
         waiting = self._waiting[topic]
         waiting.add(waiter)
+        ended = None if unless is None else asyncio.ensure_future(unless.wait())
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await waiter
-        except TimeoutError:
-            return False
+            await asyncio.wait(
+                [waiter] if ended is None else [waiter, ended],
+                timeout=timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            return self._versions[topic] != seen
         finally:
             waiting.discard(waiter)
-        return True
+            waiter.cancel()
+            if ended is not None:
+                ended.cancel()
 
     def fire(self, topics: Iterable[Topic]) -> None:
         """Wake all who wait for one of `topics`."""

@@ -1,0 +1,64 @@
+"""Gives dead letters another chance, where they came from, when somebody asked for it (`edgeq dead-letters redrive`).
+
+The request stands in the table, so it may come from another process and outlives a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from .clock import Clock
+from .errors import EdgeqError, StoreUnavailable
+from .service import Service
+from .store import dead_letters
+from .store.dead_letters import DeadLetter
+from .store.store import Store
+
+_PAGE = 50
+
+Handler = Callable[[DeadLetter], Awaitable[None]]
+
+
+class Redriver(Service):
+    """Hands each requested dead letter to the handler for its source.
+
+    `handlers` maps a source (`intake`) or the part of it before the colon (`processor`) to a function that does the work
+    again and, in the commit of what comes of it, marks the letter redriven; it raises when that fails, and then the
+    request is taken back and the reason kept.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], store: Store, clock: Clock) -> None:
+        super().__init__("redrive", clock)
+        self._handlers = handlers
+        self._store = store
+
+    async def run(self) -> None:
+        """Works until it is stopped."""
+        while not self.stopping.is_set():
+            seen = self._store.signal.version("dead_letters")
+            await self._all()
+            await self._store.signal.wait("dead_letters", seen, unless=self.stopping)
+
+    async def _all(self) -> None:
+        after_id = 0
+        while letters := await dead_letters.redrive_requests(self._store, after_id, _PAGE):
+            for letter in letters:
+                if self.stopping.is_set():
+                    return
+                after_id = letter.id
+                await self._one(letter)
+
+    async def _one(self, letter: DeadLetter) -> None:
+        handler = self._handlers.get(letter.source) or self._handlers.get(letter.source.partition(":")[0])
+        try:
+            if handler is None:
+                raise EdgeqError(f"nothing in this configuration takes back what came from {letter.source}")
+            await handler(letter)
+        except StoreUnavailable:
+            return
+        except Exception as error:  # noqa: BLE001 - the handler runs the user's code
+            text = str(error) if isinstance(error, EdgeqError) else f"{type(error).__name__}: {error}"
+            self.log.warning("redrive of dead letter %d failed: %s", letter.id, text)
+            await self._store.write(lambda tx: dead_letters.refuse_redrive(tx, letter.id, text))
+        else:
+            self.log.info("dead letter %d from %s was redriven", letter.id, letter.source)
