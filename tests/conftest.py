@@ -1,0 +1,33 @@
+"""The fixtures that all tests share: a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.mosquitto import Mosquitto, find_mosquitto
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Starts brokers: `mosquitto("max_queued_messages 0", ...)` returns one that runs, with these settings."""
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto isn't installed: apt-get install mosquitto")
+    started: list[Mosquitto] = []
+
+    def start(*lines: str, port: int = 0) -> Mosquitto:
+        broker = Mosquitto(tmp_path / f"mosquitto-{len(started)}", *lines, port=port)
+        started.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in started:
+        broker.kill()
+
+
+@pytest.fixture
+def broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A broker that runs, with room for what edgeq asks of it."""
+    return mosquitto("max_queued_messages 0", "max_inflight_messages 0")
