@@ -6,7 +6,8 @@ its type makes of the text as it was written, quoted or not: `version: 3.1` is t
 Empty (`routes:`) stands for an empty list, mapping or record; a scalar must have a value.
 
 `Annotated[T, check]` calls `check(value)`, whose ValueError is a mistake ("must be positive"; the value is added).
-A record may have a classmethod `faults(given)` that yields `(key, message)` for keys that don't go together.
+A record may have a classmethod `faults(given)` that yields `(key, message)` for keys that don't go together; `given`
+maps the keys that stand there to their values, None for a value that is wrong in itself.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from .origin import HIDDEN, Origin, child, is_secret, nearest, show
 from .scalars import as_text, resolve
 from .section import Section
 from .suggest import did_you_mean
+from .types import describe, shape, takes_text
 
 FAILED: Any = object()
 
 _LONG = 60  # characters of a wrong value that a message repeats
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_NAMES = {str: "text", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Converter:
 
     def convert(self, target: Any, value: Any, path: str) -> Any:
         """`value` as `target`, or FAILED after noting why not."""
+        if value is FAILED:
+            return FAILED
         kind = get_origin(target)
         if kind is Annotated:
             return self._checked(target, value, path)
@@ -66,7 +69,8 @@ class Converter:
         if kind is list:
             return self._list(get_args(target)[0], value, path)
         if kind is dict:
-            return self._dict(get_args(target)[1], value, path)
+            name, inner = get_args(target)
+            return self._dict(name, inner, value, path)
         if target is Section:
             return self._section(value, path)
         if isinstance(target, type) and issubclass(target, msgspec.Struct):
@@ -81,36 +85,33 @@ class Converter:
             return self._unfit(target, value, path)
         before = len(self.problems)
         fields = {entry.encode_name: entry for entry in msgspec.structs.fields(target)}
-        given: set[str] = set()
-        values: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         for key, item in value.items():
             if key in ignore:
                 continue
             name, content = key, item
             if key not in fields and (base := self._file_key(key, fields)):
                 if not takes_text(fields[base].type):
-                    self.problem(child(path, key), f"only text may come from a file, and {base} isn't text")
+                    message = f"only text may come from a file, and {base} isn't text"
+                    given[base] = self.problem(child(path, key), message)
                     continue
                 name, content = base, self._from_file(base, item, value, path)
             if name not in fields:
-                known = [f"{each}_file" for each in fields] if key.endswith("_file") else list(fields)
-                self.problem(child(path, key), "unknown key", did_you_mean(key, known))
+                choices = [f"{each}_file" for each in fields] if key.endswith("_file") else list(fields)
+                self.problem(child(path, key), "unknown key", did_you_mean(key, choices))
                 continue
-            if content is not None:
-                given.add(name)
-            if content is not FAILED:
-                values[fields[name].name] = self.convert(fields[name].type, content, child(path, name))
+            given[name] = self.convert(fields[name].type, content, child(path, name))
         for name, entry in fields.items():
-            if entry.required and name not in given and entry.name not in values:
+            if entry.required and name not in given:
                 self.problem(child(path, name), "is missing")
-        for key, message in getattr(target, "faults", _no_faults)(given):
+        known = {
+            name: None if item is FAILED else item for name, item in given.items() if value.get(name, "") is not None
+        }
+        for key, message in getattr(target, "faults", _no_faults)(known):
             self.problem(child(path, key) if key else path, message)
-        if len(self.problems) > before:
+        if len(self.problems) > before or FAILED in given.values():
             return FAILED
-        try:
-            return target(**values)
-        except ValueError as error:
-            return self.problem(path, str(error))
+        return target(**{fields[name].name: item for name, item in given.items()})
 
     # containers
 
@@ -122,13 +123,17 @@ class Converter:
         items = [self.convert(inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
         return FAILED if any(item is FAILED for item in items) else items
 
-    def _dict(self, inner: Any, value: Any, path: str) -> Any:
+    def _dict(self, name: Any, inner: Any, value: Any, path: str) -> Any:
         if value is None:
             return {}
         if not isinstance(value, Mapping):
             return self._unfit(dict, value, path)
-        items = {key: self.convert(inner, item, child(path, key)) for key, item in value.items()}
-        return FAILED if any(item is FAILED for item in items.values()) else items
+        before = len(self.problems)
+        items = {}
+        for key, item in value.items():
+            self.convert(name, key, child(path, key))
+            items[key] = self.convert(inner, item, child(path, key))
+        return FAILED if len(self.problems) > before or FAILED in items.values() else items
 
     def _section(self, value: Any, path: str) -> Any:
         """The mapping as it is, files read in, with what is known of it by paths below it."""
@@ -173,7 +178,7 @@ class Converter:
         at = child(path, f"{base}_file")
         if base in siblings:
             return self.problem(at, f"{base} and {base}_file can't both be given")
-        file_name = self._scalar(str, name, at)
+        file_name = self.convert(str, name, at)
         if file_name is FAILED or self.read_file is None:
             return FAILED
         try:
@@ -232,7 +237,7 @@ class Converter:
         if value is None and types.NoneType in members:
             return None
         members = tuple(member for member in members if member is not types.NoneType)
-        fitting = [member for member in members if _shape(member) in (_shape(type(value)), Any)]
+        fitting = [member for member in members if shape(member) in (shape(type(value)), Any)]
         if len(members) == 1 or len(fitting) == 1:
             return self.convert((fitting or list(members))[0], value, path)
         for member in sorted(fitting, key=lambda member: member is not type(value)):
@@ -251,7 +256,8 @@ class Converter:
             try:
                 check(result)
             except ValueError as error:
-                return self.problem(path, f"{error}, not {self._quote(value, path)}")
+                what = "" if isinstance(value, Mapping | list) else f", not {self._quote(value, path)}"
+                return self.problem(path, f"{error}{what}")
         return result
 
     # words
@@ -275,45 +281,6 @@ class Converter:
         return self.problem(path, f"must be {describe(target)}, not {self._quote(value, path)}", hint)
 
 
-def takes_text(target: Any) -> bool:
-    """Whether text as it stands is a value of type `target`."""
-    if get_origin(target) in (Union, types.UnionType, Annotated):
-        return any(takes_text(member) for member in get_args(target))
-    return target is str
-
-
-def describe(target: Any) -> str:
-    """What a value of type `target` is called in a message: `a whole number`, `full or normal`."""
-    words = _choices(target)
-    return " or ".join(([", ".join(words[:-1])] if words[1:] else []) + words[-1:])
-
-
-def _choices(target: Any) -> list[str]:
-    kind = get_origin(target)
-    if kind is Annotated:
-        return _choices(get_args(target)[0])
-    if kind is Literal:
-        return [as_text(choice) for choice in get_args(target)]
-    if kind is Union or kind is types.UnionType:
-        return [word for member in get_args(target) if member is not types.NoneType for word in _choices(member)]
-    if target is bool:
-        return ["true", "false"]
-    shape = _shape(target)
-    if shape is not str:
-        return [{dict: "a mapping", list: "a list"}.get(shape, "a value")]
-    return [_NAMES.get(target) or f"a {target.__name__.lower()}"]
-
-
-def _shape(target: Any) -> Any:
-    """`dict`, `list`, `Any`, or `str` for a scalar."""
-    kind = get_origin(target) or target
-    if kind is Annotated:
-        return _shape(get_args(target)[0])
-    if kind is Any or kind is list or not isinstance(kind, type):
-        return kind if kind is Any or kind is list else str
-    return dict if issubclass(kind, Mapping | msgspec.Struct | Section) else str
-
-
 def _pairs(data: Any, path: str) -> Iterator[tuple[str, str]]:
     """Each path in `data`, as seen from within and from the root."""
     stack: list[tuple[str, str, Any]] = [("", path, data)]
@@ -326,5 +293,5 @@ def _pairs(data: Any, path: str) -> Iterator[tuple[str, str]]:
             stack.extend((f"{mine}[{index}]", f"{full}[{index}]", item) for index, item in enumerate(value))
 
 
-def _no_faults(given: Collection[str]) -> Iterator[tuple[str, str]]:
+def _no_faults(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     return iter(())

@@ -6,18 +6,32 @@ to come are added with the features, and any other key is an error.
 
 from __future__ import annotations
 
+import os
+import re
 import socket
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from ..backoff import Backoff
 from ..units import Duration, Size
+from . import checks
+from .origin import is_secret, nearest
 from .section import Section
+
+Name = Annotated[str, checks.word]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all configuration records."""
+    """Base of all configuration records. Text is left out when one is printed: it may be a secret."""
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__ if not is_secret(name)]
+        return [(name, value) for name, value in values if not isinstance(value, str | list | dict)]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class Tls(Record, frozen=True):
@@ -28,29 +42,44 @@ class Tls(Record, frozen=True):
     key: str | None = None
     insecure: bool = False
 
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A key alone proves nothing."""
+        if "key" in given and "cert" not in given:
+            yield "key", "needs cert as well"
+
 
 class Mqtt(Record, frozen=True):
     """`mqtt`: the session with the broker."""
 
-    url: str = "mqtt://localhost:1883"
+    url: Annotated[str, checks.mqtt_url] = "mqtt://localhost:1883"
     version: Literal["5", "3.1.1"] = "5"
-    client_id: str = ""  # empty: edgeq-<gateway>
+    client_id: Annotated[str, checks.client_id] = ""  # empty: edgeq-<gateway>
     username: str | None = None
     password: str | None = None
     tls: Tls = Tls()
-    keepalive: Duration = Duration(60)
-    session_expiry: Duration = Duration(7 * 86400)
-    receive_maximum: int = 1000
-    group: str | None = None
-    status_topic: str = "edgeq/{gateway}"
+    keepalive: Annotated[Duration, checks.keepalive] = Duration(60)
+    session_expiry: Annotated[Duration, checks.session_expiry] = Duration(7 * 86400)
+    receive_maximum: Annotated[int, checks.between(1, 65_535)] = 1000
+    group: Annotated[str, checks.topic_level] | None = None
+    status_topic: Annotated[str, checks.status_topic] = "edgeq/{gateway}"
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A password without a user, and TLS that would not be used."""
+        if "password" in given and "username" not in given:
+            yield "password", "needs username as well"
+        url = given.get("url", "mqtt://")
+        if given.get("tls") not in (None, Tls()) and isinstance(url, str) and not url.startswith("mqtts://"):
+            yield "tls", "is used with mqtts:// only, and url is not"
 
 
 class Store(Record, frozen=True):
     """`store`: where events, jobs and cursors live."""
 
-    url: str = "edgeq.db"
+    url: Annotated[str, checks.store_url] = "edgeq.db"
     durability: Literal["full", "normal"] = "full"
-    commit_interval: Duration = Duration(0)
+    commit_interval: Annotated[Duration, checks.between(Duration(0), Duration(10))] = Duration(0)
 
 
 class App(Record, frozen=True):
@@ -63,8 +92,8 @@ class App(Record, frozen=True):
 class Limit(Record, frozen=True):
     """`routes[].limit`: at most `rate`, with `burst` at once, for each `key`."""
 
-    rate: str  # "100/s", "5/m"
-    burst: int | None = None
+    rate: Annotated[str, checks.rate]  # "100/s", "5/m"
+    burst: Annotated[int, checks.at_least(1)] | None = None
     key: str = ""
     over: Literal["drop", "dead_letter"] = "drop"
 
@@ -92,15 +121,21 @@ class Route(Record, frozen=True):
     payload: Literal["json", "text", "raw"] = "json"
     qos: Literal[0, 1, 2] = 1
     retained: Literal["skip", "handle"] = "skip"
-    timeout: Duration = Duration(5)
+    timeout: Annotated[Duration, checks.positive] = Duration(5)
     limit: Limit | None = None
-    max_payload: Size = Size(256 * 1024)
+    max_payload: Annotated[Size, checks.between(Size(1), Size(checks.PAYLOAD_BYTES_MAX))] = Size(256 * 1024)
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A route must lead somewhere."""
+        if not given.keys() & {"emit", "dispatch", "controller"}:
+            yield "", "needs one of emit, dispatch or controller"
 
 
 class OnError(Record, frozen=True):
     """`processors.*.on_error`: what becomes of an event whose processing keeps failing."""
 
-    attempts: int = 5
+    attempts: Annotated[int, checks.at_least(1)] = 5
     backoff: Backoff = Backoff(1.0, 60.0)
     then: Literal["dead_letter", "skip", "halt"] = "dead_letter"
 
@@ -117,7 +152,7 @@ class NotificationMatch(Record, frozen=True):
 class NotificationRoute(Record, frozen=True):
     """`notifications.routes[]`: which channels a matching notification goes to."""
 
-    channels: list[str]
+    channels: Annotated[list[str], checks.some]
     match: NotificationMatch = NotificationMatch()
     continue_: bool = msgspec.field(name="continue", default=False)
 
@@ -131,14 +166,14 @@ class Notifications(Record, frozen=True):
 class Queue(Record, frozen=True):
     """`jobs.queues.*`: how many jobs of the queue run at once, and how long a claim holds."""
 
-    concurrency: int = 2
-    lease: Duration = Duration(60)
+    concurrency: Annotated[int, checks.at_least(1)] = 2
+    lease: Annotated[Duration, checks.positive] = Duration(60)
 
 
 class Jobs(Record, frozen=True):
     """`jobs`."""
 
-    queues: dict[str, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
+    queues: dict[Name, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
 
 
 class Log(Record, frozen=True):
@@ -148,16 +183,21 @@ class Log(Record, frozen=True):
     format: Literal["auto", "text", "json"] = "auto"
 
 
+def host_name() -> str:
+    """The machine's name, as one level of a topic."""
+    return re.sub(r"[^\w.-]+", "-", socket.gethostname()).strip("-") or "edgeq"
+
+
 class Config(Record, frozen=True):
     """The whole configuration."""
 
-    gateway: str = msgspec.field(default_factory=socket.gethostname)
+    gateway: Annotated[str, checks.topic_level] = msgspec.field(default_factory=host_name)
     mqtt: Mqtt = Mqtt()
     store: Store = Store()
     app: App = App()
     routes: list[Route] = []
-    processors: dict[str, Section] = {}
-    channels: dict[str, Section] = {}
+    processors: dict[Name, Section] = {}
+    channels: dict[Name, Section] = {}
     notifications: Notifications = Notifications()
     contracts: list[Section] = []
     jobs: Jobs = Jobs()
@@ -168,17 +208,20 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration and where it came from.
 
     `files` are the files read, first the main one; `folder` is the folder of the main file, which relative paths are
-    relative to; `places` maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`.
+    relative to; `places` maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`, `shown` to what
+    to print instead of its value, when that came from a file or was filled in.
     """
 
     config: Config
     files: list[str]
     folder: str
     places: dict[str, str]
+    shown: dict[str, str] = {}
 
     def where(self, path: str) -> str:
         """`file:line` of the key at dotted `path`, or of the nearest thing around it."""
-        while path and path not in self.places:
-            cut = max(path.rfind("."), path.rfind("["))
-            path = path[:cut] if cut > 0 else ""
-        return self.places.get(path, self.files[0] if self.files else "")
+        return nearest(self.places, path) or (self.files[0] if self.files else "")
+
+    def file(self, path: str) -> str:
+        """`path` as written in the configuration (`mqtt.tls.ca`, `app.path`), relative to its folder."""
+        return os.path.join(self.folder, path)

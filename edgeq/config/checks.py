@@ -1,0 +1,160 @@
+"""What makes a value of the right type impossible. Each check raises ValueError with words that begin with "must"."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sized
+from urllib.parse import urlsplit
+
+from ..units import Duration
+
+MQTT_TEXT_BYTES_MAX = 65_535
+PAYLOAD_BYTES_MAX = 268_435_455  # what a packet of MQTT can announce
+RATE_MAX = 1e9
+
+_COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+
+def between(low: float, high: float) -> Callable[[float], None]:
+    """A check that `low <= value <= high`."""
+
+    def check(value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"must be between {low} and {high}")
+
+    return check
+
+
+def at_least(low: float) -> Callable[[float], None]:
+    """A check that `value >= low`."""
+
+    def check(value: float) -> None:
+        if value < low:
+            raise ValueError(f"must be at least {low}")
+
+    return check
+
+
+def positive(value: float) -> None:
+    """More than nothing."""
+    if value <= 0:
+        raise ValueError("must be more than 0")
+
+
+def keepalive(value: Duration) -> None:
+    """What MQTT's 16 bits of seconds hold, and not so little that a slow link looks dead."""
+    _whole_seconds(value)
+    between(Duration(5), Duration(18 * 3600))(value)
+
+
+def session_expiry(value: Duration) -> None:
+    """What MQTT's 32 bits of seconds hold."""
+    _whole_seconds(value)
+    between(Duration(0), Duration(2**32 - 1))(value)
+
+
+def word(text: str) -> None:
+    """A name to be typed on a command line: not empty, without blanks and control characters."""
+    if not text or not text.isprintable() or any(sign.isspace() for sign in text):
+        raise ValueError("must be a name without spaces")
+
+
+def topic_level(text: str) -> None:
+    """A name that can be one level of a topic."""
+    word(text)
+    if set(text) & set("/+#"):
+        raise ValueError("must be a name without spaces, '/', '+' and '#'")
+    _fits_mqtt(text)
+
+
+def client_id(text: str) -> None:
+    """Empty (for the default), or what every broker takes."""
+    if text:
+        word(text)
+        if set(text) & set("+#"):
+            raise ValueError("must be a name without '+' and '#', which access lists of brokers refuse")
+        _fits_mqtt(text)
+
+
+def status_topic(text: str) -> None:
+    """A topic name in which `{gateway}` may stand."""
+    topic = text.replace("{gateway}", "")
+    if set(topic) & set("{}"):
+        raise ValueError("must hold no placeholder but {gateway}")
+    if not text or set(topic) & set("+#") or not text.isprintable() or text.startswith("$") or text.endswith("/"):
+        raise ValueError("must be a topic without wildcards, not beginning with '$' or ending with '/'")
+    _fits_mqtt(text)
+
+
+def mqtt_url(text: str) -> None:
+    """`mqtt://host[:port]`, `mqtts://host[:port]` or `embedded://[host[:port]]`."""
+    form = "must be mqtt://HOST:PORT, mqtts://HOST:PORT or embedded://"
+    if not text.isprintable() or any(sign.isspace() for sign in text):
+        raise ValueError(form)
+    scheme, found, _ = text.partition("://")
+    if not found or scheme not in ("mqtt", "mqtts", "embedded"):
+        raise ValueError(form)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{form}, with a port between 1 and 65535") from None
+    if port == 0:
+        raise ValueError(f"{form}, with a port between 1 and 65535")
+    if parts.username is not None:
+        raise ValueError("must not hold a user name: use mqtt.username and mqtt.password_file")
+    if scheme != "embedded" and not parts.hostname:
+        raise ValueError("must name a host, such as mqtt://localhost:1883")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{form}, with nothing behind the port")
+
+
+def sqlite_path(url: str) -> str:
+    """The absolute path of the database that `store.url` names, relative to the current folder.
+
+    `edgeq.db`, `sqlite:///edgeq.db` and `sqlite:////var/lib/edgeq/edgeq.db` are understood. Raises ValueError.
+    """
+    scheme, found, rest = url.partition("://")
+    if found and scheme in ("postgres", "postgresql"):
+        raise ValueError("must be an SQLite file: this version can't use PostgreSQL yet")
+    if found and (scheme != "sqlite" or not rest.startswith("/")):
+        raise ValueError("must be a path, sqlite:////absolute/path or sqlite:///relative/path")
+    path = rest[1:] if found else url
+    if not path or path.endswith("/") or path == ":memory:" or not path.isprintable():
+        raise ValueError("must be the path of a file")
+    return os.path.abspath(path)
+
+
+def store_url(text: str) -> None:
+    """What `sqlite_path` understands."""
+    sqlite_path(text)
+
+
+def rate(text: str) -> float:
+    """How often a second `100/s`, `5/m`, `1/h` or `1/10s` is. Raises ValueError."""
+    count, _, period = text.partition("/")
+    unit = period.strip()
+    try:
+        seconds = Duration.parse(unit if unit[:1].isdigit() else f"1{unit}")
+        if not _COUNT.fullmatch(count.strip()) or not 0 < float(count) < RATE_MAX or not seconds:
+            raise ValueError
+    except ValueError:
+        raise ValueError("must be a rate such as 100/s, 5/m or 1/10s") from None
+    return float(count) / seconds
+
+
+def some(items: Sized) -> None:
+    """A list with something in it."""
+    if not items:
+        raise ValueError("must not be empty")
+
+
+def _fits_mqtt(text: str) -> None:
+    if len(text.encode()) > MQTT_TEXT_BYTES_MAX:
+        raise ValueError(f"must be at most {MQTT_TEXT_BYTES_MAX} bytes")
+
+
+def _whole_seconds(value: Duration) -> None:
+    if not value.is_integer():  # a part of a second would silently become none
+        raise ValueError("must be whole seconds")

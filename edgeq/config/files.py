@@ -1,0 +1,114 @@
+"""The files of a configuration: finding them, and reading them within bounds.
+
+Everything that can be wrong with a file is a ValueError whose text says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..errors import ConfigError, Problem
+from .environment import printable
+
+FILE_BYTES_MAX = 2**20
+SECRET_BYTES_MAX = 64 * 2**10
+PLACES = ("edgeq.yaml", "config/edgeq.yaml", "/etc/edgeq/edgeq.yaml")
+
+_REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file",
+    errno.EACCES: "may not be read by this user",
+    errno.EISDIR: "is a folder, not a file",
+}
+
+
+def find(path: str | None, environ: Mapping[str, str]) -> Path:
+    """The main file: `path`, else `$EDGEQ_CONFIG`, else the first of the usual places that there is.
+
+    Raises ConfigError, saying where it looked, when there is none. A file that is named is not looked for.
+    """
+    named = path or environ.get("EDGEQ_CONFIG")
+    if named:
+        return Path(named)
+    for place in PLACES:
+        if _is_there(place):
+            return Path(place)
+    looked = ", ".join(["$EDGEQ_CONFIG (not set)", *(p if p.startswith("/") else f"./{p}" for p in PLACES)])
+    hint = "name one with -c FILE, or make one with: edgeq new DIR"
+    raise ConfigError([Problem("edgeq.yaml", "", f"no configuration found; looked at {looked}", hint)])
+
+
+def beside(main: Path) -> list[Path]:
+    """The files of `conf.d` beside `main`, in the order of their names. Raises ValueError."""
+    folder = main.parent / "conf.d"
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise ValueError(_reason(error)) from None
+    return [folder / name for name in sorted(names) if name.endswith(".yaml") and not name.startswith(".")]
+
+
+def read(path: Path, bytes_max: int = FILE_BYTES_MAX) -> str:
+    """The text of a file. Raises ValueError when it can't be read, is too large or not UTF-8."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(bytes_max + 1)
+    except (OSError, ValueError) as error:
+        raise ValueError(_reason(error)) from None
+    if len(content) > bytes_max:
+        raise ValueError(f"is larger than {bytes_max // 1024} KiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"is not UTF-8 (line {line})") from None
+
+
+def secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
+    """A function that gives the text in the file that a `KEY_file` names, without the newline at its end.
+
+    The name is taken below `$CREDENTIALS_DIRECTORY` when there is such a file, else relative to `folder`.
+    """
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+
+    def text_of(name: str) -> str:
+        path = folder / name
+        if credentials and not Path(name).is_absolute() and ".." not in Path(name).parts:
+            below = Path(credentials) / name
+            path = below if _is_there(below) else path
+        shown = printable(str(path))
+        try:
+            if _is_there(path) and not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+                raise ValueError("is not a regular file")
+            text = read(path, SECRET_BYTES_MAX)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{shown}: {_reason(error) if isinstance(error, OSError) else error}") from None
+        text = text.removesuffix("\n").removesuffix("\r")
+        if not text:
+            raise ValueError(f"{shown}: is empty")
+        return text
+
+    return text_of
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether there is something at `path`, also when this user may not look at it."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return _REASONS.get(error.errno or 0) or f"can't be read: {error.strerror}"
+    return "has an impossible name"
