@@ -139,7 +139,6 @@ class Intake(Service):
 
     def _take(self, batch: list[Delivery]) -> None:
         """Handle what can be handled on the spot, start a task for each of the rest; commit."""
-        self._metrics.received.add(len(batch))
         self._flying += len(batch)
         table = self.table
         together: list[Delivery] = []
@@ -320,7 +319,7 @@ class Intake(Service):
             landed += flight.popleft().deliveries
         if landed:
             self._flying -= len(landed)
-            self._metrics.acked.add(self._session.ack(landed))
+            self._session.ack(landed)
             failpoint("intake.acked")
             self._landed.set()
 

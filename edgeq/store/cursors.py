@@ -15,6 +15,12 @@ _ALL = (
 _ONE = Statement(lambda p: Cursors.select(*_ALL).where(Cursors.processor == p))
 _EVERY = Statement(lambda p: Cursors.select(*_ALL).order_by(Cursors.processor))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+_CURRENT = Statement(
+    lambda p: Cursors.select(Cursors.generation).where((Cursors.processor == p) & (Cursors.generation == p))
+)
+_TAKE = Statement(
+    lambda p: Cursors.update({Cursors.generation: Cursors.generation + ONE}).where(Cursors.processor == p)
+)
 _MOVE = Statement(
     lambda p: Cursors.update(
         {
@@ -43,67 +49,71 @@ class Cursor(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """Event `event_id` failed for the `attempt`th time because of `error`; it is tried next at `retry_at` microseconds since
+    1970 UTC, or, if it `halts` the processor, when somebody resumes it."""
+
+    event_id: int
+    attempt: int
+    retry_at: int
+    error: str
+    halts: bool = False
+
+
 class CursorMoved(EdgeqError):
     """Somebody else has moved or taken the cursor since it was read: nothing of this unit may stay."""
 
 
 def take(tx: Tx, processor: str, start: str | int, now: int) -> Cursor:
-    """Take the cursor of `processor` for this process, making it at `start` (`latest`, `beginning`, or the id before the
-    first event to process) when there is none. Any earlier owner can't move it from now on."""
-    rows = tx.rows(_ONE, (processor,))
-    if rows:
-        tx.run(
-            Cursors.update({Cursors.generation: Cursors.generation + 1}).where(Cursors.processor == processor)
-        )
-    else:
-        first = start if isinstance(start, int) else 0 if start == "beginning" else _head(tx)
-        tx.run(
-            Cursors.insert(
-                processor=processor,
-                last_consumed_id=first,
-                updated_at=now,
-                paused=False,
-                generation=1,
-                attempt=0,
-            )
-        )
+    """Take the cursor of `processor` for this process, making it at `start` when there is none: `latest`, `beginning`, or
+    the id before the first event to process (at most the head). Any earlier owner can't move it from now on."""
+    if not tx.run(_TAKE, (processor,)):
+        first = 0 if start == "beginning" else _at_most_head(tx, start)
+        tx.insert(Cursors, ("processor", "last_consumed_id", "updated_at"), [(processor, first, now)])
     return _cursor(tx.rows(_ONE, (processor,))[0])
+
+
+def check(tx: Tx, cursor: Cursor) -> None:
+    """Raise CursorMoved when `cursor` isn't current any more."""
+    if not tx.rows(_CURRENT, (cursor.processor, cursor.generation)):
+        raise _moved(cursor)
 
 
 def move(tx: Tx, cursor: Cursor, to: int, now: int) -> None:
     """Move to event id `to`, forgetting any failure. Raises CursorMoved when `cursor` isn't current any more."""
     if tx.run(_MOVE, (to, now, cursor.processor, cursor.generation)) == 0:
-        raise CursorMoved(f"the cursor of {cursor.processor} was moved by somebody else")
+        raise _moved(cursor)
 
 
-def fail(tx: Tx, cursor: Cursor, *, failed_id: int, attempt: int, retry_at: int, error: str) -> None:
-    """Remember that event `failed_id` failed for the `attempt`th time and is tried next at `retry_at` microseconds.
-
-    Raises CursorMoved when `cursor` isn't current any more.
-    """
+def fail(tx: Tx, cursor: Cursor, failure: Failure) -> None:
+    """Remember that an event failed. Raises CursorMoved when `cursor` isn't current any more."""
     query = Cursors.update(
         {
-            Cursors.failed_id: failed_id,
-            Cursors.attempt: attempt,
-            Cursors.retry_at: retry_at,
-            Cursors.error: error,
+            Cursors.failed_id: failure.event_id, Cursors.attempt: failure.attempt, Cursors.retry_at: failure.retry_at,
+            Cursors.error: storable(failure.error), Cursors.paused: failure.halts,
         }
-    ).where((Cursors.processor == cursor.processor) & (Cursors.generation == cursor.generation))
+    ).where((Cursors.processor == cursor.processor) & (Cursors.generation == cursor.generation))  # fmt: skip
     if tx.run(query) == 0:
-        raise CursorMoved(f"the cursor of {cursor.processor} was moved by somebody else")
+        raise _moved(cursor)
 
 
 def pause(tx: Tx, processor: str, paused: bool) -> bool:
-    """Pause or resume; False when there is no such processor. A running appliance notices by itself."""
+    """Pause or resume; False when there is no such processor. A running appliance notices by itself.
+
+    Resumed, the processor tries the event at which it is stuck at once, and with all its attempts again.
+    """
+    change: dict[object, object] = {Cursors.paused: paused}
+    if not paused:
+        change |= {Cursors.attempt: 0, Cursors.retry_at: None}
     tx.touch("cursors")
-    return tx.run(Cursors.update({Cursors.paused: paused}).where(Cursors.processor == processor)) > 0
+    return tx.run(Cursors.update(change).where(Cursors.processor == processor)) > 0
 
 
 def seek(tx: Tx, processor: str, to: int | str, now: int) -> int | None:
-    """Put the cursor to event id `to` (or `start`, `latest`) and forget any failure: the new id, None when there is no
-    such processor. The processor goes on from there even if it is running: what it decided from the old place and
-    has not committed yet is dropped."""
-    target = to if isinstance(to, int) else 0 if to == "start" else _head(tx)
+    """Put the cursor to event id `to` (at most the head), `start` or `latest`, and forget any failure: the new id, None
+    when there is no such processor. It goes on from there even if it is running: what it decided from the old place
+    and has not committed yet is dropped."""
+    target = 0 if to == "start" else _at_most_head(tx, to)
     query = Cursors.update(
         {
             Cursors.last_consumed_id: target, Cursors.updated_at: now, Cursors.generation: Cursors.generation + 1,
@@ -130,9 +140,15 @@ async def every(store: Store) -> list[Cursor]:
     return [_cursor(row) for row in await store.read(_EVERY)]
 
 
-def _head(tx: Tx) -> int:
+def _at_most_head(tx: Tx, to: int | str) -> int:
+    """`to`, or the highest event id: beyond it, a cursor would skip events that are yet to come."""
     rows = tx.rows(_HEAD, (1,))
-    return int(rows[0][0]) if rows else 0
+    head = int(rows[0][0]) if rows else 0
+    return max(0, min(to, head)) if isinstance(to, int) else head
+
+
+def _moved(cursor: Cursor) -> CursorMoved:
+    return CursorMoved(f"the cursor of {cursor.processor} was moved by somebody else")
 
 
 def _cursor(row: Row) -> Cursor:

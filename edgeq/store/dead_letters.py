@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from peewee import fn
 
 from ..events import from_json, to_json
 from .store import Row, Statement, Store, Tx
@@ -24,9 +25,7 @@ _REQUESTED = Statement(
     lambda p: (
         DeadLetters.select(*_ALL)
         .where(
-            DeadLetters.redrive_requested_at.is_null(False)
-            & DeadLetters.redriven_at.is_null()
-            & (DeadLetters.id > p)
+            DeadLetters.redrive_requested_at.is_null(False) & DeadLetters.redriven_at.is_null() & (DeadLetters.id > p)
         )
         .order_by(DeadLetters.id)
         .limit(p)
@@ -35,6 +34,17 @@ _REQUESTED = Statement(
 _REDRIVEN = Statement(
     lambda p: DeadLetters.update({DeadLetters.redriven_at: p}).where(
         (DeadLetters.id == p) & DeadLetters.redriven_at.is_null()
+    )
+)
+
+_COUNTS = Statement(
+    lambda p: (
+        DeadLetters.select(
+            DeadLetters.source, DeadLetters.reason, fn.COUNT(DeadLetters.id), fn.MIN(DeadLetters.created_at)
+        )
+        .where(DeadLetters.redriven_at.is_null())
+        .group_by(DeadLetters.source, DeadLetters.reason)
+        .order_by(DeadLetters.source, DeadLetters.reason)
     )
 )
 
@@ -112,11 +122,15 @@ async def find(
     return [_letter(row) for row in await store.read(query)]
 
 
+async def counts(store: Store) -> list[dict[str, Any]]:
+    """How many open dead letters there are by source and reason, and since when."""
+    rows = await store.read(_COUNTS)
+    return [{"source": row[0], "reason": row[1], "count": row[2], "oldest_at": row[3]} for row in rows]
+
+
 def request_redrive(tx: Tx, now: int, *, ids: Sequence[int] = (), source: str = "", reason: str = "") -> int:
     """Ask the appliance to redrive the dead letters of `ids`, or all open ones that fit; how many."""
-    query = DeadLetters.update({DeadLetters.redrive_requested_at: now}).where(
-        DeadLetters.redriven_at.is_null()
-    )
+    query = DeadLetters.update({DeadLetters.redrive_requested_at: now}).where(DeadLetters.redriven_at.is_null())
     if ids:
         query = query.where(DeadLetters.id.in_(list(ids)))
     for condition in _conditions(source, reason, None):
@@ -128,9 +142,7 @@ def request_redrive(tx: Tx, now: int, *, ids: Sequence[int] = (), source: str = 
 def discard(tx: Tx, *, ids: Sequence[int] = (), source: str = "", reason: str = "") -> int:
     """Delete the dead letters of `ids`, or all open ones that fit; how many."""
     query = DeadLetters.delete()
-    query = (
-        query.where(DeadLetters.id.in_(list(ids))) if ids else query.where(DeadLetters.redriven_at.is_null())
-    )
+    query = query.where(DeadLetters.id.in_(list(ids))) if ids else query.where(DeadLetters.redriven_at.is_null())
     for condition in _conditions(source, reason, None):
         query = query.where(condition)
     return tx.run(query)

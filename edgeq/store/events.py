@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peewee import fn
+
 from ..events import Event, NewEvent, to_json
 from .store import Row, Statement, Store, Tx
 from .tables import Events
@@ -20,8 +22,8 @@ _ALL = (
 
 _AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(Events.id).limit(p))
 _ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
-# The largest id ever handed out, also when that row is gone: a cursor at the head must not depend on retention.
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+_COUNT_AFTER = Statement(lambda p: Events.select(fn.COUNT(Events.id)).where(Events.id > p))
 
 _tags_json: dict[tuple[str, ...], str] = {(): "[]"}
 
@@ -66,11 +68,16 @@ async def head(store: Store) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+async def count_after(store: Store, event_id: int) -> int:
+    """How many events have a greater id: a processor's lag."""
+    return int((await store.read(_COUNT_AFTER, (event_id,)))[0][0])
+
+
 async def recent(
     store: Store, *, limit: int, type_pattern: str = "", subject: str = "", tag: str = "", since: int = 0
 ) -> list[Event]:
-    """The latest `limit` events, oldest first, that fit all given: a type (`*` for any text), subject, tag, `recorded_at`
-    not before `since` microseconds."""
+    """The latest `limit` events, oldest first, that fit all given: a type (`*` for any text), a subject, a tag,
+    `recorded_at` not before `since` microseconds."""
     query = Events.select(*_ALL).order_by(Events.id.desc()).limit(limit)
     if type_pattern:
         query = query.where(Events.type % type_pattern)

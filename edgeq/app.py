@@ -1,0 +1,305 @@
+"""A configuration in, a running appliance out: builds the parts, starts them in order, drains them in order.
+
+Started: store, processors, senders, workers, intake, and last the session, so that nothing arrives before there is
+somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then the
+rest finish what they have in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .clock import Clock
+from .config.load import sqlite_path
+from .config.schema import LoadedConfig
+from .context import Context
+from .control import ControlServer, socket_path
+from .errors import ConfigError, EdgeqError
+from .intake.intake import Intake
+from .jobs.worker import Worker
+from .link import Link
+from .mqtt.inbox import Inbox
+from .mqtt.session import Session
+from .notifications.outbox import Sender
+from .plan import Plan, make_plan
+from .processors.runner import ProcessorRunner
+from .redrive import Redriver
+from .service import Service
+from .status import Status
+from .store import dead_letters, jobs, meta, notifications
+from .store.dead_letters import DeadLetter
+from .store.decisions import record
+from .store.events import one as one_event
+from .store.sqlite import SqliteStore
+from .store.store import Store, Tx
+from .telemetry.metrics import Metrics
+from .telemetry.systemd import Notifier
+
+log = logging.getLogger("edgeq.app")
+
+_QOS0_ROOM = 1000
+_SWITCH_SECONDS = 0.0005
+_DRAIN_SECONDS = 10.0
+_FILTERS_KEY = "mqtt_filters"
+
+
+class App:
+    """One appliance. `run()` it until it is asked to stop."""
+
+    def __init__(self, load: Callable[[], LoadedConfig], *, clock: Clock | None = None) -> None:
+        self._load = load
+        self._clock = clock or Clock()
+        self.metrics = Metrics()
+        self.plan = self._plan(load())
+        config = self.plan.loaded.config
+        self.store = SqliteStore(
+            sqlite_path(config.store.url),
+            metrics=self.metrics,
+            clock=self._clock,
+            durability=config.store.durability,
+            commit_interval_seconds=float(config.store.commit_interval),
+        )
+        self.parts: Parts | None = None
+        self.started_at = self._clock.now()
+        self._notifier = Notifier.from_environ(os.environ)
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._embedded: Any = None
+
+    def stop(self) -> None:
+        """Drain and end. Returns at once; `run` returns when it is done."""
+        self._stop.set()
+
+    def reload(self) -> None:
+        """Read the configuration again. The one in use stays if the new one is wrong. Returns at once."""
+        self._reload.set()
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Publish through the present session. Raises PublishFailed."""
+        if self.parts is None:
+            raise EdgeqError("edgeq is starting or reloading")
+        await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
+
+    async def run(self) -> None:
+        """Run until `stop()`. Raises StoreError when the store can't be opened or turns out to be damaged."""
+        # Python lets a waiting thread have its turn every 5 ms by default; a commit needs several turns.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        await self.store.open()
+        status = Status(self, self._clock)
+        control = ControlServer(socket_path(self.store.path), {"status": status.gather})
+        try:
+            await self._tell_of_quarantine()
+            await control.start()
+            await self._start_embedded()
+            self.parts = Parts(self.plan, self, self._clock)
+            await self.parts.start()
+            self._notifier.ready()
+            log.info("edgeq %s is running", self.plan.loaded.config.gateway)
+            await self._attend(self.parts, status)
+        finally:
+            self._notifier.stopping()
+            await control.stop()
+            if self.parts is not None:
+                await self.parts.stop()
+            if self._embedded is not None:
+                await self._embedded.stop()
+            await self.store.close()
+        log.info("stopped")
+
+    async def _attend(self, parts: Parts, status: Status) -> None:
+        """Wait for what comes from outside, feed the watchdog, and see whether the store is still whole."""
+        interval = min(5.0, self._notifier.watchdog_interval_seconds or 5.0)
+        waiting = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reload.wait())}
+        try:
+            while not self._stop.is_set():
+                await asyncio.wait(waiting, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+                if self.store.damaged:
+                    raise EdgeqError(
+                        f"{self.store.path} is damaged; it is put aside at the next start",
+                        hint="systemd starts edgeq again by itself",
+                    )
+                if self._reload.is_set():
+                    self._reload.clear()
+                    waiting.add(asyncio.create_task(self._reload.wait()))
+                    parts = await self._reloaded(parts)
+                if parts.progressing():
+                    self._notifier.watchdog()
+                self._notifier.status(parts.summary())
+                status.sample()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _reloaded(self, parts: Parts) -> Parts:
+        """Parts for the configuration as it is now; the present ones when that is wrong."""
+        try:
+            loaded = self._load()
+            plan = self._plan(loaded)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("%s", problem)
+            log.error("the configuration is wrong; the one in use stays")
+            return parts
+        if plan.loaded.config.store != self.plan.loaded.config.store:
+            log.warning("changes of `store` need a restart; the rest is taken over")
+        self._notifier.reloading()
+        self.plan = plan
+        await parts.stop()
+        parts = self.parts = Parts(plan, self, self._clock)
+        await parts.start()
+        self._notifier.ready()
+        log.info("the configuration was read again")
+        return parts
+
+    def _plan(self, loaded: LoadedConfig) -> Plan:
+        return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics)
+
+    async def _tell_of_quarantine(self) -> None:
+        if self.store.quarantined is None:
+            return
+        ctx = Context(self._clock)
+        ctx.emit(
+            "edgeq.store_damaged",
+            subject=self.plan.loaded.config.gateway,
+            data={"severity": "critical", "put_aside_as": self.store.quarantined},
+            tags=("notification",),
+            description=f"The database was damaged, put aside as {self.store.quarantined}; edgeq started empty.",
+        )
+        await self.store.write(lambda tx: record(tx, ctx.decisions))
+
+    async def _start_embedded(self) -> None:
+        url = self.plan.loaded.config.mqtt.url
+        if not url.startswith("embedded:"):
+            return
+        from .mqtt.embedded import EmbeddedBroker
+
+        self._embedded = EmbeddedBroker(url)
+        await self._embedded.start()
+
+
+class Parts:
+    """What runs for one configuration; the store and its file outlive it."""
+
+    def __init__(self, plan: Plan, app: App, clock: Clock) -> None:
+        config = plan.loaded.config
+        store, metrics = app.store, app.metrics
+        window = config.mqtt.receive_maximum + _QOS0_ROOM
+        self.inbox = Inbox(window)
+        self.session = Session(
+            config.mqtt,
+            config.gateway,
+            plan.table.filters(),
+            self.inbox,
+            metrics,
+            clock,
+            packet_bytes_max=plan.packet_bytes_max,
+            known_filters=_Filters(store),
+        )
+        self.intake = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
+        self.link = Link(self.session, self.inbox, self.intake, clock)
+        self.runners = {
+            name: ProcessorRunner(name, processor.make(self.link), processor.settings, store, metrics, clock)
+            for name, processor in plan.processors.items()
+        }
+        self.senders = {name: Sender(name, channel, store, metrics, clock) for name, channel in plan.channels.items()}
+        owner = f"{config.gateway}:{os.getpid()}"
+        self.workers = {
+            name: Worker(name, settings, store, metrics=metrics, clock=clock, owner=owner)
+            for name, settings in config.jobs.queues.items()
+        }
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self.redriver = Redriver(
+            {
+                "intake": self.intake.redrive,
+                "processor": self._redrive_processor,
+                "job": self._redrive_job,
+                "channel": self._redrive_notification,
+            },
+            store,
+            clock,
+        )
+        self._acked_before = -1
+
+    def services(self) -> list[Service]:
+        """Everything but the session and the intake, in the order of starting."""
+        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), self.redriver]
+
+    async def start(self) -> None:
+        """Start everything."""
+        for service in [*self.services(), self.intake, self.session]:
+            await service.start()
+
+    async def stop(self) -> None:
+        """Drain: what was taken in is finished, the rest stays with the broker and in the store."""
+        self.session.stop_reading()
+        await self.intake.stop(_DRAIN_SECONDS)
+        if self.intake.in_flight():
+            log.warning("%d messages could not be committed; the broker sends them again", self.intake.in_flight())
+        await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self.services()))
+        await self.session.stop(_DRAIN_SECONDS)
+
+    def progressing(self) -> bool:
+        """Whether the intake gets on, or has a reason not to: what the watchdog is fed by."""
+        acked = self._metrics.acked.total()
+        moved = acked != self._acked_before or self.intake.in_flight() == 0
+        self._acked_before = acked
+        return moved or not self._store.health.ok
+
+    def summary(self) -> str:
+        """One line for `systemctl status`."""
+        session = self.session
+        text = f"broker: {session.state}" + (f" ({session.reason})" if session.reason else "")
+        if not self._store.health.ok:
+            text += f"; store: {self._store.health.reason}"
+        return f"{text}; {self._metrics.received.total()} messages received"
+
+    async def _redrive_processor(self, letter: DeadLetter) -> None:
+        name = letter.source.partition(":")[2]
+        runner = self.runners.get(name)
+        if runner is None:
+            raise EdgeqError(f"there is no processor {name!r} in this configuration")
+        event = await one_event(self._store, letter.event_id or 0)
+        if event is None:
+            raise EdgeqError(f"event {letter.event_id} is no longer stored")
+        await runner.redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, self._clock.now()))
+
+    async def _redrive_job(self, letter: DeadLetter) -> None:
+        now = self._clock.now()
+
+        def unit(tx: Tx) -> None:
+            if not jobs.retry_dead(tx, [letter.job_id or 0], now):
+                raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await self._store.write(unit)
+
+    async def _redrive_notification(self, letter: DeadLetter) -> None:
+        now = self._clock.now()
+        notification_id = int(letter.detail.get("notification_id", 0))
+
+        def unit(tx: Tx) -> None:
+            if not notifications.requeue(tx, [notification_id], now):
+                raise EdgeqError(f"notification {notification_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await self._store.write(unit)
+
+
+class _Filters:
+    """Keeps in the store which topic filters the broker holds for us. See mqtt.session.SubscriptionMemory."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def load(self) -> list[str]:
+        return (await meta.get(self._store, _FILTERS_KEY) or "").splitlines()
+
+    async def save(self, filters: list[str]) -> None:
+        await self._store.write(lambda tx: meta.put(tx, _FILTERS_KEY, "\n".join(filters)))

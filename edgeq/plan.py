@@ -1,0 +1,124 @@
+"""What a configuration comes to: everything checked, compiled and imported, and nothing running yet.
+
+`edgeq check` makes a plan and says so; `edgeq run` makes one and runs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from .clock import Clock
+from .config.schema import LoadedConfig
+from .contracts import Contract, load_contracts
+from .errors import ConfigError, Problem
+from .intake.router import Router, RouteTable, compile_routes
+from .jobs.job import resolve
+from .notifications.channels import Channel, build_channels
+from .processors.kinds import PlannedProcessor, plan_processors
+from .telemetry.metrics import Metrics
+
+Publish = Callable[..., Awaitable[None]]
+
+# What a PUBLISH packet may hold beside its payload: a topic of 64 KiB and its properties.
+_PACKET_OVERHEAD_BYTES = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration that can run. `warnings` are sentences for an operator."""
+
+    loaded: LoadedConfig
+    table: RouteTable
+    contracts: list[Contract]
+    channels: Mapping[str, Channel]
+    processors: Mapping[str, PlannedProcessor]
+    warnings: list[str]
+
+    @property
+    def packet_bytes_max(self) -> int:
+        """The largest packet that the session takes whole."""
+        return self.table.payload_bytes_max() + _PACKET_OVERHEAD_BYTES
+
+
+def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: Metrics) -> Plan:
+    """The plan of a configuration. Raises ConfigError with every mistake found.
+
+    Imports the modules of `app.modules`, and those that routes, processors and jobs name.
+    """
+    problems: list[Problem] = []
+    modules = _import_app(loaded, problems)
+    routers = _routers(modules)
+    table = compile_routes(loaded, routers, resolve, clock.monotonic, problems)
+    config = loaded.config
+    contracts = load_contracts(config.contracts, problems)
+    channels = build_channels(config.channels, problems, publish=publish)
+    processors = plan_processors(config, contracts, channels, clock=clock, metrics=metrics, problems=problems)
+    if problems:
+        raise ConfigError(problems)
+    return Plan(loaded, table, contracts, channels, processors, _warnings(loaded))
+
+
+def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:
+    app = loaded.config.app
+    if app.path is not None:
+        path = os.path.join(loaded.folder, app.path)
+        if not os.path.isdir(path):
+            problems.append(Problem(loaded.where("app.path"), "app.path", f"the folder {path} doesn't exist"))
+        elif path not in sys.path:
+            sys.path.insert(0, path)
+    modules = []
+    for index, name in enumerate(app.modules):
+        key = f"app.modules[{index}]"
+        try:
+            modules.append(importlib.import_module(name))
+        except Exception as error:  # noqa: BLE001 - a module may raise anything
+            problems.append(Problem(loaded.where(key), key, _why(name, error)))
+    return modules
+
+
+def _why(name: str, error: Exception) -> str:
+    """Why module `name` can't be imported, with the line of it that is to blame."""
+    if isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + "."):
+        return f"there is no module {name!r} (looked in app.path and where Python looks)"
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<frozen") and Path(file) != Path(__file__) and "importlib" not in file:
+            place = f" at {file}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        place = f" at {error.filename}:{error.lineno}"
+    return f"importing {name} failed{place}: {type(error).__name__}: {error}"
+
+
+def _routers(modules: list[ModuleType]) -> list[Router]:
+    """The routers at the top of the modules, each once (one may be imported into another module)."""
+    found: dict[int, Router] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Router):
+                found.setdefault(id(value), value)
+    return list(found.values())
+
+
+def _warnings(loaded: LoadedConfig) -> list[str]:
+    config = loaded.config
+    warnings = [
+        f"{loaded.where(f'routes[{index}].qos')}: routes[{index}].qos: 2 is taken as 1: an incoming QoS 2 state is not durable"
+        for index, route in enumerate(config.routes)
+        if route.qos == 2
+    ]
+    if config.store.durability == "normal":
+        warnings.append(
+            f"{loaded.where('store.durability')}: store.durability: normal may lose acknowledged messages at a power cut"
+        )
+    if config.channels and not config.notifications.routes:
+        warnings.append("no notifications.routes: every notification goes to every channel")
+    return warnings

@@ -1,0 +1,128 @@
+"""How the appliance is, gathered when somebody asks: for `edgeq status`, and for pages to come."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .clock import MICROSECONDS, Clock
+from .store import contract_states, cursors, dead_letters, events, jobs, notifications
+from .store.store import Store
+
+if TYPE_CHECKING:
+    from .app import App
+
+
+async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
+    """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC."""
+    head = await events.head(store)
+    places = []
+    for cursor in await cursors.every(store):
+        behind = await events.after(store, cursor.last_consumed_id, 1)
+        places.append(
+            {
+                "name": cursor.processor,
+                "last_consumed_id": cursor.last_consumed_id,
+                "lag_events": await events.count_after(store, cursor.last_consumed_id),
+                "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
+                "state": "paused" if cursor.paused else "retrying" if cursor.failed_id else "idle",
+                "attempt": cursor.attempt,
+                "error": cursor.error,
+                "updated_at": cursor.updated_at,
+            }
+        )
+    return {
+        "store": {"path": path, "id": store.id, "head": head, **_disk(path)},
+        "processors": places,
+        "jobs": await jobs.counts(store, now),
+        "notifications": await notifications.counts(store),
+        "contracts": await contract_states.counts(store),
+        "dead_letters": await dead_letters.counts(store),
+    }
+
+
+class Status:
+    """What a running appliance adds to what the tables say."""
+
+    def __init__(self, app: App, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=13)
+
+    def sample(self) -> None:
+        """Note the counters; called every few seconds, so that rates over the last minute can be told."""
+        metrics = self._app.metrics
+        self._samples.append((self._clock.monotonic(), metrics.received.total(), metrics.events.total()))
+
+    async def gather(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        app, parts = self._app, self._app.parts
+        answer: dict[str, Any] = {
+            "running": True,
+            "pid": os.getpid(),
+            "gateway": app.plan.loaded.config.gateway,
+            "started_at": app.started_at,
+            "rates": self._rates(),
+            "counters": {counter.name: counter.values for counter in app.metrics.all()},
+        }
+        answer.update(await stored(app.store, app.store.path, self._clock.now()))
+        health = app.store.health
+        answer["store"].update(ok=health.ok, reason=health.reason, since=health.since)
+        if parts is None:
+            return answer
+        session = parts.session
+        answer["session"] = {
+            "state": str(session.state),
+            "reason": session.reason,
+            "url": str(session.address),
+            "client_id": session.client_id,
+            "connected_since": session.connected_since,
+            "connections": session.connections,
+            "last_message_at": session.last_message_at,
+            "waiting": len(parts.inbox),
+            "in_flight": parts.intake.in_flight(),
+        }
+        answer["routes"] = [
+            {
+                "topic": route.label,
+                "messages": app.metrics.routed.values.get(route.label, 0),
+                "last_message_at": parts.intake.last_message_at.get(route.label),
+            }
+            for route in app.plan.table.routes
+        ]
+        for place in answer["processors"]:
+            runner = parts.runners.get(place["name"])
+            place["state"] = "not configured" if runner is None else runner.state
+        answer["channels"] = {
+            name: {"last_error": sender.last_error, **answer["notifications"].get(name, {})}
+            for name, sender in parts.senders.items()
+        }
+        return answer
+
+    def _rates(self) -> dict[str, float]:
+        self.sample()
+        then, received, stored_events = self._samples[0]
+        now, received_now, events_now = self._samples[-1]
+        seconds = now - then
+        if seconds <= 0:
+            return {"messages_per_second": 0.0, "events_per_second": 0.0}
+        return {
+            "messages_per_second": round((received_now - received) / seconds, 2),
+            "events_per_second": round((events_now - stored_events) / seconds, 2),
+        }
+
+
+def _disk(path: str) -> dict[str, int]:
+    def size(name: str) -> int:
+        try:
+            return os.stat(name).st_size
+        except OSError:
+            return 0
+
+    try:
+        free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    except OSError:
+        free = 0
+    return {"file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free}
