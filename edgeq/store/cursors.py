@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import EdgeqError
-from .store import NULL, ZERO, Row, Statement, Store, Tx
+from .store import NULL, ZERO, Row, Statement, Store, Tx, storable
 from .tables import Cursors, Events
 
 _ALL = (
@@ -17,9 +17,6 @@ _EVERY = Statement(lambda p: Cursors.select(*_ALL).order_by(Cursors.processor))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
 _CURRENT = Statement(
     lambda p: Cursors.select(Cursors.generation).where((Cursors.processor == p) & (Cursors.generation == p))
-)
-_TAKE = Statement(
-    lambda p: Cursors.update({Cursors.generation: Cursors.generation + ONE}).where(Cursors.processor == p)
 )
 _MOVE = Statement(
     lambda p: Cursors.update(
@@ -48,10 +45,17 @@ class Cursor(msgspec.Struct, frozen=True):
     retry_at: int | None
     error: str | None
 
+    @property
+    def failure(self) -> Failure | None:
+        """The failure at which the processor is stuck, if it is."""
+        if self.failed_id is None:
+            return None
+        return Failure(self.failed_id, self.attempt, self.retry_at or 0, self.error or "", self.paused)
+
 
 class Failure(msgspec.Struct, frozen=True):
-    """Event `event_id` failed for the `attempt`th time because of `error`; it is tried next at `retry_at` microseconds since
-    1970 UTC, or, if it `halts` the processor, when somebody resumes it."""
+    """Event `event_id` failed for the `attempt`th time because of `error`. It is tried next at `retry_at` microseconds
+    since 1970 UTC, or, if it `halts` the processor, when somebody resumes it."""
 
     event_id: int
     attempt: int
@@ -65,9 +69,13 @@ class CursorMoved(EdgeqError):
 
 
 def take(tx: Tx, processor: str, start: str | int, now: int) -> Cursor:
-    """Take the cursor of `processor` for this process, making it at `start` when there is none: `latest`, `beginning`, or
-    the id before the first event to process (at most the head). Any earlier owner can't move it from now on."""
-    if not tx.run(_TAKE, (processor,)):
+    """Take the cursor of `processor` for this process: any earlier owner can't move it from now on.
+
+    When there is none, it is made at `start`: `latest`, `beginning`, or the id before the first event to process (at
+    most the head).
+    """
+    query = Cursors.update({Cursors.generation: Cursors.generation + 1}).where(Cursors.processor == processor)
+    if not tx.run(query):
         first = 0 if start == "beginning" else _at_most_head(tx, start)
         tx.insert(Cursors, ("processor", "last_consumed_id", "updated_at"), [(processor, first, now)])
     return _cursor(tx.rows(_ONE, (processor,))[0])
@@ -87,12 +95,15 @@ def move(tx: Tx, cursor: Cursor, to: int, now: int) -> None:
 
 def fail(tx: Tx, cursor: Cursor, failure: Failure) -> None:
     """Remember that an event failed. Raises CursorMoved when `cursor` isn't current any more."""
-    query = Cursors.update(
-        {
-            Cursors.failed_id: failure.event_id, Cursors.attempt: failure.attempt, Cursors.retry_at: failure.retry_at,
-            Cursors.error: storable(failure.error), Cursors.paused: failure.halts,
-        }
-    ).where((Cursors.processor == cursor.processor) & (Cursors.generation == cursor.generation))  # fmt: skip
+    change: dict[object, object] = {
+        Cursors.failed_id: failure.event_id, Cursors.attempt: failure.attempt, Cursors.retry_at: failure.retry_at,
+        Cursors.error: storable(failure.error),
+    }  # fmt: skip
+    if failure.halts:
+        change[Cursors.paused] = True
+    query = Cursors.update(change).where(
+        (Cursors.processor == cursor.processor) & (Cursors.generation == cursor.generation)
+    )
     if tx.run(query) == 0:
         raise _moved(cursor)
 

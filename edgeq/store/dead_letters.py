@@ -9,7 +9,7 @@ import msgspec
 from peewee import fn
 
 from ..events import from_json, to_json
-from .store import Row, Statement, Store, Tx
+from .store import Row, Statement, Store, Tx, storable
 from .tables import DeadLetters
 
 _COLUMNS = (
@@ -88,7 +88,7 @@ def add(tx: Tx, letters: Sequence[NewDeadLetter]) -> None:
         _COLUMNS,
         [
             (
-                letter.source, letter.reason, _clean(letter.error), letter.topic, letter.payload, letter.event_id,
+                letter.source, letter.reason, storable(letter.error), letter.topic, letter.payload, letter.event_id,
                 letter.job_id, letter.created_at, to_json(letter.detail),
             )
             for letter in letters
@@ -160,7 +160,7 @@ def mark_redriven(tx: Tx, letter_id: int, now: int) -> bool:
 
 def refuse_redrive(tx: Tx, letter_id: int, error: str) -> None:
     """Take back the request for a redrive that failed, and keep why."""
-    query = DeadLetters.update({DeadLetters.redrive_requested_at: None, DeadLetters.error: _clean(error)})
+    query = DeadLetters.update({DeadLetters.redrive_requested_at: None, DeadLetters.error: storable(error)})
     tx.run(query.where(DeadLetters.id == letter_id))
 
 
@@ -179,7 +179,3 @@ def _letter(row: Row) -> DeadLetter:
     fields = dict(zip(DeadLetter.__struct_fields__, row, strict=True))
     fields["detail"] = from_json(fields["detail"])
     return DeadLetter(**fields)
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -70,6 +71,11 @@ def render(database: pw.Database, query: pw.Node) -> tuple[str, list[Any]]:
     return text, list(values)
 
 
+def storable(text: str) -> str:
+    """`text` with what no database takes as text, lone surrogates and NUL, in escaped form."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 class Tx(ABC):
     """An open transaction, handed to a unit in the writer's thread. Don't keep it."""
 
@@ -111,6 +117,7 @@ class Signal:
     def __init__(self) -> None:
         self._versions: dict[Topic, int] = dict.fromkeys(TOPICS, 0)
         self._waiting: dict[Topic, set[asyncio.Future[None]]] = {topic: set() for topic in TOPICS}
+        self._watching: dict[Topic, list[asyncio.Event]] = {topic: [] for topic in TOPICS}
 
     def version(self, topic: Topic) -> int:
         """A number that grows with every commit that touched `topic`."""
@@ -144,10 +151,23 @@ class Signal:
             if ended is not None:
                 ended.cancel()
 
+    @contextmanager
+    def watch(self, woken: asyncio.Event, *topics: Topic) -> Iterator[None]:
+        """Set `woken` at every commit that touches one of `topics`: for those who wait for several things at once."""
+        for topic in topics:
+            self._watching[topic].append(woken)
+        try:
+            yield
+        finally:
+            for topic in topics:
+                self._watching[topic].remove(woken)
+
     def fire(self, topics: Iterable[Topic]) -> None:
         """Wake all who wait for one of `topics`."""
         for topic in topics:
             self._versions[topic] += 1
+            for woken in self._watching[topic]:
+                woken.set()
             for waiter in self._waiting[topic]:
                 if not waiter.done():
                     waiter.set_result(None)
