@@ -1,0 +1,95 @@
+"""`edgeq`: finds the command, and turns errors into sentences and exit statuses.
+
+0 fine, 1 failed at run time, 2 wrong usage, 78 wrong configuration (systemd must not restart that).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ..errors import ConfigError, EdgeqError
+from .common import say_error
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 78
+
+# Command -> module of this package and the function in it; imported only when that command is called.
+_COMMANDS = {
+    "run": ("run", "run"),
+    "demo": ("demo", "demo"),
+    "check": ("check", "check"),
+    "status": ("status", "status"),
+    "events": ("events", "events"),
+    "emit": ("events", "emit"),
+    "jobs": ("jobs", "jobs"),
+    "processors": ("processors", "processors"),
+    "dead-letters": ("dead_letters", "dead_letters"),
+    "new": ("new", "new"),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"edgeq.cli.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from ..config.suggest import did_you_mean
+
+            raise click.UsageError(f"no such command {args[0]!r}; {did_you_mean(args[0], _COMMANDS)}", ctx) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-c", "--config", "config_path", metavar="FILE", help="The configuration file.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.version_option(package_name="edgeq", prog_name="edgeq")
+@click.pass_context
+def cli(ctx: click.Context, config_path: str | None, verbose: bool) -> None:
+    """An MQTT-triggered queue for gateways: nothing lost, nothing silent."""
+    ctx.obj = {"config_path": config_path, "verbose": verbose}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status = cli.main(args=args, prog_name="edgeq", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except ConfigError as error:
+        for problem in error.problems:
+            say_error(str(problem))
+        count = len(error.problems)
+        say_error(f"the configuration has {count} mistake{'s' if count > 1 else ''}")
+        sys.exit(EXIT_CONFIG)
+    except EdgeqError as error:
+        say_error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+        sys.exit(EXIT_FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

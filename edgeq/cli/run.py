@@ -1,0 +1,55 @@
+"""`edgeq run`: the appliance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import click
+
+from ..app import App
+from ..config.schema import LoadedConfig
+from ..failpoints import arm
+from ..telemetry.log import configure
+from .common import configured, load_config, verbose
+
+
+@click.command()
+@configured
+def run() -> None:
+    """Run the appliance: intake, processors, notifications, jobs.
+
+    SIGTERM and Ctrl-C finish what is in hand and stop; a second one ends at once. SIGHUP reads the configuration again;
+    if it is wrong, the one in use stays.
+    """
+    loaded = load_config()
+    configure("debug" if verbose() else loaded.config.log.level, loaded.config.log.format)
+    try:
+        arm(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    first = [loaded]
+
+    def load() -> LoadedConfig:
+        return first.pop() if first else load_config()
+
+    with asyncio.Runner() as runner:
+        runner.run(_run(App(load)))
+
+
+async def _run(app: App) -> None:
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            os._exit(1)  # asked twice: what isn't acknowledged comes again
+        app.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
+    await app.run()
