@@ -9,15 +9,14 @@ import contextlib
 class Proxy:
     """Use it in an `async with` block, and connect to `port` instead of the server's.
 
-    `delay_seconds` holds each piece back, in both directions. While `held` nothing passes and nothing is closed, as
-    behind a router that forgot the connection. `cut_after` is the number of bytes that still reach the clients before
-    everything is cut, in the middle of a packet if need be.
+    `delay_seconds` holds each piece back, in both directions. After `hold`, nothing passes and nothing is closed, as
+    behind a router that forgot the connection, until `release`. `cut_after` is the number of bytes that still reach the
+    clients before everything is cut, in the middle of a packet if need be.
     """
 
     def __init__(self, server_port: int) -> None:
         self.port = 0
         self.delay_seconds = 0.0
-        self.held = False
         self.refuse = False
         self.cut_after: int | None = None
         self.connections = 0
@@ -25,6 +24,8 @@ class Proxy:
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def __aenter__(self) -> Proxy:
         self._listening = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -43,6 +44,14 @@ class Proxy:
         """Reset every connection now."""
         for writer in list(self._clients):
             writer.transport.abort()
+
+    def hold(self) -> None:
+        """Let nothing pass from now on."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Let everything pass again."""
+        self._flowing.set()
 
     def inject(self, data: bytes) -> None:
         """Send `data` to the clients as if the server had."""
@@ -86,8 +95,7 @@ class Proxy:
             while data := await source.read(65536):
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
-                while self.held:
-                    await asyncio.sleep(0.01)
+                await self._flowing.wait()
                 if to_client and self.cut_after is not None:
                     data = data[: self.cut_after]
                     self.cut_after -= len(data)
