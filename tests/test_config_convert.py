@@ -47,7 +47,7 @@ class Kind(Record, frozen=True):
     password: str | None = None
 
     @classmethod
-    def faults(cls, given: set[str]) -> list[tuple[str, str]]:
+    def faults(cls, given: dict[str, Any]) -> list[tuple[str, str]]:
         return [("password", "needs from as well")] if "password" in given and "from" not in given else []
 
 

@@ -3,7 +3,7 @@
 Types understood: `str int float bool`, classes with a `parse` classmethod (`Duration`, `Size`, `Backoff`), `Literal`,
 `list[T]`, `dict[str, T]`, unions, `Any`, `msgspec.Struct` (with renamed fields) and `Section`. A scalar becomes what
 its type makes of the text as it was written, quoted or not: `version: 3.1` is the text `3.1` where text is wanted.
-Empty (`routes:`) stands for an empty list, mapping or record; a scalar must have a value.
+A heading with nothing below it (`routes:`) stands for the default of its key; a scalar must have a value.
 
 `Annotated[T, check]` calls `check(value)`, whose ValueError is a mistake ("must be positive"; the value is added).
 A record may have a classmethod `faults(given)` that yields `(key, message)` for keys that don't go together; `given`
@@ -100,6 +100,8 @@ class Converter:
                 choices = [f"{each}_file" for each in fields] if key.endswith("_file") else list(fields)
                 self.problem(child(path, key), "unknown key", did_you_mean(key, choices))
                 continue
+            if content is None and not fields[name].required and shape(fields[name].type) in (dict, list):
+                continue  # a heading with nothing below it: the default
             given[name] = self.convert(fields[name].type, content, child(path, name))
         for name, entry in fields.items():
             if entry.required and name not in given:
@@ -201,7 +203,7 @@ class Converter:
         if target is str:
             return text
         if get_origin(target) is Literal:
-            return self._literal(get_args(target), text, path)
+            return self._literal(target, value, text, path)
         if target is bool:
             truth = _TRUTH.get(text.lower(), FAILED)
             return self._unfit(target, value, path) if truth is FAILED else truth
@@ -225,13 +227,12 @@ class Converter:
             number = math.inf
         return number if math.isfinite(number) else self.problem(path, "must be a finite number")
 
-    def _literal(self, choices: tuple[Any, ...], text: str, path: str) -> Any:
-        for choice in choices:
-            if as_text(choice) == text:
-                return choice
-        hint = did_you_mean(text, map(as_text, choices)) if self._open(path) else ""
-        hint = hint if hint.startswith("did") else ""
-        return self._unfit(Literal[choices], text, path, hint)
+    def _literal(self, target: Any, value: Any, text: str, path: str) -> Any:
+        choices = {as_text(choice): choice for choice in get_args(target)}
+        if text in choices:
+            return choices[text]
+        hint = did_you_mean(text, choices) if self._open(path) else ""
+        return self._unfit(target, value, path, hint if hint.startswith("did") else "")
 
     def _union(self, members: tuple[Any, ...], value: Any, path: str) -> Any:
         if value is None and types.NoneType in members:

@@ -17,17 +17,20 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 
 from ..errors import ConfigError, Problem
 from . import environment, files
+from .checks import sqlite_path
 from .convert import FAILED, Converter
 from .files import find
 from .origin import child, nearest
+from .redact import redacted
 from .schema import Config, LoadedConfig
 from .suggest import did_you_mean
 from .tree import Map, Node, Scalar, Seq, copy, flatten, merge, overlay
 
-__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load"]
+__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "redacted", "sqlite_path"]
 
 NODES_MAX = 100_000
 LEVELS_MAX = 64
@@ -62,7 +65,9 @@ def load(
     _check_channels(data, origin.places, problems)
     if problems:
         raise ConfigError(_in_order(problems, names))
-    return LoadedConfig(config=config, files=names, folder=str(folder), places=origin.places, shown=origin.shown)
+    return LoadedConfig(
+        config=_rooted(config, str(folder)), files=names, folder=str(folder), places=origin.places, shown=origin.shown
+    )
 
 
 def _read_files(main: Path, problems: list[Problem]) -> tuple[Map | None, list[str]]:
@@ -271,6 +276,17 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, label: str) -> Problem:
     elif lines[number].count(": ") > 1:
         hint = 'a text that holds ": " needs quotes'
     return Problem(f"{label}:{number + 1}", "", message, hint)
+
+
+def _rooted(config: Config, folder: str) -> Config:
+    """The configuration with the paths of files and folders in it made absolute."""
+
+    def rooted(path: str | None) -> str | None:
+        return os.path.join(folder, path) if path else None
+
+    tls = config.mqtt.tls
+    tls = replace(tls, ca=rooted(tls.ca), cert=rooted(tls.cert), key=rooted(tls.key))
+    return replace(config, mqtt=replace(config.mqtt, tls=tls), app=replace(config.app, path=rooted(config.app.path)))
 
 
 def _check_channels(data: Any, places: dict[str, str], problems: list[Problem]) -> None:

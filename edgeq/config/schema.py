@@ -6,7 +6,6 @@ to come are added with the features, and any other key is an error.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tls(Record, frozen=True):
-    """`mqtt.tls`. Files in PEM form."""
+    """`mqtt.tls`. Files in PEM form; once loaded, their paths are absolute."""
 
     ca: str | None = None
     cert: str | None = None
@@ -83,7 +82,7 @@ class Store(Record, frozen=True):
 
 
 class App(Record, frozen=True):
-    """`app`: the user's own Python."""
+    """`app`: the user's own Python. Once loaded, `path` is absolute."""
 
     path: str | None = None
     modules: list[str] = []
@@ -207,9 +206,9 @@ class Config(Record, frozen=True):
 class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration and where it came from.
 
-    `files` are the files read, first the main one; `folder` is the folder of the main file, which relative paths are
-    relative to; `places` maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`, `shown` to what
-    to print instead of its value, when that came from a file or was filled in.
+    `files` are the files read, first the main one; `folder` is the absolute path of the main file's folder; `places`
+    maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`, `shown` to what to print instead of
+    its value, when that came from a file or was filled in.
     """
 
     config: Config
@@ -221,7 +220,3 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     def where(self, path: str) -> str:
         """`file:line` of the key at dotted `path`, or of the nearest thing around it."""
         return nearest(self.places, path) or (self.files[0] if self.files else "")
-
-    def file(self, path: str) -> str:
-        """`path` as written in the configuration (`mqtt.tls.ca`, `app.path`), relative to its folder."""
-        return os.path.join(self.folder, path)
