@@ -67,6 +67,7 @@ class App:
         self.parts: Parts | None = None
         self.started_at = self._clock.now()
         self._notifier = Notifier.from_environ(os.environ)
+        self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._embedded: Any = None
@@ -78,6 +79,16 @@ class App:
     def reload(self) -> None:
         """Read the configuration again. The one in use stays if the new one is wrong. Returns at once."""
         self._reload.set()
+
+    async def ready(self) -> None:
+        """Return once everything runs and the broker has confirmed the subscriptions."""
+        await self._started.wait()
+        assert self.parts is not None
+        await self.parts.session.wait_ready()
+
+    def broker_url(self) -> str:
+        """Where the session connects to; of an embedded broker, where others can."""
+        return str(self.plan.loaded.config.mqtt.url if self._embedded is None else self._embedded.url)
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish through the present session. Raises PublishFailed."""
@@ -98,6 +109,7 @@ class App:
             await self._start_embedded()
             self.parts = Parts(self.plan, self, self._clock)
             await self.parts.start()
+            self._started.set()
             self._notifier.ready()
             log.info("edgeq %s is running", self.plan.loaded.config.gateway)
             await self._attend(self.parts, status)

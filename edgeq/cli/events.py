@@ -1,0 +1,209 @@
+"""`edgeq events` and `edgeq emit`: read, follow and export events; add one by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import re
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import click
+
+from ..clock import MICROSECONDS, Clock, rfc3339
+from ..context import Context
+from ..events import Event, from_json
+from ..store import events as table
+from ..store.decisions import record
+from ..store.store import Store
+from ..units import Duration
+from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+
+_PAGE = 500
+_COLUMNS = ("id", "when", "type", "subject", "data", "tags")
+_FIELDS = (
+    "id", "type", "subject", "topic", "data", "tags", "description", "occurred_at", "recorded_at", "idempotency_key",
+    "cause_id",
+)  # fmt: skip
+
+
+@click.group()
+def events() -> None:
+    """Read, follow and export what happened."""
+
+
+def _filters(function: Any) -> Any:
+    for option in (
+        click.option(
+            "--type", "type_pattern", default="", metavar="TYPE", help="Only this type; * stands for any text."
+        ),
+        click.option("--subject", default="", help="Only this subject."),
+        click.option("--tag", default="", help="Only events with this tag."),
+        click.option("--since", default="", metavar="TIME", help="Only of the last so long, such as 2h or 7d."),
+    ):
+        function = option(function)
+    return function
+
+
+@events.command("list")
+@_filters
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many, the latest.")
+@as_json
+@configured
+def list_events(type_pattern: str, subject: str, tag: str, since: str, limit: int, json_lines: bool) -> None:
+    """The latest events, oldest first."""
+
+    async def main() -> None:
+        async with open_store(load_config()) as store:
+            found = await table.recent(
+                store, limit=limit, type_pattern=type_pattern, subject=subject, tag=tag, since=_since(since)
+            )
+        if json_lines:
+            for event in found:
+                say_json(event.as_dict())
+        else:
+            say_table(_COLUMNS, [_row(event) for event in found], empty="no events")
+
+    run_async(main())
+
+
+@events.command()
+@_filters
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(0), help="How many to begin with.")
+@as_json
+@configured
+def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json_lines: bool) -> None:
+    """Follow events as they are committed, until Ctrl-C."""
+
+    async def main() -> None:
+        async with open_store(load_config()) as store:
+            position = await table.head(store)
+            first = await table.recent(
+                store, limit=max(limit, 1), type_pattern=type_pattern, subject=subject, tag=tag, since=_since(since)
+            )
+            for event in first[: limit or 0]:
+                _print(event, json_lines)
+            wanted = _matcher(type_pattern, subject, tag)
+            while True:
+                seen = store.signal.version("events")
+                async for event in _after(store, position):
+                    position = event.id
+                    if wanted(event):
+                        _print(event, json_lines)
+                sys.stdout.flush()
+                await store.signal.wait("events", seen)
+
+    run_async(main())
+
+
+@events.command()
+@_filters
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
+@configured
+def export(type_pattern: str, subject: str, tag: str, since: str, form: str) -> None:
+    """Write all events that fit to standard output, oldest first, as JSON Lines or CSV."""
+
+    async def main() -> None:
+        wanted = _matcher(type_pattern, subject, tag)
+        earliest = _since(since)
+        sheet = csv.DictWriter(sys.stdout, _FIELDS, lineterminator="\n")
+        if form == "csv":
+            sheet.writeheader()
+        async with open_store(load_config()) as store:
+            async for event in _after(store, 0):
+                if event.recorded_at < earliest or not wanted(event):
+                    continue
+                if form == "csv":
+                    sheet.writerow({**event.as_dict(), "data": event.data_json, "tags": event.tags_json})
+                else:
+                    say_json(event.as_dict())
+
+    run_async(main())
+
+
+@click.command()
+@click.argument("event_type", metavar="TYPE")
+@click.option("--subject", default="", help="What it is about.")
+@click.option("--data", default="{}", metavar="JSON", help="Its data.")
+@click.option("--tag", "tags", multiple=True, help="A tag; may be given more than once.")
+@click.option("--description", default="", help="A sentence for people.")
+@click.option("--idempotency-key", default=None, help="Store it only if no event has this key yet.")
+@as_json
+@configured
+def emit(
+    event_type: str,
+    subject: str,
+    data: str,
+    tags: tuple[str, ...],
+    description: str,
+    idempotency_key: str | None,
+    json_lines: bool,
+) -> None:
+    """Add an event by hand. A running appliance takes it up at once."""
+
+    async def main() -> None:
+        ctx = Context(Clock())
+        try:
+            ctx.emit(
+                event_type,
+                subject=subject,
+                data=from_json(data),
+                tags=tags,
+                description=description,
+                idempotency_key=idempotency_key,
+            )
+        except ValueError as error:
+            raise click.UsageError(f"--data: {error}") from None
+        async with open_store(load_config()) as store:
+            duplicates = await store.write(lambda tx: record(tx, ctx.decisions), timeout_seconds=WRITE_SECONDS)
+            head = await table.head(store)
+        if json_lines:
+            say_json({"stored": not duplicates, "id": None if duplicates else head})
+        elif duplicates:
+            say(f"not stored: there is an event with the key {idempotency_key!r}")
+        else:
+            say(f"stored {event_type}")
+
+    run_async(main())
+
+
+async def _after(store: Store, event_id: int) -> AsyncIterator[Event]:
+    while page := await table.after(store, event_id, _PAGE):
+        for event in page:
+            yield event
+        event_id = page[-1].id
+        await asyncio.sleep(0)
+
+
+def _matcher(type_pattern: str, subject: str, tag: str) -> Any:
+    pattern = re.compile(".*".join(re.escape(part) for part in type_pattern.split("*")), re.DOTALL)
+
+    def fits(event: Event) -> bool:
+        return (
+            (not type_pattern or pattern.fullmatch(event.type) is not None)
+            and (not subject or event.subject == subject)
+            and (not tag or tag in event.tags)
+        )
+
+    return fits
+
+
+def _since(text: str) -> int:
+    if not text:
+        return 0
+    try:
+        return Clock().now() - round(Duration.parse(text) * MICROSECONDS)
+    except ValueError as error:
+        raise click.UsageError(f"--since: {error}") from None
+
+
+def _row(event: Event) -> tuple[Any, ...]:
+    return event.id, rfc3339(event.recorded_at), event.type, event.subject, event.data_json, " ".join(event.tags)
+
+
+def _print(event: Event, json_lines: bool) -> None:
+    if json_lines:
+        say_json(event.as_dict())
+    else:
+        say("  ".join(str(cell) for cell in _row(event)))

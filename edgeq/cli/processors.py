@@ -1,0 +1,98 @@
+"""`edgeq processors`: how far each is, and pausing, resuming and moving them, also while the appliance runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..clock import Clock, rfc3339
+from ..config.suggest import did_you_mean
+from ..errors import EdgeqError
+from ..status import stored
+from ..store import cursors
+from ..store.sqlite import SqliteStore
+from ..store.store import Unit
+from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+
+
+@click.group()
+def processors() -> None:
+    """Who reads the events, and how far each is."""
+
+
+@processors.command("list")
+@as_json
+@configured
+def list_processors(json_lines: bool) -> None:
+    """Each processor's cursor and lag."""
+
+    async def main() -> list[dict[str, Any]]:
+        async with open_store(load_config()) as store:
+            answer: list[dict[str, Any]] = (await stored(store, store.path, Clock().now()))["processors"]
+            return answer
+
+    places = run_async(main())
+    if json_lines:
+        for place in places:
+            say_json(place)
+        return
+    say_table(
+        ("processor", "state", "last_consumed_id", "lag", "oldest", "moved", "error"),
+        [
+            (
+                each["name"], each["state"], each["last_consumed_id"], each["lag_events"],
+                f"{each['lag_seconds']:.0f}s" if each["lag_events"] else "", rfc3339(each["updated_at"]),
+                (each["error"] or "").strip().splitlines()[-1:] and (each["error"] or "").strip().splitlines()[-1],
+            )
+            for each in places
+        ],
+        empty="no processor has run yet",
+    )  # fmt: skip
+
+
+@processors.command()
+@click.argument("name")
+@configured
+def pause(name: str) -> None:
+    """Hold a processor where it is. It stays paused over restarts."""
+    _change(name, lambda tx: cursors.pause(tx, name, True))
+    say(f"{name} is paused")
+
+
+@processors.command()
+@click.argument("name")
+@configured
+def resume(name: str) -> None:
+    """Let a paused or halted processor go on."""
+    _change(name, lambda tx: cursors.pause(tx, name, False))
+    say(f"{name} goes on")
+
+
+@processors.command()
+@click.argument("name")
+@click.option("--to", "target", required=True, metavar="ID|start|latest", help="The event id to stand at.")
+@configured
+def seek(name: str, target: str) -> None:
+    """Move a processor: it goes on with the event after --to."""
+    if target not in ("start", "latest") and not target.isdecimal():
+        raise click.UsageError("--to takes an event id, start or latest")
+    to = int(target) if target.isdecimal() else target
+    place = _change(name, lambda tx: cursors.seek(tx, name, to, Clock().now()))
+    say(f"{name} stands at {place}")
+
+
+def _change(name: str, unit: Unit[Any]) -> Any:
+    async def main() -> Any:
+        async with open_store(load_config()) as store:
+            done = await store.write(unit, timeout_seconds=WRITE_SECONDS)
+            if done is None or done is False:
+                raise await _no_processor(store, name)
+            return done
+
+    return run_async(main())
+
+
+async def _no_processor(store: SqliteStore, name: str) -> EdgeqError:
+    known = [cursor.processor for cursor in await cursors.every(store)]
+    return EdgeqError(f"there is no processor {name!r}", hint=did_you_mean(name, known) or "none has run yet")
