@@ -1,8 +1,8 @@
 """A configuration in, a running appliance out: builds the parts, starts them in order, drains them in order.
 
 Started: store, processors, senders, workers, intake, and last the session, so that nothing arrives before there is
-somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then the
-rest finish what they have in hand.
+somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then
+the rest finish what they have in hand.
 """
 
 from __future__ import annotations

@@ -74,10 +74,8 @@ class Context:
             )
         )
 
-    def dispatch(
-        self, job: Dispatchable, *, delay: str | float | None = None, run_at: int | None = None
-    ) -> None:
-        """Record a job to run, at once, after `delay` (`"10s"`, or seconds), or at `run_at` microseconds since 1970 UTC.
+    def dispatch(self, job: Dispatchable, *, delay: str | float | None = None, run_at: int | None = None) -> None:
+        """Record a job to run at once, after `delay` (`"10s"`, or seconds), or at `run_at` (microseconds since 1970).
 
         Raises ValueError for a negative or unreadable delay.
         """

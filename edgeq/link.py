@@ -20,8 +20,10 @@ class Link:
         self._settled_at: int | None = None
 
     def settled_at(self) -> int | None:
-        """Since when (microseconds since 1970 UTC) nothing of this connection's backlog waits; None while it does, or while
-        there is no connection."""
+        """Since when (microseconds since 1970 UTC) nothing of this connection's backlog waits.
+
+        None while some of it does, and while there is no connection.
+        """
         if self._session.state is not State.CONNECTED or self._session.connected_since is None:
             self._settled_at = None
             return None

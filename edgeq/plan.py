@@ -110,15 +110,14 @@ def _routers(modules: list[ModuleType]) -> list[Router]:
 
 def _warnings(loaded: LoadedConfig) -> list[str]:
     config = loaded.config
-    warnings = [
-        f"{loaded.where(f'routes[{index}].qos')}: routes[{index}].qos: 2 is taken as 1: an incoming QoS 2 state is not durable"
+    found = [
+        (f"routes[{index}].qos", "2 is taken as 1: an incoming QoS 2 state is not durable")
         for index, route in enumerate(config.routes)
         if route.qos == 2
     ]
     if config.store.durability == "normal":
-        warnings.append(
-            f"{loaded.where('store.durability')}: store.durability: normal may lose acknowledged messages at a power cut"
-        )
+        found.append(("store.durability", "normal may lose acknowledged messages at a power cut"))
+    warnings = [f"{loaded.where(path)}: {path}: {text}" for path, text in found]
     if config.channels and not config.notifications.routes:
         warnings.append("no notifications.routes: every notification goes to every channel")
     return warnings

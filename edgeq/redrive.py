@@ -22,9 +22,9 @@ Handler = Callable[[DeadLetter], Awaitable[None]]
 class Redriver(Service):
     """Hands each requested dead letter to the handler for its source.
 
-    `handlers` maps a source (`intake`) or the part of it before the colon (`processor`) to a function that does the work
-    again and, in the commit of what comes of it, marks the letter redriven; it raises when that fails, and then the
-    request is taken back and the reason kept.
+    `handlers` maps a source (`intake`) or the part of it before the colon (`processor`) to a function that does the
+    work again and, in the commit of what comes of it, marks the letter redriven; it raises when that fails, and then
+    the request is taken back and the reason kept.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], store: Store, clock: Clock) -> None:

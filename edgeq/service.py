@@ -66,7 +66,7 @@ class Service:
                 if self.stopping.is_set():
                     return
                 raise RuntimeError("ended by itself")
-            except Exception as error:  # noqa: BLE001 - G5: an exception never ends a part
+            except Exception as error:  # G5: an exception never ends a part
                 self.crashes += 1
                 self.last_error = f"{type(error).__name__}: {error}"
                 attempt = 1 if self.clock.monotonic() - began > _CALM_SECONDS else attempt + 1

@@ -84,9 +84,9 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(main)
 
 
-def say(text: str = "") -> None:
+def say(text: str = "", end: str = "\n") -> None:
     """Print a line for a person or a pipe."""
-    print(text)
+    print(text, end=end)
 
 
 def say_error(text: str) -> None:

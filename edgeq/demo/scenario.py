@@ -1,8 +1,8 @@
 """The demo's configuration and its made-up sensors.
 
 The sensors speak real MQTT to the broker in the process. Everything that can go wrong goes wrong within a minute: a
-freezer warms up and cools down again, a door is left open and closed late, a sensor falls silent and comes back, and one
-sends garbage.
+freezer warms up and cools down again, a door is left open and closed late, a sensor falls silent and comes back, and
+one sends garbage.
 """
 
 from __future__ import annotations

@@ -304,7 +304,7 @@ class SqliteStore(Store):
             ) from error
 
     async def _open_reader(self) -> None:
-        uri = f"{Path(self.path).resolve().as_uri()}?mode=ro"
+        uri = f"{Path(os.path.abspath(self.path)).as_uri()}?mode=ro"
         self._reader = await aiosqlite.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         await self._reader.execute("PRAGMA cache_size=-1024")
 
@@ -335,7 +335,7 @@ class SqliteStore(Store):
         else:
             text, values = render(self._database, query)
         try:
-            return list(await self._reader.execute_fetchall(text, values))
+            return [tuple(row) for row in await self._reader.execute_fetchall(text, values)]
         except sqlite3.Error as error:
             raise StoreError(self._engine.unavailable(error) or f"{self.path}: {error}") from error
 

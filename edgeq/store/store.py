@@ -131,7 +131,7 @@ class Signal:
         *,
         unless: asyncio.Event | None = None,
     ) -> bool:
-        """Return True as soon as `version(topic)` is no longer `seen`; False after the time, or once `unless` is set."""
+        """True as soon as `version(topic)` is no longer `seen`; False after the time, or once `unless` is set."""
         if self._versions[topic] != seen:
             return True
         waiter = asyncio.get_running_loop().create_future()
