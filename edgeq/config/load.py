@@ -17,17 +17,16 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
-from msgspec.structs import replace
 
 from ..errors import ConfigError, Problem
 from . import environment, files
 from .checks import sqlite_path
 from .convert import FAILED, Converter
 from .files import find
-from .origin import child, nearest
+from .origin import child
 from .redact import redacted
+from .relations import check_channels, completed
 from .schema import Config, LoadedConfig
-from .suggest import did_you_mean
 from .tree import Map, Node, Scalar, Seq, copy, flatten, merge, overlay
 
 __all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "redacted", "sqlite_path"]
@@ -62,11 +61,11 @@ def load(
     folder = Path(os.path.abspath(main)).parent
     read_secret = files.secret_reader(folder, environ)
     config = Converter("", origin, problems, read_secret).convert(Config, data, "")
-    _check_channels(data, origin.places, problems)
+    check_channels(data, origin.places, problems)
     if problems:
         raise ConfigError(_in_order(problems, names))
     return LoadedConfig(
-        config=_rooted(config, str(folder)), files=names, folder=str(folder), places=origin.places, shown=origin.shown
+        config=completed(config, str(folder)), files=names, folder=str(folder), places=origin.places, shown=origin.shown
     )
 
 
@@ -276,33 +275,6 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, label: str) -> Problem:
     elif lines[number].count(": ") > 1:
         hint = 'a text that holds ": " needs quotes'
     return Problem(f"{label}:{number + 1}", "", message, hint)
-
-
-def _rooted(config: Config, folder: str) -> Config:
-    """The configuration with the paths of files and folders in it made absolute."""
-
-    def rooted(path: str | None) -> str | None:
-        return os.path.join(folder, path) if path else None
-
-    tls = config.mqtt.tls
-    tls = replace(tls, ca=rooted(tls.ca), cert=rooted(tls.cert), key=rooted(tls.key))
-    return replace(config, mqtt=replace(config.mqtt, tls=tls), app=replace(config.app, path=rooted(config.app.path)))
-
-
-def _check_channels(data: Any, places: dict[str, str], problems: list[Problem]) -> None:
-    """Every channel that a notification's route names must be there. Looks at plain values, right or wrong."""
-    channels = data.get("channels") or {}
-    section = data.get("notifications")
-    routes = section.get("routes") if isinstance(section, Mapping) else None
-    if not isinstance(channels, Mapping) or not isinstance(routes, list):
-        return
-    for index, route in enumerate(routes):
-        names = route.get("channels") if isinstance(route, Mapping) else None
-        for position, name in enumerate(names if isinstance(names, list) else []):
-            if isinstance(name, str) and name not in channels:
-                path = f"notifications.routes[{index}].channels[{position}]"
-                message = f"there is no channel {name!r}"
-                problems.append(Problem(nearest(places, path), path, message, did_you_mean(name, channels)))
 
 
 def _in_order(problems: list[Problem], names: list[str]) -> list[Problem]:

@@ -1,0 +1,46 @@
+"""What no record can see by itself: names that point to other parts, paths relative to the configuration's folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..errors import Problem
+from .origin import nearest
+from .schema import Config, Queue
+from .suggest import did_you_mean
+
+
+def completed(config: Config, folder: str) -> Config:
+    """The configuration with its paths made absolute, and with the queue `default`, which there always is."""
+
+    def rooted(path: str | None) -> str | None:
+        return os.path.join(folder, path) if path else None
+
+    tls = config.mqtt.tls
+    tls = replace(tls, ca=rooted(tls.ca), cert=rooted(tls.cert), key=rooted(tls.key))
+    return replace(
+        config,
+        mqtt=replace(config.mqtt, tls=tls),
+        app=replace(config.app, path=rooted(config.app.path)),
+        jobs=replace(config.jobs, queues={"default": Queue(), **config.jobs.queues}),
+    )
+
+
+def check_channels(data: Any, places: dict[str, str], problems: list[Problem]) -> None:
+    """Every channel that a notification's route names must be there. Looks at plain values, right or wrong."""
+    channels = data.get("channels") or {}
+    section = data.get("notifications")
+    routes = section.get("routes") if isinstance(section, Mapping) else None
+    if not isinstance(channels, Mapping) or not isinstance(routes, list):
+        return
+    for index, route in enumerate(routes):
+        names = route.get("channels") if isinstance(route, Mapping) else None
+        for position, name in enumerate(names if isinstance(names, list) else []):
+            if isinstance(name, str) and name not in channels:
+                path = f"notifications.routes[{index}].channels[{position}]"
+                message = f"there is no channel {name!r}"
+                problems.append(Problem(nearest(places, path), path, message, did_you_mean(name, channels)))
