@@ -34,6 +34,8 @@ from .presence import OFFLINE
 
 READ_BYTES = 64 * 1024
 
+Kind = Literal["refused", "unreachable", "lost", "closed", "taken_over", "stopped"]
+
 _ACKS = {1: 0x40020000, 2: 0x50020000}  # PUBACK and PUBREC, two bytes long, before the packet identifier
 _FOREVER = 0xFFFFFFFF
 
@@ -66,7 +68,7 @@ class Ending:
     """Why there is no connection (any more), in words that are the same each time it happens."""
 
     reason: str
-    kind: Literal["refused", "unreachable", "lost", "taken_over", "stopped"] = "lost"
+    kind: Kind = "lost"
 
 
 class Listener(Protocol):
@@ -105,7 +107,7 @@ class Client(paho.Client):
         self._listener = listener
         self._unread: bytes | None = b""  # what `_sock_recv` serves; None is the end of the stream
         self._why = ""
-        self._kind: Literal["refused", "lost", "taken_over"] = "lost"
+        self._kind: Kind = "lost"
         self._received_at = 0
         self.max_inflight_messages = 0  # the connection counts them, by what the broker allows
         self.connect_timeout = 10.0
@@ -206,7 +208,7 @@ class Client(paho.Client):
             self._lose(f"the connection broke: {error.strerror or error}")
             return
         if not chunk:
-            self._lose("the broker closed the connection")
+            self._lose("the broker closed the connection", "closed")
             return
         self._last_bytes_received = time.monotonic()
         deliveries, controls = self._framer.feed(chunk, received_at)
@@ -229,9 +231,10 @@ class Client(paho.Client):
         if self._framer.malformed and self.socket() is not None:
             self._lose(f"malformed packet: {self._framer.malformed}")
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, kind: Kind = "lost") -> None:
         """End the connection: paho sees the end of the stream."""
-        self._why = self._why or reason
+        if not self._why:
+            self._why, self._kind = reason, kind
         self._unread = None
         self.loop_read()
 

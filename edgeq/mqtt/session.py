@@ -33,6 +33,8 @@ STABLE_SECONDS = 10.0
 """A connection that lasted as long was a good one: the next waiting time is a short one again."""
 FIGHT_SECONDS = 120.0
 """The same when another client takes our session away, and will again."""
+CLOSINGS_MAX = 3
+"""Brokers that don't say that another client took the session just close the connection, so often at least."""
 REPEAT_SECONDS = 300.0
 """A reason that stays is logged again after this time."""
 ANSWER_SECONDS = 30.0
@@ -105,6 +107,7 @@ class Session(Service):
         self._packet_bytes_max = packet_bytes_max
         self._connection: Connection | None = None
         self._number = 0
+        self._closings = 0
         self._accepted_at: float | None = None
         self._ready = asyncio.Event()
         self._discarding = False
@@ -177,7 +180,9 @@ class Session(Service):
                 if self.stopping.is_set():
                     break
                 lasted = 0.0 if self._accepted_at is None else self.clock.monotonic() - self._accepted_at
-                fight = ending.kind == "taken_over"
+                closed = ending.kind == "closed" and 0 < lasted < FIGHT_SECONDS
+                self._closings = self._closings + 1 if closed else 0
+                fight = ending.kind == "taken_over" or self._closings >= CLOSINGS_MAX
                 if lasted >= (FIGHT_SECONDS if fight else STABLE_SECONDS):
                     attempt = 0
                 attempt = max(attempt + 1, 4) if fight else attempt + 1
@@ -207,6 +212,7 @@ class Session(Service):
             await asyncio.wait({living, stop}, return_when=asyncio.FIRST_COMPLETED)
             if living.done():
                 return living.result()
+            living.cancel()
             if self._accepted_at is not None:
                 await self._say_goodbye(connection)
             return Ending("stopped", "stopped")
@@ -232,6 +238,8 @@ class Session(Service):
         self._ready.set()
         try:
             await connection.publish(self._state_topic, ONLINE, 1, True, ANSWER_SECONDS)
+        except NotConnected:
+            return await connection.over
         except PublishFailed as error:
             self.log.warning("can't publish that the gateway is online to %s: %s", self._state_topic, error)
         while True:
@@ -329,6 +337,8 @@ class Session(Service):
                 f"another client took the session over with our client id {self.client_id!r}: "
                 "give each its own mqtt.client_id"
             )
+        elif self._closings >= CLOSINGS_MAX:
+            self.reason += f" again and again: does another client use our client id {self.client_id!r}?"
         self._warn(f"not connected: {self.reason}")
 
     def _warn(self, text: str) -> None:
