@@ -8,33 +8,33 @@ thread (`def`), under the route's timeout.
 from __future__ import annotations
 
 import base64
-import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..config.schema import EmitMap, Route
-from ..context import Dispatchable
 from ..errors import RejectedMessage
 from ..events import NewEvent, to_json
+from ..imports import load_name
 from .context import MessageContext
-from .template import compile_text, compile_value
+from .template import Text, check_constant, compile_text, compile_value
 from .times import parse_time
 
 Inline = Callable[[MessageContext], None]
-Getter = Callable[[MessageContext], str]
-Own = Callable[..., Awaitable[None] | None]
 
 
 def emit(route: Route, names: Collection[str]) -> Inline:
-    """The built-in controller that makes one event of each message. Raises ValueError for a bad template."""
+    """The built-in controller that makes one event of each message. `names` are the topic's parameters.
+
+    Raises ValueError for a bad template.
+    """
     event_type = _event_type(route, names)
     subject = compile_text(route.subject, names)
     data_json = _data_json(route, names)
     description = compile_text(route.description, names)
     dedup = compile_text(route.dedup, names) if route.dedup else None
     occurred = compile_value(route.occurred_at, names) if route.occurred_at else None
-    tags = tuple(route.tags)
+    tags = tuple(check_constant(tag) for tag in route.tags)
 
     def run(ctx: MessageContext) -> None:
         kind = event_type(ctx)
@@ -59,49 +59,35 @@ def emit(route: Route, names: Collection[str]) -> Inline:
 def dispatch(job: type[Any]) -> Inline:
     """The built-in controller that queues one job for each message.
 
-    The job's fields are filled from the topic's parameters and, when the payload is a JSON object, from its keys of the
-    same name; a field named `payload` gets the payload itself, and `topic` the topic name. What doesn't fit the job's
-    types makes the message a dead letter (`bad_arguments`).
+    The job's arguments are filled from the topic's parameters and, when the payload is a JSON object, from its keys of
+    the same name; an argument called `payload` gets the payload itself (decoded JSON, text, or bytes, as the route's
+    `payload` says), and `topic` the topic name. What doesn't fit the job's types makes the message a dead letter
+    (`bad_arguments`).
     """
-    fields = set(job.__struct_fields__)
+    wanted = inspect.signature(job).parameters
 
     def run(ctx: MessageContext) -> None:
-        arguments: dict[str, Any] = {}
-        if ctx.payload_kind == "json":
-            value = ctx.json()
-            if isinstance(value, dict):
-                arguments.update({key: item for key, item in value.items() if key in fields})
-        if "payload" in fields:
-            value = ctx.value()
-            arguments["payload"] = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        if "topic" in fields:
-            arguments["topic"] = ctx.topic
-        arguments.update({key: item for key, item in ctx.params.items() if key in fields})
+        given: dict[str, Any] = {}
+        value = ctx.value()
+        if type(value) is dict:
+            given.update(value)
+        given.update({"payload": value, "topic": ctx.topic}, **ctx.params)
         try:
-            made: Dispatchable = job(**arguments)
-            ctx.dispatch(made)
+            ctx.dispatch(job(**{name: given[name] for name in wanted if name in given}))
         except (TypeError, ValueError) as error:
             raise RejectedMessage("bad_arguments", f"job {job.__name__}: {error}") from None
 
     return run
 
 
-def own(reference: str, names: Collection[str]) -> Own:
+def own(reference: str, names: Collection[str]) -> Callable[..., Any]:
     """The function that `package.module:name` names.
 
     Raises ValueError when there is none, or when it can't take `ctx` and the topic's parameters.
     """
-    module_name, colon, path = reference.partition(":")
-    if not colon or not module_name or not path:
-        raise ValueError(f"{reference!r} must be written package.module:function")
-    try:
-        target: Any = importlib.import_module(module_name)
-    except Exception as error:  # noqa: BLE001 - a module may raise anything
-        raise ValueError(f"{module_name} can't be imported: {type(error).__name__}: {error}") from None
-    for name in path.split("."):
-        target = getattr(target, name, None)
+    target = load_name(reference)
     if not callable(target):
-        raise ValueError(f"{module_name} has no function {path!r}")
+        raise ValueError(f"{reference} is no function")
     check_takes(target, names)
     return target  # type: ignore[no-any-return]
 
@@ -115,16 +101,12 @@ def check_takes(function: Callable[..., Any], names: Collection[str]) -> None:
         raise ValueError(f"{getattr(function, '__qualname__', function)} must take ({wanted}): {error}") from None
 
 
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` gives something to await."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _event_type(route: Route, names: Collection[str]) -> Callable[[MessageContext], str]:
+def _event_type(route: Route, names: Collection[str]) -> Text:
     if isinstance(route.emit, EmitMap):
         key, to = compile_text(route.emit.map, names), dict(route.emit.to)
-        if not all(to.values()):
-            raise ValueError("an event type in emit.to is empty")
+        for kind in to.values():
+            if not check_constant(kind):
+                raise ValueError("an event type in emit.to is empty")
 
         def mapped(ctx: MessageContext) -> str:
             word = key(ctx)
@@ -144,7 +126,7 @@ def _event_type(route: Route, names: Collection[str]) -> Callable[[MessageContex
     return filled
 
 
-def _data_json(route: Route, names: Collection[str]) -> Callable[[MessageContext], str]:
+def _data_json(route: Route, names: Collection[str]) -> Text:
     if route.data != "payload":
         build = compile_value(route.data, names)
 
