@@ -1,0 +1,74 @@
+"""Channels: the ways to the outside. `channel` is the interface, `KINDS` lists the kinds, one file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pkgutil import resolve_name
+
+from ...config.section import Section
+from ...config.suggest import did_you_mean
+from ...errors import Problem
+from .channel import Channel, Links, Outcome, Publish, Rejected, Retry, Sent
+
+__all__ = ["KINDS", "Channel", "Links", "Outcome", "Publish", "Rejected", "Retry", "Sent", "build_channels"]
+
+# Imported when used: mail and HTTP cost memory that a gateway without them shouldn't pay.
+KINDS = {
+    "log": "edgeq.notifications.channels.log:LogChannel",
+    "mqtt": "edgeq.notifications.channels.mqtt:MqttChannel",
+    "smtp": "edgeq.notifications.channels.smtp:SmtpChannel",
+    "webhook": "edgeq.notifications.channels.webhook:WebhookChannel",
+}
+ENTRY_POINTS = "edgeq.channels"
+
+
+def build_channels(sections: Mapping[str, Section], problems: list[Problem], *, publish: Publish) -> dict[str, Channel]:
+    """The channels of the configuration by name. What is wrong is appended to `problems`, and its channel left out."""
+    channels = {}
+    for name, section in sections.items():
+        channel = _build(name, section, problems, Links(publish))
+        if channel is not None:
+            channels[name] = channel
+    return channels
+
+
+def _build(name: str, section: Section, problems: list[Problem], links: Links) -> Channel | None:
+    kind = _kind(section, problems)
+    settings = kind and section.read(kind.settings, problems)
+    if kind is None or settings is None:
+        return None
+    try:
+        return kind(name, settings, links)
+    except ValueError as error:
+        problems.append(section.problem("", str(error)))
+        return None
+
+
+def _kind(section: Section, problems: list[Problem]) -> type[Channel] | None:
+    word = section.data.get("kind")
+    if not isinstance(word, str):
+        problems.append(section.problem("kind", "is missing" if word is None else "must be text", _choices()))
+        return None
+    known = KINDS if word in KINDS else {**_plugged_in(), **KINDS}
+    if word not in known:
+        problems.append(section.problem("kind", f"there is no channel kind {word!r}", did_you_mean(word, known)))
+        return None
+    try:
+        found = resolve_name(known[word])
+    except Exception as error:  # noqa: BLE001 - a module of somebody else's may raise anything
+        problems.append(section.problem("kind", f"{known[word]} can't be loaded: {type(error).__name__}: {error}"))
+        return None
+    if isinstance(found, type) and issubclass(found, Channel):
+        return found
+    problems.append(section.problem("kind", f"{known[word]} is no Channel"))
+    return None
+
+
+def _choices() -> str:
+    return f"there is: {', '.join(KINDS)}"
+
+
+def _plugged_in() -> dict[str, str]:
+    from importlib.metadata import entry_points  # costs more memory than all channels together
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}

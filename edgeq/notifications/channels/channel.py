@@ -1,0 +1,87 @@
+"""What a channel is: it takes one notification at a time to one target, and says what came of it.
+
+To add a kind: a settings record, a subclass of `Channel`, a line in `KINDS` (or, in a package of your own, an entry
+point of the group `edgeq.channels`), and a test with the suite of `edgeq.testing.channels`.
+
+A channel doesn't queue, repeat, log failures or wait between attempts: its sender (`..outbox`) does.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ...backoff import Backoff
+from ...config.schema import Record
+from ..notification import Notification
+
+# Publishes over edgeq's own MQTT session: `await publish(topic, payload, qos=1, retain=False)`. Returns when the broker
+# has acknowledged it; raises when it can't.
+Publish = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The target has taken it. `missed` says which part of the target has not, if so: it isn't tried again."""
+
+    missed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It wasn't taken, but may be later. `after_seconds`: not before, says the target.
+
+    `target_down`: it is not about this notification. The target was not reached, or takes none at present. Then no
+    attempt is counted, and the channel as a whole waits until it can go on.
+    """
+
+    reason: str
+    after_seconds: float | None = None
+    target_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The target refuses this notification for good."""
+
+    reason: str
+
+
+Outcome = Sent | Retry | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What a channel may use of edgeq beside its own settings."""
+
+    publish: Publish
+
+
+class Channel(ABC):
+    """A way to one target. `name` is the channel's name in the configuration.
+
+    `kind` is its word in the configuration, `settings` the record of its keys there; `backoff` says how long the sender
+    waits after failures. The constructor gets the settings and raises ValueError for what can't work; it doesn't
+    connect: a target that is away at the start is found when it is there.
+    """
+
+    kind: ClassVar[str]
+    settings: ClassVar[type[Record]]
+    backoff: ClassVar[Backoff] = Backoff(5.0, 900.0)
+
+    def __init__(self, name: str, settings: Any, links: Links) -> None:
+        self.name = name
+
+    @abstractmethod
+    async def send(self, notification: Notification) -> Outcome:
+        """Deliver. An exception counts as `Retry`.
+
+        Give `notification.idempotency_key` to the target if it can use it: after a crash between the target's answer
+        and our commit the same notification comes again. Nothing secret may stand in the outcome. Ends, whatever the
+        target does, within two minutes.
+        """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"

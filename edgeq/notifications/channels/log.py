@@ -1,0 +1,36 @@
+"""Channel `log`: a line in edgeq's own log, at the level of the severity."""
+
+from __future__ import annotations
+
+import logging
+
+from ...config.schema import Record
+from ..notification import Notification
+from .channel import Channel, Outcome, Sent
+
+log = logging.getLogger("edgeq.notification")
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "critical": logging.CRITICAL,
+}
+
+
+class LogSettings(Record, frozen=True):
+    """`channels.*` of kind `log`: there is nothing to set."""
+
+
+class LogChannel(Channel):
+    """Always sent. A body of several lines is put on one."""
+
+    kind = "log"
+    settings = LogSettings
+
+    async def send(self, notification: Notification) -> Outcome:
+        """See Channel.send."""
+        body = " | ".join(line for line in notification.body.splitlines() if line.strip())
+        text = f"{notification.title}: {body}" if body else notification.title
+        log.log(_LEVELS.get(notification.severity, logging.INFO), "%s", text)
+        return Sent()

@@ -1,0 +1,75 @@
+"""A notification as a channel gets it, ready to be delivered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..clock import MICROSECONDS, rfc3339
+from ..events import to_json
+from ..store.notifications import StoredNotification
+
+SEVERITIES = ("debug", "info", "warning", "critical")
+
+LATE_SECONDS = 60.0
+
+
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
+    """What to tell, in one attempt to tell it.
+
+    `title` is one line of at most 250 characters, `body` at most some 16 KiB of text; neither holds control characters
+    other than line breaks and tabs in the body. `fingerprint` is the same for all that belongs together (see `text`),
+    `idempotency_key` the same for every attempt and after a crash, and never that of another notification.
+    `raised_at` and `attempted_at` are microseconds since 1970 UTC.
+    """
+
+    id: int
+    event_id: int | None
+    severity: str
+    title: str
+    body: str
+    fingerprint: str
+    idempotency_key: str
+    raised_at: int
+    attempted_at: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields that receiving programs get, times in the form of RFC 3339."""
+        return {
+            "id": self.id, "event_id": self.event_id, "severity": self.severity, "title": self.title,
+            "body": self.body, "fingerprint": self.fingerprint, "raised_at": rfc3339(self.raised_at),
+            "idempotency_key": self.idempotency_key,
+        }  # fmt: skip
+
+    def as_json(self) -> bytes:
+        """The same as JSON."""
+        return to_json(self.as_dict()).encode()
+
+
+def delivered_now(row: StoredNotification, *, store_id: str, now: int) -> Notification:
+    """`row` as it is delivered at `now`. When that is late, the text says when it was raised."""
+    late = (now - row.created_at) / MICROSECONDS
+    note = f"raised at {rfc3339(row.created_at)}, delivered {_length(late)} later" if late > LATE_SECONDS else ""
+    return Notification(
+        id=row.id,
+        event_id=row.event_id,
+        severity=row.severity,
+        title=row.title,
+        body="\n\n".join(filter(None, (row.body, note))),
+        fingerprint=row.fingerprint,
+        idempotency_key=f"{store_id}-{row.id}",
+        raised_at=row.created_at,
+        attempted_at=now,
+    )
+
+
+def _length(seconds: float) -> str:
+    """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if parts or count:
+            parts.append(f"{count}{unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
