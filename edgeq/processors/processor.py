@@ -17,8 +17,11 @@ from ..store.store import Store
 
 
 class ProcessorContext(Context):
-    """`ctx` of a processor. `idempotency_key` names this processor and this event (of a batch: its last event), for
-    services that take such a key; `attempt` counts from 1."""
+    """`ctx` of a processor. `attempt` counts from 1.
+
+    `idempotency_key` is for services that take such a key: it names the store, the processor and the event (of a batch:
+    its first and last), and is the same at every attempt, also after a restart.
+    """
 
     def __init__(self, clock: Clock, *, cause_id: int | None, idempotency_key: str, attempt: int) -> None:
         super().__init__(clock, cause_id=cause_id)
@@ -27,11 +30,15 @@ class ProcessorContext(Context):
 
 
 class QueueProcessor:
-    """Base of all processors.
+    """Base of all processors. Write `process_item`, or `process_batch`.
 
-    `types`, `tags` and `subject` say which events are wanted: a type or subject may hold `*` for any text; an event fits
-    when one of the types fits, all tags are there, and the subject fits. The configuration's `types`, `tags` and
+    `types`, `tags` and `subject` say which events are wanted: a type or subject may hold `*` for any text; an event
+    fits when one of the types fits, all tags are there, and the subject fits. The configuration's `types`, `tags` and
     `subject` take their place when given.
+
+    A class that has keys of its own in the configuration names a record of them, `settings: type[Record]`; its
+    instances then find the values in `self.settings`. Nothing else is handed to `__init__`, which takes no arguments.
+    All methods are called one at a time, on the event loop: what blocks there blocks everything.
     """
 
     types: ClassVar[Sequence[str]] = ("*",)
@@ -43,20 +50,23 @@ class QueueProcessor:
         return True
 
     async def process_item(self, event: Event, ctx: ProcessorContext) -> None:
-        """Handle one event. An exception means failed: it is tried again, then goes to the dead letters."""
+        """Handle one event. An exception means failed: what was decided is dropped, and it is tried again as `on_error`
+        says. What it returns doesn't matter."""
         raise NotImplementedError
 
     async def process_batch(self, events: Sequence[Event], ctx: ProcessorContext) -> None:
-        """Handle many at once, if overridden: one request for many events. When it fails, its events are tried alone."""
+        """Handle many events at once, if overridden, `batch_size` at most: one request for many. When it fails, its
+        events are tried alone. `ctx.cause_id` is the last one's id."""
         raise NotImplementedError
 
     async def opened(self, store: Store, last_consumed_id: int) -> None:
-        """Called before the first event, and again whenever the cursor was moved from outside or the last commit was
-        refused: forget what was held in memory, load state as of `last_consumed_id`."""
+        """Called before the first event, and again whenever what was decided has been dropped (an attempt failed, the
+        cursor was moved from outside, a commit was refused): load state as of `last_consumed_id`, forget all else."""
 
     def due_at(self) -> int | None:
         """When `on_time` wants to be called, in microseconds since 1970 UTC; None while nothing is due."""
         return None
 
     async def on_time(self, ctx: ProcessorContext) -> None:
-        """Called once `due_at` has passed and every event stored so far has been processed."""
+        """Called once `due_at` has passed and every event stored so far has been processed. When it fails, what was
+        decided is dropped, and it is called again after `on_error.backoff`."""

@@ -42,6 +42,7 @@ class Metrics:
         self.jobs = Counter("edgeq_jobs_total", "Job attempts ended, by outcome.", "outcome")
         self.notifications = Counter("edgeq_notifications_total", "Notifications, by result.", "result")
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
+        self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
         self.skipped = Counter("edgeq_skipped_total", "Events or values skipped, by reason.", "reason")
 
     def all(self) -> list[Counter]:

@@ -1,0 +1,109 @@
+"""How a processor's own code is called: only for the events it wants, with a context for each call, and its memory
+made anew when it may be wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ..clock import Clock
+from ..events import Event
+from ..failpoints import failpoint
+from ..patterns import AnyOf, pattern
+from ..store.decisions import Decisions
+from ..store.store import Store
+from ..telemetry.metrics import Metrics
+from .processor import ProcessorContext, QueueProcessor
+from .settings import ProcessorSettings
+
+
+class Calls:
+    """Calls `processor`. What it decided is returned; what it raises is raised.
+
+    `together` says whether it takes many events in one call. `fresh` is whether its memory is that of the position;
+    who drops what it decided sets it to False.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        processor: QueueProcessor,
+        settings: ProcessorSettings,
+        store: Store,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self.together = type(processor).process_batch is not QueueProcessor.process_batch
+        self.wants = _filter(processor, settings)
+        self.fresh = False
+        self.processed = 0
+        self._name = name
+        self._processor = processor
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+
+    async def refresh(self, position: int) -> None:
+        """Have the processor load its memory if it isn't that of `position`; what it decided is committed by now."""
+        if not self.fresh:
+            await self._processor.opened(self._store, position)
+            self.fresh = True
+
+    async def handle(self, wanted: Sequence[Event], attempt: int) -> Decisions:
+        """Have it handle the events: one, or, if it takes them together, many."""
+        first, last = wanted[0].id, wanted[-1].id
+        ctx = self._context(str(last) if first == last else f"{first}-{last}", attempt, last)
+        with _nothing_escapes():
+            if self.together:
+                await self._processor.process_batch(wanted, ctx)
+            else:
+                await self._processor.process_item(wanted[0], ctx)
+        self.processed += len(wanted)
+        self._metrics.processed.add(len(wanted), self._name)
+        failpoint("processor.handled")
+        return ctx.decisions
+
+    async def on_time(self, due: int, attempt: int) -> Decisions:
+        """Have it do what was due at `due` microseconds since 1970 UTC."""
+        ctx = self._context(f"time-{due}", attempt, None)
+        with _nothing_escapes():
+            await self._processor.on_time(ctx)
+        return ctx.decisions
+
+    def _context(self, what: str, attempt: int, cause_id: int | None) -> ProcessorContext:
+        # With the store's id: in a fresh store, ids of events begin anew.
+        key = f"{self._store.id}:{self._name}:{what}"
+        return ProcessorContext(self._clock, cause_id=cause_id, idempotency_key=key, attempt=attempt)
+
+
+@contextmanager
+def _nothing_escapes() -> Iterator[None]:
+    """A CancelledError out of the called code that nobody meant for this task is a failure like any other."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the processor let a CancelledError out") from error
+
+
+def _filter(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[[Event], bool]:
+    """Whether an event is wanted."""
+    types = AnyOf(processor.types if settings.types is None else settings.types)
+    tags = frozenset(processor.tags if settings.tags is None else settings.tags)
+    subject = processor.subject if settings.subject is None else settings.subject
+    fits = None if subject == "*" else pattern(subject)
+    ask = None if type(processor).filter_item is QueueProcessor.filter_item else processor.filter_item
+
+    def wants(event: Event) -> bool:
+        return (
+            types(event.type)
+            and (fits is None or fits(event.subject))
+            and (not tags or tags.issubset(event.tags))
+            and (ask is None or bool(ask(event)))
+        )
+
+    return wants

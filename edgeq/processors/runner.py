@@ -1,0 +1,384 @@
+"""The life of a processor: take the cursor, read, process, commit, wait; and what becomes of events that fail.
+
+1. *taken*: the cursor is taken, which fences off any earlier owner, and the processor `opened`.
+2. *read*: events after the position, `batch_size` at most.
+3. *processed*: those wanted, in order. One that fails is tried again after `on_error.backoff`, and what is behind it
+   waits; the attempts are counted in the store, so they survive a restart (G5).
+4. *committed*: what was decided, together with the cursor; see `progress`.
+5. When nothing is left to read: `on_time`, if it is due, and then sleep until a commit touches events or cursors.
+
+A cursor that somebody else moves is noticed at the commit at the latest: what was decided is dropped, and all begins
+again at 1. While there is nothing to do, nothing is written, and the store is read once in `poll_interval` (G9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..clock import MICROSECONDS, Clock
+from ..errors import StoreUnavailable
+from ..events import Event
+from ..service import Service
+from ..store import cursors, events
+from ..store.cursors import CursorMoved, Failure
+from ..store.dead_letters import NewDeadLetter
+from ..store.decisions import Decisions, record
+from ..store.store import Store, Tx, Unit
+from ..telemetry.log import Calm
+from ..telemetry.metrics import Metrics
+from .calls import Calls
+from .processor import QueueProcessor
+from .progress import CommitRefused, Progress
+from .settings import ProcessorSettings
+
+_TRACEBACK_CHARACTERS_MAX = 8000
+_TIMER_GAP_SECONDS = 0.01
+_UNMOVED_TIMER_SECONDS = 1.0
+
+State = Literal["running", "paused", "retrying", "halted", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Redrive:
+    event: Event
+    mark: Unit[object]
+    done: asyncio.Future[None]
+
+
+class ProcessorRunner(Service):
+    """Runs `processor` under the cursor `name`."""
+
+    def __init__(
+        self,
+        name: str,
+        processor: QueueProcessor,
+        settings: ProcessorSettings,
+        store: Store,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        super().__init__(name, clock)
+        self.log = logging.getLogger(f"edgeq.processors.{name}")
+        self.processor = processor
+        self.settings = settings
+        self._store = store
+        self._metrics = metrics
+        self._calm = Calm(self.log, clock.monotonic)
+        self._calls = Calls(name, processor, settings, store, metrics, clock)
+        self._progress = Progress(name, store, metrics, clock)
+        self._running = False
+        self._paused = False
+        self._failure: Failure | None = None
+        self._retry_at = 0.0  # monotonic
+        self._timer_at = 0.0  # monotonic
+        self._timer_failures = 0
+        self._alone_until = 0  # events up to this id are processed and committed one by one
+        self._cursors_seen = -1
+        self._redrives: deque[_Redrive] = deque()
+        self._wake = asyncio.Event()
+
+    @property
+    def position(self) -> int:
+        """The id of the last event that is done; the cursor in the store follows within seconds."""
+        return self._progress.position
+
+    @property
+    def processed(self) -> int:
+        """How many events were handled since the start, not counting those that were filtered out."""
+        return self._calls.processed
+
+    @property
+    def state(self) -> State:
+        """What it is doing. `halted`: an event failed for good, and it waits for somebody to resume it."""
+        if not self._running:
+            return "stopped" if self.stopping.is_set() or self.last_error is None else "retrying"
+        if self._paused:
+            return "halted" if self._failure is not None and self._exhausted(self._failure.attempt) else "paused"
+        return "running" if self._failure is None else "retrying"
+
+    async def run(self) -> None:
+        """Works until it is stopped."""
+        with self._store.signal.watch(self._wake, "events", "cursors"):
+            try:
+                await self._take()
+                self._running = True
+                while not self.stopping.is_set():
+                    self._wake.clear()
+                    await self._sleep(await self._step())
+            finally:
+                self._running = False
+                self._progress.leave()
+
+    async def stop(self, grace_seconds: float = 10.0) -> None:
+        """Finish the event in hand, commit, and end. See Service.stop."""
+        self.stopping.set()
+        self._wake.set()
+        await super().stop(grace_seconds)
+        while self._redrives:
+            _fail(self._redrives.popleft().done, StoreUnavailable(f"processor {self.name} was stopped"))
+
+    async def redrive(self, event: Event, mark: Unit[object]) -> None:
+        """Process `event` once more, out of order and without moving the cursor, and commit what it leads to with
+        `mark`; or nothing, if `mark` returns False. A paused processor does it too.
+
+        Raises what processing raises, and StoreUnavailable when the processor is stopped.
+        """
+        if self.stopping.is_set():
+            raise StoreUnavailable(f"processor {self.name} was stopped")
+        request = _Redrive(event, mark, asyncio.get_running_loop().create_future())
+        self._redrives.append(request)
+        self._wake.set()
+        await request.done
+
+    async def _step(self) -> float:
+        """Do what there is to do; for how many seconds to sleep after it, unless something happens."""
+        try:
+            return await self._turn()
+        except CursorMoved:
+            self.log.info("the cursor was moved from outside: going on from where it is now")
+        except CommitRefused as error:
+            if self.position <= self._alone_until:
+                raise
+            self._calm.warning("refused", "%s; trying the events one by one", error)
+            self._alone_until = self.position
+        await self._take()
+        return 0.0
+
+    async def _turn(self) -> float:
+        await self._look_at_cursor()
+        while self._redrives:
+            await self._process_again(self._redrives[0])
+        if self._paused:
+            return self.settings.poll_interval
+        if self._failure is not None and (rest := self._retry_at - self.clock.monotonic()) > 0:
+            return rest
+        await self._calls.refresh(self.position)
+        batch = await events.after(self._store, self.position, self.settings.batch_size)
+        if not batch:
+            await self._on_time()
+        elif not await self._process(batch) or len(batch) == self.settings.batch_size:
+            return 0.0
+        return self._time_left()
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            if seconds >= self.settings.poll_interval:
+                self._cursors_seen = -1  # the net under the signal
+
+    # The cursor
+
+    async def _take(self) -> None:
+        self._cursors_seen = self._store.signal.version("cursors")
+        cursor = await self._progress.take(self.settings.start)
+        self._calls.fresh = False
+        self._paused = cursor.paused
+        self._stuck_at(cursor.failure)
+
+    async def _look_at_cursor(self) -> None:
+        """See whether somebody else moved the cursor, paused or resumed, if there is a sign that they may have."""
+        version = self._store.signal.version("cursors")
+        if version == self._cursors_seen:
+            return
+        self._cursors_seen = version
+        cursor = await cursors.one(self._store, self.name)
+        if cursor is None or cursor.generation != self._progress.cursor.generation:
+            raise CursorMoved(f"the cursor of {self.name} was moved by somebody else")
+        if cursor.paused != self._paused:
+            self._paused = cursor.paused
+            self._stuck_at(cursor.failure)
+            self.log.info("paused" if cursor.paused else "resumed")
+
+    def _stuck_at(self, failure: Failure | None) -> None:
+        """Go by a failure as it stands in the store. Its time is wall time, which may have been stepped since."""
+        self._failure = failure
+        if failure is not None:
+            self._alone_until = max(self._alone_until, failure.event_id)
+            rest = (failure.retry_at - self.clock.now()) / MICROSECONDS
+            self._retry_at = self.clock.monotonic() + min(rest, self.settings.on_error.backoff.most)
+
+    def _called_away(self) -> bool:
+        """Whether something must be seen to before the next event."""
+        return (
+            self.stopping.is_set()
+            or bool(self._redrives)
+            or self._cursors_seen != self._store.signal.version("cursors")
+        )
+
+    # Events
+
+    async def _process(self, batch: Sequence[Event]) -> bool:
+        """Whether all of the batch is done."""
+        if self._calls.together and batch[0].id > self._alone_until:
+            done = await self._process_together(batch)
+        else:
+            done = True
+            for event in batch:
+                if self._called_away() or not await self._process_alone(event):
+                    done = False
+                    break
+        await self._progress.commit_decided()
+        return done
+
+    async def _process_alone(self, event: Event) -> bool:
+        decisions: Decisions | None = None
+        try:
+            if self._calls.wants(event):
+                decisions = await self._calls.handle([event], self._attempt(event))
+        except Exception as error:  # noqa: BLE001 - G5: the user's code may raise anything
+            await self._failed(event, error)
+            return False
+        self._progress.add(event.id, decisions)
+        if decisions is not None and event.id <= self._alone_until:
+            try:
+                await self._progress.commit()
+            except CommitRefused as error:
+                await self._take()
+                await self._failed(event, error.__cause__ or error)
+                return False
+        if self._failure is not None and event.id >= self._failure.event_id:
+            self._failure = self.last_error = None
+        return True
+
+    async def _process_together(self, batch: Sequence[Event]) -> bool:
+        wanted: list[Event] = []
+        decisions: Decisions | None = None
+        try:
+            wanted.extend(event for event in batch if self._calls.wants(event))
+            if wanted:
+                decisions = await self._calls.handle(wanted, 1)
+        except Exception as error:  # noqa: BLE001 - G5
+            if len(wanted) == 1:
+                await self._failed(wanted[0], error)
+                return False
+            self._calm.warning("together", "a batch failed: %s; trying its events one by one", _sentence(error))
+            await self._progress.commit()
+            self._calls.fresh = False
+            self._alone_until = batch[-1].id
+            return False
+        self._progress.add(batch[-1].id, decisions)
+        return True
+
+    async def _process_again(self, request: _Redrive) -> None:
+        await self._progress.commit()
+        await self._calls.refresh(self.position)
+        try:
+            decisions = await self._calls.handle([request.event], 1)
+            await self._store.write(lambda tx: self._redriven(tx, request, decisions))
+        except CursorMoved:
+            raise
+        except Exception as error:  # noqa: BLE001 - G5
+            self._calls.fresh = False
+            _fail(request.done, error)
+        else:
+            if not request.done.done():
+                request.done.set_result(None)
+        self._redrives.remove(request)
+
+    def _redriven(self, tx: Tx, request: _Redrive, decisions: Decisions) -> None:
+        cursors.check(tx, self._progress.cursor)
+        if request.mark(tx) is not False:
+            record(tx, decisions)
+
+    # Failures
+
+    def _attempt(self, event: Event) -> int:
+        """The number of the attempt that `event` is at, counted from 1."""
+        failure = self._failure
+        return failure.attempt + 1 if failure is not None and failure.event_id == event.id else 1
+
+    def _exhausted(self, attempt: int) -> bool:
+        return attempt >= self.settings.on_error.attempts
+
+    async def _failed(self, event: Event, error: BaseException) -> None:
+        """Commit what was before `event`, and see to what becomes of it."""
+        self._calls.fresh = False
+        self._metrics.failures.add(1, self.name)
+        policy = self.settings.on_error
+        attempt = self._attempt(event)
+        text = self.last_error = _sentence(error)
+        what = f"event {event.id} ({event.type}) failed, attempt {attempt} of {policy.attempts}"
+        if not self._exhausted(attempt) or policy.then == "halt":
+            halts = self._exhausted(attempt)
+            delay = policy.backoff.delay(attempt)
+            failure = Failure(event.id, attempt, self.clock.now() + round(delay * MICROSECONDS), text, halts)
+            await self._progress.commit(failure)
+            self._stuck_at(failure)
+            if halts:
+                self._paused = True
+                self.log.error("%s: %s. Halted until somebody resumes it.", what, text)
+            else:
+                self._calm.warning("failed", "%s: %s; again in %.1fs", what, text, delay)
+            return
+        if policy.then == "dead_letter":
+            self._progress.add(event.id, Decisions(dead_letters=[self._dead_letter(event, error)]))
+        else:
+            self._progress.add(event.id)
+        await self._progress.commit()
+        self._failure = None
+        if policy.then == "skip":
+            self._metrics.skipped.add(1, "failed")
+        self._calm.warning("given up", "%s: %s; %s", what, text, policy.then.replace("_", " "))
+
+    def _dead_letter(self, event: Event, error: BaseException) -> NewDeadLetter:
+        return NewDeadLetter(
+            source=f"processor:{self.name}",
+            reason="failed",
+            error="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS_MAX:],
+            topic=event.topic,
+            event_id=event.id,
+            created_at=self.clock.now(),
+        )
+
+    # Time
+
+    def _time_left(self) -> float:
+        """Seconds until `on_time` is due, `poll_interval` at most."""
+        due = self.processor.due_at()
+        if due is None:
+            return self.settings.poll_interval
+        rest = max((due - self.clock.now()) / MICROSECONDS, self._timer_at - self.clock.monotonic())
+        return min(max(rest, _TIMER_GAP_SECONDS), self.settings.poll_interval)
+
+    async def _on_time(self) -> None:
+        """Call `on_time` if it is due."""
+        due = self.processor.due_at()
+        if due is None or due > self.clock.now() or self._timer_at > self.clock.monotonic():
+            return
+        try:
+            decisions = await self._calls.on_time(due, self._timer_failures + 1)
+        except Exception as error:  # noqa: BLE001 - G5
+            self._metrics.failures.add(1, self.name)
+            self._timer_failures += 1
+            delay = max(self.settings.on_error.backoff.delay(self._timer_failures), _UNMOVED_TIMER_SECONDS)
+            self._timer_at = self.clock.monotonic() + delay
+            self.last_error = _sentence(error)
+            self._calm.warning("timer", "what was due failed: %s; again in %.1fs", self.last_error, delay)
+            await self._progress.commit()
+            self._calls.fresh = False
+            return
+        self._timer_failures = 0
+        if self.processor.due_at() == due:
+            self._timer_at = self.clock.monotonic() + _UNMOVED_TIMER_SECONDS
+        if decisions or decisions.lazily:
+            self._progress.add(self.position, decisions)
+            await self._progress.commit_decided()
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
