@@ -1,28 +1,68 @@
-"""Verbs of the table `jobs`.
+"""Verbs of the table `jobs` that anybody may use: dispatch, look, retry what is dead, cancel. A worker's verbs, which
+need a claim, are in `claims`.
 
 A job's way: `scheduled` (until `run_at`) or `available`, then `executing` under a lease, then `completed`, `retryable`
-(until its next `run_at`), `dead` or `cancelled`. The attempt is counted at the claim (G7), so a job that kills its
-process runs out of attempts like any other. Only the holder of a claim's `lease_token` can end it.
+(until its next `run_at`), `dead` or `cancelled`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+from peewee import SQL, fn
 
-from .store import Tx
-from .tables import Jobs
+from .store import NULL, ZERO, Statement, Store, Tx, literal, storable
+from .tables import DeadLetters, Jobs
 
-_COLUMNS = (
+STATES = ("scheduled", "available", "executing", "retryable", "completed", "cancelled", "dead")
+_ID_MAX = 2**63 - 1
+
+_NEW = (
     "queue", "kind", "args", "priority", "state", "attempt", "max_attempts", "run_at", "unique_key", "cause_id",
     "created_at",
 )  # fmt: skip
-_ALL = (
+COLUMNS = (
     Jobs.id, Jobs.queue, Jobs.kind, Jobs.args, Jobs.priority, Jobs.state, Jobs.attempt, Jobs.max_attempts, Jobs.run_at,
     Jobs.lease_owner, Jobs.lease_token, Jobs.lease_expires_at, Jobs.unique_key, Jobs.progress, Jobs.result, Jobs.error,
     Jobs.cause_id, Jobs.created_at, Jobs.finished_at,
 )  # fmt: skip
+NO_LEASE = {Jobs.lease_owner: NULL, Jobs.lease_expires_at: NULL}
+
+ONE = Statement(lambda p: Jobs.select(*COLUMNS).where(Jobs.id == p))
+COUNT = Statement(
+    lambda p: (
+        Jobs.select(Jobs.queue, Jobs.state, fn.COUNT(Jobs.id)).group_by(Jobs.state, Jobs.queue).order_by(Jobs.queue)
+    )
+)
+OLDEST = Statement(
+    lambda p: (
+        Jobs.select(Jobs.queue, fn.MIN(Jobs.run_at)).where(Jobs.state == literal("available")).group_by(Jobs.queue)
+    )
+)
+REVIVE = Statement(
+    lambda p: (
+        Jobs.update(
+            {
+                Jobs.state: literal("available"), Jobs.attempt: ZERO, Jobs.run_at: p, Jobs.error: NULL,
+                Jobs.finished_at: NULL,
+            }
+        )
+        .where((Jobs.id == p) & (Jobs.state == literal("dead")))
+        .returning(Jobs.queue)
+    )
+)  # fmt: skip
+REDRIVEN = Statement(
+    lambda p: DeadLetters.update({DeadLetters.redriven_at: p}).where(
+        (DeadLetters.source == p) & (DeadLetters.job_id == p) & DeadLetters.redriven_at.is_null()
+    )
+)
+CANCEL = Statement(
+    lambda p: Jobs.update({Jobs.state: literal("cancelled"), Jobs.finished_at: p, **NO_LEASE}).where(
+        (Jobs.id == p) & Jobs.state.in_(SQL("('scheduled', 'available', 'executing', 'retryable')"))
+    )
+)
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +81,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredJob(msgspec.Struct, frozen=True):
-    """A job as it stands in the table."""
+    """A job as it stands in the table. `args` and `result` are JSON text; the first line of `error` sums it up."""
 
     id: int
     queue: str
@@ -64,6 +104,11 @@ class StoredJob(msgspec.Struct, frozen=True):
     finished_at: int | None
 
 
+def source(queue: str) -> str:
+    """What the dead letters of a queue's jobs name as their source."""
+    return f"job:{queue}"
+
+
 def add(tx: Tx, jobs: Sequence[NewJob]) -> None:
     """Store jobs, to be claimed from their `run_at` on."""
     rows = [
@@ -73,6 +118,61 @@ def add(tx: Tx, jobs: Sequence[NewJob]) -> None:
         )
         for job in jobs
     ]  # fmt: skip
-    tx.insert(Jobs, _COLUMNS, rows)
+    tx.insert(Jobs, _NEW, rows)
     if rows:
         tx.touch("jobs")
+
+
+def retry_dead(tx: Tx, ids: Iterable[int], now: int) -> int:
+    """Let dead jobs run again, with all their attempts before them; how many were dead. Their open dead letters are
+    marked as redriven."""
+    revived = 0
+    for job_id in filter(_possible, ids):
+        for (queue,) in tx.rows(REVIVE, (now, job_id)):
+            tx.run(REDRIVEN, (now, source(queue), job_id))
+            revived += 1
+    if revived:
+        tx.touch("jobs")
+    return revived
+
+
+def cancel(tx: Tx, ids: Iterable[int], now: int) -> int:
+    """Cancel jobs that aren't finished; how many. One that is running is stopped when its worker next extends its
+    lease, and nothing that it decided is committed."""
+    return sum(tx.run(CANCEL, (now, job_id)) for job_id in filter(_possible, ids))
+
+
+async def one(store: Store, job_id: int) -> StoredJob | None:
+    """The job of that id, or None."""
+    rows = await store.read(ONE, (job_id,)) if _possible(job_id) else []
+    return StoredJob(*rows[0]) if rows else None
+
+
+async def find(
+    store: Store, *, limit: int, queue: str = "", state: str = "", kind: str = "", before_id: int = 0
+) -> list[StoredJob]:
+    """The latest `limit` jobs that fit all given, newest first; `before_id` for the next page."""
+    query = Jobs.select(*COLUMNS).order_by(Jobs.id.desc()).limit(limit)
+    for column, word in ((Jobs.queue, queue), (Jobs.state, state), (Jobs.kind, kind)):
+        if word:
+            query = query.where(column == storable(word))
+    if before_id:
+        query = query.where(Jobs.id < min(before_id, _ID_MAX))
+    return [StoredJob(*row) for row in await store.read(query)]
+
+
+async def counts(store: Store, now: int) -> list[dict[str, Any]]:
+    """For each queue that any job names, configured or not: how many jobs are in each state, and for how many seconds
+    the oldest available one has been waiting for a worker. `now` is in microseconds since 1970 UTC."""
+    queues: dict[str, dict[str, Any]] = {}
+    for queue, state, count in await store.read(COUNT):
+        empty = {"queue": queue, **dict.fromkeys(STATES, 0), "oldest_available_seconds": 0.0}
+        queues.setdefault(queue, empty)[state] = count
+    for queue, run_at in await store.read(OLDEST):
+        if queue in queues:
+            queues[queue]["oldest_available_seconds"] = max(0.0, (now - run_at) / 1e6)
+    return list(queues.values())
+
+
+def _possible(job_id: int) -> bool:
+    return 0 < job_id <= _ID_MAX

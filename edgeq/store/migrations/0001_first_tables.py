@@ -1,5 +1,7 @@
 """The tables of the first release."""
 
+from typing import Any
+
 # Written out rather than made from the models: a migration never changes once released, and peewee's own key
 # field doesn't say AUTOINCREMENT, without which SQLite hands out the highest id again after a prune.
 _STATEMENTS = """
@@ -51,8 +53,8 @@ CREATE TABLE jobs (
     finished_at INTEGER
 );
 CREATE INDEX jobs_available ON jobs (queue, priority DESC, id) WHERE state = 'available';
-CREATE INDEX jobs_waiting ON jobs (run_at) WHERE state IN ('scheduled', 'retryable');
-CREATE INDEX jobs_executing ON jobs (lease_expires_at) WHERE state = 'executing';
+CREATE INDEX jobs_waiting ON jobs (state, run_at) WHERE state IN ('scheduled', 'retryable');
+CREATE INDEX jobs_executing ON jobs (queue, lease_expires_at) WHERE state = 'executing';
 CREATE INDEX jobs_state ON jobs (state, queue);
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -110,7 +112,7 @@ CREATE TABLE meta (
 """
 
 
-def up(migrator, db):
+def up(migrator: Any, db: Any) -> None:
     """Create everything."""
     for statement in _STATEMENTS.split(";\n"):
         if statement.strip():
