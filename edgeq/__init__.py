@@ -1,1 +1,60 @@
-"""edgeq: an MQTT-triggered queue appliance for gateways."""
+"""edgeq: an MQTT-triggered queue appliance for gateways. This is the map.
+
+The way of one message, and where each station lives:
+
+    mqtt/       the session takes a delivery from the broker and puts it into the inbox
+    intake/     the router finds its routes, their controllers decide: events, jobs, dead letters
+    store/      one commit makes all of it durable; only then
+    intake/     is the delivery acknowledged, in order of arrival
+    processors/ read the events after their cursor, in order of id, and move the cursor with what they decided:
+                the courier queues notifications (notifications/), the sentinel judges contracts (contracts/)
+    jobs/       workers claim jobs under a lease and complete them in one commit with what they decided
+
+`app` builds and runs these from a configuration (`config/`, `plan`), `cli/` is the command line, `testing/` helps authors
+of controllers, processors and jobs. `service` is the form that every long-lived part has.
+
+The guarantees, each kept in one place: acknowledged means on disk (intake.intake); poison goes aside (intake.intake); a
+cursor moves with its effects (processors.runner); ids only grow (store.events); a lost lease can't complete
+(store.claims); everything in memory is bounded and a full store only waits (store.writer, mqtt.inbox).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .context import Context as Context
+    from .errors import EdgeqError as EdgeqError
+    from .errors import RejectedMessage as RejectedMessage
+    from .events import Event as Event
+    from .intake.context import MessageContext as MessageContext
+    from .intake.router import Router as Router
+    from .jobs.context import JobContext as JobContext
+    from .jobs.job import Job as Job
+    from .processors.processor import ProcessorContext as ProcessorContext
+    from .processors.processor import QueueProcessor as QueueProcessor
+
+_PUBLIC = {
+    "Context": "context",
+    "EdgeqError": "errors",
+    "Event": "events",
+    "Job": "jobs.job",
+    "JobContext": "jobs.context",
+    "MessageContext": "intake.context",
+    "ProcessorContext": "processors.processor",
+    "QueueProcessor": "processors.processor",
+    "RejectedMessage": "errors",
+    "Router": "intake.router",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used, so that a command pays only for what it needs."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

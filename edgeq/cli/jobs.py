@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
@@ -77,8 +78,6 @@ def show(job_id: int, json_lines: bool) -> None:
 def _as_dict(job: StoredJob) -> dict[str, Any]:
     fields = {name: getattr(job, name) for name in job.__struct_fields__}
     for name in ("args", "result", "progress"):
-        try:
+        with contextlib.suppress(ValueError):  # shown as it stands in the table
             fields[name] = None if fields[name] is None else from_json(fields[name])
-        except ValueError:
-            pass  # shown as it stands in the table
     return fields
