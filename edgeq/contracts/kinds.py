@@ -1,0 +1,77 @@
+"""Which kinds of contracts there are, and how contracts are read from the configuration.
+
+Kinds of other packages are found by the entry-point group `edgeq.contracts`: the entry's name is the kind, its value
+the subclass of `Contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..config.section import Section
+from ..config.suggest import did_you_mean
+from ..errors import Problem
+from .absence import Absence
+from .contract import Contract
+from .deadline import Deadline
+from .threshold import Threshold
+
+KINDS: dict[str, type[Contract]] = {
+    "absence": Absence,
+    "deadline": Deadline,
+    "threshold": Threshold,
+}
+ENTRY_POINTS = "edgeq.contracts"
+
+
+def load_contracts(sections: Sequence[Section], problems: list[Problem]) -> list[Contract]:
+    """The contracts that `sections` describe; every mistake is appended to `problems`."""
+    contracts: list[Contract] = []
+    places: dict[str, str] = {}
+    for section in sections:
+        contract = _load(section, problems)
+        if contract is None:
+            continue
+        if contract.name in places:
+            first = places[contract.name]
+            problems.append(section.problem("name", f"there is another contract {contract.name!r}", f"at {first}"))
+        else:
+            places[contract.name] = section.where("name")
+            contracts.append(contract)
+    return contracts
+
+
+def _load(section: Section, problems: list[Problem]) -> Contract | None:
+    name = section.data.get("kind")
+    if not isinstance(name, str):
+        message = "is missing" if name is None else "must be the name of a kind"
+        problems.append(section.problem("kind", message, did_you_mean("", KINDS)))
+        return None
+    kind = KINDS.get(name) or _from_other_packages(name, section, problems)
+    if kind is None:
+        return None
+    keys = section.read(kind.keys_type, problems)
+    if keys is None:
+        return None
+    mistakes = [section.problem(key, message) for key, message in keys.mistakes()]
+    problems.extend(mistakes)
+    return None if mistakes else kind(keys)
+
+
+def _from_other_packages(name: str, section: Section, problems: list[Problem]) -> type[Contract] | None:
+    from importlib.metadata import entry_points  # its memory is paid only where it is needed
+
+    entries = entry_points(group=ENTRY_POINTS)
+    if name not in entries.names:
+        hint = did_you_mean(name, [*KINDS, *sorted(entries.names)])
+        problems.append(section.problem("kind", f"there is no kind of contract {name!r}", hint))
+        return None
+    try:
+        kind = entries[name].load()
+    except Exception as error:  # noqa: BLE001 - somebody else's module may raise anything
+        problems.append(section.problem("kind", f"the kind {name!r} can't be loaded: {type(error).__name__}: {error}"))
+        return None
+    if not isinstance(kind, type) or not issubclass(kind, Contract):
+        problems.append(section.problem("kind", f"the kind {name!r} is no subclass of Contract"))
+        return None
+    return kind

@@ -1,0 +1,61 @@
+"""Deadlines by time: which of many instances is due first.
+
+An instance has at most one live entry in the heap. Moving its deadline on costs nothing: its entry stays, and is put
+to the right place when it comes up. So the heap doesn't grow with what was cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+Key = tuple[str, str]  # contract, subject
+
+_SLACK = 64
+
+
+class Timers:
+    """`deadline_of` says when an instance is really due, in microseconds since 1970 UTC, or None when it isn't."""
+
+    def __init__(self, deadline_of: Callable[[Key], int | None]) -> None:
+        self._deadline_of = deadline_of
+        self._heap: list[tuple[int, Key]] = []
+        self._queued: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def arm(self, key: Key) -> None:
+        """Take note of the deadline of `key`. To be called whenever it has changed."""
+        at = self._deadline_of(key)
+        queued = self._queued.get(key)
+        if at is None or (queued is not None and queued <= at):
+            return
+        self._queued[key] = at
+        heappush(self._heap, (at, key))
+        if len(self._heap) > 2 * len(self._queued) + _SLACK:
+            self._heap = [(when, each) for each, when in self._queued.items()]
+            heapify(self._heap)
+
+    def earliest(self) -> int | None:
+        """When the first instance is due."""
+        while self._heap:
+            at, key = self._heap[0]
+            if self._queued.get(key) == at:
+                if self._deadline_of(key) == at:
+                    return at
+                del self._queued[key]
+            heappop(self._heap)
+            if key not in self._queued:
+                self.arm(key)
+        return None
+
+    def pop_due(self, before: int) -> Key | None:
+        """The first instance that is due before `before`, which has to be armed again after; None when there is
+        none."""
+        at = self.earliest()
+        if at is None or at >= before:
+            return None
+        _, key = heappop(self._heap)
+        del self._queued[key]
+        return key

@@ -1,0 +1,100 @@
+"""Verbs of the table `contract_states`: where each contract stands for each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import peewee as pw
+
+from .store import Row, Statement, Store, Tx
+from .tables import ContractStates
+
+_KEY = (ContractStates.contract, ContractStates.subject)
+_REST = (
+    ContractStates.state, ContractStates.since, ContractStates.deadline_at, ContractStates.episode,
+    ContractStates.detail,
+)  # fmt: skip
+_ALL = (*_KEY, *_REST)
+
+_EVERY = Statement(lambda p: ContractStates.select(*_ALL).order_by(*_KEY))
+_COUNTS = Statement(
+    lambda p: (
+        ContractStates.select(ContractStates.contract, ContractStates.state, pw.fn.COUNT(ContractStates.subject))
+        .group_by(ContractStates.contract, ContractStates.state)
+        .order_by(ContractStates.contract, ContractStates.state)
+    )
+)
+_DELETE = Statement(
+    lambda p: ContractStates.delete().where((ContractStates.contract == p) & (ContractStates.subject == p))
+)
+
+
+def _put_rows(count: int) -> Statement:
+    return Statement(
+        lambda p: ContractStates.insert_many([(p,) * len(_ALL)] * count, fields=_ALL).on_conflict(
+            conflict_target=_KEY, preserve=_REST
+        )
+    )
+
+
+# Many rows in one statement, for the reason that SqliteTx.insert gives.
+_PUT = {count: _put_rows(count) for count in (500, 100, 25, 5, 1)}
+
+
+class ContractState(msgspec.Struct, frozen=True):
+    """Where `contract` stands for `subject`. Times are microseconds since 1970 UTC; `deadline_at` is when the state
+    changes if nothing comes; `detail` is JSON that belongs to the contracts."""
+
+    contract: str
+    subject: str
+    state: str
+    since: int
+    deadline_at: int | None
+    episode: int
+    detail: str
+
+
+def put(tx: Tx, states: Sequence[ContractState]) -> None:
+    """Store states, in place of those of the same contract and subject."""
+    rows = [msgspec.structs.astuple(state) for state in states]
+    position = 0
+    for count, statement in _PUT.items():
+        while len(rows) - position >= count:
+            chunk = rows[position : position + count]
+            tx.run(statement, [value for row in chunk for value in row])
+            position += count
+
+
+def delete(tx: Tx, keys: Iterable[tuple[str, str]]) -> None:
+    """Forget states, each by its contract and subject."""
+    for key in keys:
+        tx.run(_DELETE, key)
+
+
+async def every(store: Store) -> list[ContractState]:
+    """All states, by contract and subject."""
+    return [_state(row) for row in await store.read(_EVERY)]
+
+
+async def find(store: Store, *, limit: int, contract: str = "", state: str = "") -> list[ContractState]:
+    """Up to `limit` states that fit, by contract and subject."""
+    query = ContractStates.select(*_ALL).order_by(*_KEY).limit(limit)
+    if contract:
+        query = query.where(ContractStates.contract == contract)
+    if state:
+        query = query.where(ContractStates.state == state)
+    return [_state(row) for row in await store.read(query)]
+
+
+async def counts(store: Store) -> list[dict[str, Any]]:
+    """For each contract its name as `contract`, and for each state how many of its subjects are in it."""
+    found: dict[str, dict[str, Any]] = {}
+    for contract, state, count in await store.read(_COUNTS):
+        found.setdefault(contract, {"contract": contract})[state] = count
+    return list(found.values())
+
+
+def _state(row: Row) -> ContractState:
+    return ContractState(*row)
