@@ -30,11 +30,13 @@ class Dispatchable(Protocol):
 class Context:
     """Records decisions. `cause_id` is the id of the event that is being handled, if it is one."""
 
-    def __init__(self, clock: Clock, *, cause_id: int | None = None, now: int | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, cause_id: int | None = None, now: int | None = None, decisions: Decisions | None = None
+    ) -> None:
         self.clock = clock
         self.cause_id = cause_id
         self.now = clock.now() if now is None else now
-        self.decisions = Decisions()
+        self.decisions = Decisions() if decisions is None else decisions
 
     def emit(
         self,

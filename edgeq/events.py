@@ -11,7 +11,7 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event that isn't stored yet.
 
     `data_json` is a JSON text that the caller has checked to be valid; `tags` a tuple of words;
@@ -19,38 +19,16 @@ class NewEvent:
     `idempotency_key` the store keeps the first.
     """
 
-    __slots__ = (
-        "cause_id", "data_json", "description", "idempotency_key", "occurred_at", "recorded_at",
-        "subject", "tags", "topic", "type",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        type: str,  # noqa: A002 - the name of the column
-        *,
-        occurred_at: int,
-        recorded_at: int,
-        subject: str = "",
-        topic: str | None = None,
-        data_json: str = "{}",
-        tags: tuple[str, ...] = (),
-        description: str = "",
-        idempotency_key: str | None = None,
-        cause_id: int | None = None,
-    ) -> None:
-        self.type = type
-        self.subject = subject
-        self.topic = topic
-        self.data_json = data_json
-        self.tags = tags
-        self.description = description
-        self.occurred_at = occurred_at
-        self.recorded_at = recorded_at
-        self.idempotency_key = idempotency_key
-        self.cause_id = cause_id
-
-    def __repr__(self) -> str:
-        return f"NewEvent({self.type!r}, subject={self.subject!r}, data={self.data_json})"
+    type: str
+    occurred_at: int
+    recorded_at: int
+    subject: str = ""
+    topic: str | None = None
+    data_json: str = "{}"
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    idempotency_key: str | None = None
+    cause_id: int | None = None
 
 
 class Event:

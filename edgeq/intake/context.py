@@ -11,6 +11,11 @@ from ..errors import RejectedMessage
 from ..events import from_json
 from ..mqtt.delivery import Delivery
 from ..mqtt.properties import Properties, decode
+from ..store.decisions import Decisions
+
+NESTING_MAX = 100
+"""How many objects and lists JSON may hold inside each other. What was let in is decoded again by processors, commands
+and other programs, and each of them has a limit of its own."""
 
 _UNSET: Any = object()
 
@@ -19,19 +24,26 @@ class MessageContext(Context):
     """One message for one route.
 
     `topic`, `params` (the values of the route's parameters), `payload` (bytes), `qos`, `retain`, `dup`, `received_at`
-    (microseconds since 1970 UTC) and `route` (the route's topic as configured) describe it. Events that it emits have
-    the message's topic, and happened when it arrived unless told otherwise.
+    (microseconds since 1970 UTC) and `route` (its name in status and metrics: the topic as configured) describe it.
+    Events that it emits have the message's topic, and happened when it arrived unless told otherwise.
     """
 
+    _json: Any = _UNSET
+
     def __init__(
-        self, clock: Clock, delivery: Delivery, route: str, params: Mapping[str, Any], payload_kind: str = "json"
+        self,
+        clock: Clock,
+        delivery: Delivery,
+        route: str,
+        params: Mapping[str, Any],
+        payload_kind: str = "json",
+        decisions: Decisions | None = None,
     ) -> None:
-        super().__init__(clock, now=delivery.received_at)
+        super().__init__(clock, now=delivery.received_at, decisions=decisions)
         self.delivery = delivery
         self.route = route
         self.params = params
         self.payload_kind = payload_kind
-        self._value: Any = _UNSET
 
     @property
     def topic(self) -> str:
@@ -77,16 +89,21 @@ class MessageContext(Context):
         return self.delivery.topic
 
     def json(self) -> Any:
-        """The payload decoded from JSON. Raises RejectedMessage (`undecodable`), which makes it a dead letter."""
-        if self._value is _UNSET or self.payload_kind != "json":
+        """The payload decoded from JSON.
+
+        Raises RejectedMessage (`undecodable`), which makes it a dead letter, for what isn't JSON (NaN and Infinity
+        aren't) and for what is nested more than `NESTING_MAX` deep.
+        """
+        if self._json is _UNSET:
+            payload = self.delivery.payload
             try:
-                value = from_json(self.delivery.payload)
+                value = from_json(payload)
             except ValueError as error:
                 raise RejectedMessage("undecodable", f"the payload is not JSON: {error}") from None
-            if self.payload_kind != "json":
-                return value
-            self._value = value
-        return self._value
+            if payload.count(b"{") + payload.count(b"[") > NESTING_MAX and _deeper_than(NESTING_MAX, value):
+                raise RejectedMessage("undecodable", f"the payload is nested more than {NESTING_MAX} deep")
+            self._json = value
+        return self._json
 
     def text(self) -> str:
         """The payload as text. Raises RejectedMessage (`undecodable`) when it isn't UTF-8."""
@@ -100,3 +117,16 @@ class MessageContext(Context):
         if self.payload_kind == "json":
             return self.json()
         return self.text() if self.payload_kind == "text" else self.delivery.payload
+
+
+def _deeper_than(most: int, value: Any) -> bool:
+    """Whether something in `value` lies inside more than `most` objects and lists."""
+    level = [[value]]
+    for _ in range(most + 1):
+        level = [
+            list(item.values()) if isinstance(item, dict) else item
+            for items in level
+            for item in items
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)

@@ -71,7 +71,8 @@ def dispatch(job: type[Any]) -> Inline:
         value = ctx.value()
         if type(value) is dict:
             given.update(value)
-        given.update({"payload": value, "topic": ctx.topic}, **ctx.params)
+        given.update(payload=value, topic=ctx.topic)
+        given.update(ctx.params)
         try:
             ctx.dispatch(job(**{name: given[name] for name in wanted if name in given}))
         except (TypeError, ValueError) as error:
@@ -115,7 +116,9 @@ def _event_type(route: Route, names: Collection[str]) -> Text:
             return to[word]
 
         return mapped
-    fill = compile_text(route.emit or "", names)
+    if not route.emit:
+        raise ValueError("is empty: an event needs a type, such as 'door.opened'")
+    fill = compile_text(route.emit, names)
 
     def filled(ctx: MessageContext) -> str:
         text = fill(ctx)

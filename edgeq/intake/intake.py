@@ -3,11 +3,12 @@
 1. *received*: taken from the inbox, in order of arrival, as many at once as wait there.
 2. *handled*: every route that matches runs; what its controllers decide is gathered. What can't be handled becomes a
    dead letter, which is a decision too (G3). Built-in controllers run on the spot; one's own run as tasks, those of
-   one topic one after the other, and don't hold up what came behind them.
+   one topic one after the other, and don't hold up the handling of what came behind them.
 3. *committed*: all that is decided goes to the store in one unit. While it can't be written, nothing is acknowledged.
 4. *acknowledged*: in order of arrival (MQTT 5, 4.6), as soon as a delivery and all before it are committed.
 
-Between 1 and 4 there are at most `window` deliveries; when there are, nothing more is taken from the inbox.
+Between 1 and 4 there are at most `window` deliveries, and at most BYTES_MAX bytes of payload more than one batch holds;
+when there are, nothing more is taken from the inbox.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from ..clock import Clock
 from ..errors import EdgeqError, RejectedMessage, StoreUnavailable
@@ -31,13 +33,19 @@ from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
 from .context import MessageContext
-from .router import CompiledRoute, Match, RouteTable
+from .router import CompiledRoute, Matches, RouteTable
+from .threads import Threads
 
 SOURCE = "intake"
 
-_BATCH_MAX = 500
-_THREADS = 4
-_PAYLOAD_KEPT_BYTES = 1024 * 1024
+BATCH_MAX = 500
+BYTES_MAX = 16 * 2**20
+THREADS_MAX = 16
+PAYLOAD_KEPT_BYTES = 2**20
+"""How much of a payload a dead letter keeps."""
+
+_REFUSED_RETRY_SECONDS = 10.0
+_ERROR_CHARACTERS = 8000
 
 
 class Acknowledges(Protocol):
@@ -50,24 +58,25 @@ class Acknowledges(Protocol):
 class _Segment:
     """Deliveries that came one after the other and are handled and committed together."""
 
-    __slots__ = ("committed", "decisions", "deliveries")
+    __slots__ = ("committed", "decisions", "deliveries", "payload_bytes")
 
-    def __init__(self, deliveries: list[Delivery], decisions: Decisions) -> None:
+    def __init__(self, deliveries: list[Delivery]) -> None:
         self.deliveries = deliveries
-        self.decisions = decisions
+        self.payload_bytes = sum([len(delivery.payload) for delivery in deliveries])
+        self.decisions = Decisions()
         self.committed = False
 
 
 class Intake(Service):
-    """Takes deliveries from `inbox` to acknowledgement. `table` may be replaced while it runs."""
+    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`."""
 
     def __init__(
         self, table: RouteTable, inbox: Inbox, session: Acknowledges, store: Store, metrics: Metrics, clock: Clock,
         *, window: int,
     ) -> None:  # fmt: skip
         super().__init__("intake", clock)
-        self.table = table
         self.last_message_at: dict[str, int] = {}
+        self._table = table
         self._inbox = inbox
         self._session = session
         self._store = store
@@ -76,29 +85,30 @@ class Intake(Service):
         self._calm = Calm(self.log, clock.monotonic)
         self._flight: deque[_Segment] = deque()
         self._flying = 0
+        self._flying_bytes = 0
         self._landed = asyncio.Event()
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(THREADS_MAX)
 
     async def run(self) -> None:
         """Works until the inbox is closed and everything taken from it is committed and acknowledged."""
-        while True:
-            while self._flying >= self._window:
-                self._landed.clear()
-                await self._landed.wait()
-            batch = await self._inbox.get_batch(min(_BATCH_MAX, self._window - self._flying))
-            if not batch:
-                break
-            failpoint("intake.received")
-            self._take(batch)
-        while self._flight:
-            self._landed.clear()
-            await self._landed.wait()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
-        self.stopping.set()
+        try:
+            while True:
+                while self._flying >= self._window or self._flying_bytes >= BYTES_MAX:
+                    await self._landing()
+                batch = await self._inbox.get_batch(min(BATCH_MAX, self._window - self._flying))
+                if not batch:
+                    break
+                failpoint("intake.received")
+                self._take(batch)
+            while self._flight:
+                await self._landing()
+            self._threads.close()
+            self.stopping.set()
+        finally:
+            for task in self._tasks:
+                task.cancel()
 
     def in_flight(self) -> int:
         """How many deliveries are taken and not yet acknowledged."""
@@ -107,100 +117,106 @@ class Intake(Service):
     async def redrive(self, letter: DeadLetter) -> None:
         """Handle a dead letter's message again, and commit what comes of it with the mark that it was redriven.
 
-        Raises EdgeqError when it fails again; the letter stays as it was.
+        It is handled by the route that failed, or by all that take its topic when there is no such route any more.
+        Limits don't count. Raises EdgeqError when it fails again; the letter stays as it was.
         """
         if letter.topic is None or letter.payload is None:
             raise EdgeqError("this dead letter holds no message")
-        delivery = Delivery(letter.topic, letter.payload, received_at=letter.created_at, qos=0)
         size = letter.detail.get("payload_size", 0)
         if size > len(letter.payload):
             raise EdgeqError(f"only {len(letter.payload)} of the message's {size} bytes were kept")
-        wanted = letter.detail.get("route")
-        matches = self.table.lookup(letter.topic)
-        matches = tuple(match for match in matches if match[0].label == wanted) or matches
-        if not matches:
+        routes = self._table.lookup(letter.topic).routes
+        routes = tuple(match for match in routes if match[0].label == letter.detail.get("route")) or routes
+        if not routes:
             raise EdgeqError(f"no route takes the topic {letter.topic!r}", hint="add a route, or discard it")
+        delivery = Delivery(letter.topic, letter.payload, received_at=letter.created_at, qos=0)
         decisions = Decisions()
-        for route, params in matches:
+        for route, params in routes:
             ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
             try:
                 await self._run_route(ctx, route)
             except Exception as error:
                 raise EdgeqError(f"route {route.label!r} failed again: {_sentence(error)}") from error
             decisions.extend(ctx.decisions)
+        now = self.clock.now()
+        decisions.events = [replace(event, recorded_at=now) for event in decisions.events]
 
-        def unit(tx: Tx) -> None:
-            if mark_redriven(tx, letter.id, self.clock.now()):
-                record(tx, decisions)
+        def unit(tx: Tx) -> int:
+            return record(tx, decisions) if mark_redriven(tx, letter.id, now) else len(decisions.events)
 
-        await self._store.write(unit)
+        self._count(decisions, await self._store.write(unit))
 
     # 2. handled
 
     def _take(self, batch: list[Delivery]) -> None:
         """Handle what can be handled on the spot, start a task for each of the rest; commit."""
-        self._flying += len(batch)
-        table = self.table
-        together: list[Delivery] = []
-        decisions = Decisions()
+        self._metrics.received.add(len(batch))
+        together: list[tuple[Delivery, Matches]] = []
         for delivery in batch:
-            matches = table.lookup(delivery.topic)
-            if any(route.own is not None for route, _ in matches) or delivery.topic in self._tails:
-                if together:
-                    self._commit(self._segment(together, decisions))
-                    together, decisions = [], Decisions()
-                self._start_task(self._segment([delivery], Decisions()), matches)
-                continue
-            together.append(delivery)
-            if not matches:
-                self._metrics.dropped.add(1, "unrouted")
-            for route, params in matches:
-                self._handle_inline(delivery, route, params, decisions)
-        if together:
-            self._commit(self._segment(together, decisions))
+            matches = self._table.lookup(delivery.topic)
+            if matches.inline:
+                together.append((delivery, matches))
+            else:
+                self._handle_together(together)
+                together = []
+                self._handle_alone(delivery, matches)
+        self._handle_together(together)
 
-    def _segment(self, deliveries: list[Delivery], decisions: Decisions) -> _Segment:
-        segment = _Segment(deliveries, decisions)
+    def _segment(self, deliveries: list[Delivery]) -> _Segment:
+        segment = _Segment(deliveries)
         self._flight.append(segment)
+        self._flying += len(deliveries)
+        self._flying_bytes += segment.payload_bytes
         return segment
 
-    def _handle_inline(
-        self, delivery: Delivery, route: CompiledRoute, params: Mapping[str, Any], decisions: Decisions
-    ) -> None:
-        ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
-        try:
-            if self._admit(ctx, route, decisions):
-                for controller in route.inline:
-                    controller(ctx)
-        except Exception as error:  # noqa: BLE001 - G3: whatever it is, the message becomes a dead letter
-            decisions.dead_letters.append(self._dead_letter(delivery, route.label, error))
-        else:
-            decisions.extend(ctx.decisions)
+    def _handle_together(self, together: list[tuple[Delivery, Matches]]) -> None:
+        if not together:
+            return
+        segment = self._segment([delivery for delivery, _ in together])
+        for delivery, matches in together:
+            self._handle(delivery, matches, segment.decisions)
+        self._commit(segment)
 
-    def _start_task(self, segment: _Segment, matches: tuple[Match, ...]) -> None:
-        topic = segment.deliveries[0].topic
-        before = self._tails.get(topic)
-        task = asyncio.create_task(self._handle_own(segment, matches, before), name=f"intake:{topic}")
-        self._tails[topic] = task
+    def _handle(self, delivery: Delivery, matches: Matches, decisions: Decisions) -> None:
+        if not matches.routes:
+            self._metrics.dropped.add(1, "unrouted")
+        for route, params in matches.routes:
+            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, decisions)
+            events, jobs = len(decisions.events), len(decisions.jobs)
+            try:
+                if self._admit(ctx, route):
+                    for controller in route.inline:
+                        controller(ctx)
+            except Exception as error:  # noqa: BLE001 - G3: whatever it is, the message becomes a dead letter
+                del decisions.events[events:], decisions.jobs[jobs:]
+                decisions.dead_letters.append(self._dead_letter(delivery, route.label, error))
+
+    def _handle_alone(self, delivery: Delivery, matches: Matches) -> None:
+        segment = self._segment([delivery])
+        before = self._tails.get(delivery.topic)
+        task = asyncio.create_task(self._handle_own(segment, matches, before), name=f"intake:{delivery.topic}")
+        self._tails[delivery.topic] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handle_own(
-        self, segment: _Segment, matches: tuple[Match, ...], before: asyncio.Task[None] | None
-    ) -> None:
+    async def _handle_own(self, segment: _Segment, matches: Matches, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
+        task = asyncio.current_task()
         delivery = segment.deliveries[0]
-        for route, params in matches:
+        for route, params in matches.routes:
             ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
             try:
-                if self._admit(ctx, route, segment.decisions):
+                if self._admit(ctx, route):
                     await self._run_route(ctx, route)
-            except Exception as error:  # noqa: BLE001 - G3
+            except BaseException as error:
+                if task is None or task.cancelling():
+                    self._let_go()
+                    raise
                 segment.decisions.dead_letters.append(self._dead_letter(delivery, route.label, error))
             else:
                 segment.decisions.extend(ctx.decisions)
-        if self._tails.get(delivery.topic) is asyncio.current_task():
+        if self._tails.get(delivery.topic) is task:
             del self._tails[delivery.topic]
         self._commit(segment)
 
@@ -210,20 +226,14 @@ class Intake(Service):
         if route.own is None:
             return
         try:
-            async with asyncio.timeout(route.timeout_seconds):
-                if route.own_is_async:
-                    await route.own(ctx, **ctx.params)
-                else:
-                    await asyncio.get_running_loop().run_in_executor(self._pool(), _call, route.own, ctx)
+            async with asyncio.timeout(route.timeout_seconds) as limit:
+                await route.own(ctx, self._threads)
         except TimeoutError:
+            if not limit.expired():
+                raise  # the controller's own
             raise RejectedMessage("timeout", f"the controller took longer than {route.timeout_seconds:g}s") from None
 
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="edgeq-controller")
-        return self._threads
-
-    def _admit(self, ctx: MessageContext, route: CompiledRoute, decisions: Decisions) -> bool:
+    def _admit(self, ctx: MessageContext, route: CompiledRoute) -> bool:
         """Whether the route wants this message at all. Raises RejectedMessage for what it must not take."""
         delivery = ctx.delivery
         if delivery.retain and not route.takes_retained:
@@ -247,22 +257,24 @@ class Intake(Service):
         return True
 
     def _dead_letter(self, delivery: Delivery, route: str, error: BaseException) -> NewDeadLetter:
-        reason = error.reason if isinstance(error, RejectedMessage) else "failed"
+        rejected = isinstance(error, RejectedMessage)
+        reason = str(error.reason) if isinstance(error, RejectedMessage) else "failed"
+        sentence = _sentence(error)
         self._calm.warning(
             f"{route} {reason}",
             "a message on %r became a dead letter (%s): %s",
             delivery.topic,
             reason,
-            _sentence(error),
+            _printable(sentence),
         )
         detail: dict[str, Any] = {"route": route, "qos": delivery.qos, "retain": delivery.retain}
-        kept = delivery.payload[:_PAYLOAD_KEPT_BYTES]
+        kept = delivery.payload[:PAYLOAD_KEPT_BYTES]
         if delivery.payload_size > len(kept):
             detail["payload_size"] = delivery.payload_size
         return NewDeadLetter(
             source=SOURCE,
-            reason=reason,
-            error=_sentence(error) if isinstance(error, RejectedMessage) else _trace(error),
+            reason=_printable(reason),
+            error=sentence if rejected else _trace(error),
             topic=delivery.topic,
             payload=kept,
             created_at=delivery.received_at,
@@ -280,34 +292,48 @@ class Intake(Service):
         try:
             future = self._store.submit(lambda tx: record(tx, decisions))
         except StoreUnavailable:
-            return
-        future.add_done_callback(lambda done: self._committed(segment, done))
+            self._let_go()
+        else:
+            future.add_done_callback(lambda done: self._committed(segment, done))
 
     def _committed(self, segment: _Segment, done: asyncio.Future[int]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or isinstance(error, StoreUnavailable):
-            self._let_go()  # edgeq is ending: what isn't acknowledged comes again
-            return
-        if error is not None:
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if error is None:
+            self._count(segment.decisions, done.result())
+            failpoint("intake.committed")
+            self._land(segment)
+        elif isinstance(error, StoreUnavailable | asyncio.CancelledError):
+            self._let_go()
+        else:
             self._set_aside(segment, error)
-            return
-        decisions, duplicates = segment.decisions, done.result()
+
+    def _count(self, decisions: Decisions, duplicates: int) -> None:
         self._metrics.events.add(len(decisions.events) - duplicates)
         if duplicates:
             self._metrics.duplicates.add(duplicates)
         if decisions.dead_letters:
             self._metrics.dead_letters.add(len(decisions.dead_letters), SOURCE)
-        failpoint("intake.committed")
-        self._land(segment)
 
     def _set_aside(self, segment: _Segment, error: BaseException) -> None:
-        """The store refuses something in this segment, which no check foresaw: keep its messages as dead letters."""
-        if not (segment.decisions.events or segment.decisions.jobs):
-            self.log.error("a dead letter can't be stored: %s; its message stays with the broker", _sentence(error))
+        """The store refuses something in this segment, which no check foresaw: its message becomes a dead letter."""
+        if segment not in self._flight:
             return
-        letters = [self._dead_letter(delivery, "", error) for delivery in segment.deliveries]
-        segment.decisions = Decisions(dead_letters=letters)
-        self._commit(segment)
+        if len(segment.deliveries) > 1:
+            position = self._flight.index(segment)
+            del self._flight[position]
+            alone = [_Segment([delivery]) for delivery in segment.deliveries]
+            for one in reversed(alone):
+                self._flight.insert(position, one)
+            for one in alone:
+                self._handle(one.deliveries[0], self._table.lookup(one.deliveries[0].topic), one.decisions)
+                self._commit(one)
+        elif segment.decisions.events or segment.decisions.jobs:
+            letter = self._dead_letter(segment.deliveries[0], "", error)
+            segment.decisions = Decisions(dead_letters=[letter])
+            self._commit(segment)
+        else:
+            self._calm.warning("refused", "the store refuses a dead letter, and is asked again: %s", _sentence(error))
+            asyncio.get_running_loop().call_later(_REFUSED_RETRY_SECONDS, self._commit, segment)
 
     # 4. acknowledged
 
@@ -316,28 +342,37 @@ class Intake(Service):
         landed: list[Delivery] = []
         flight = self._flight
         while flight and flight[0].committed:
-            landed += flight.popleft().deliveries
+            first = flight.popleft()
+            self._flying_bytes -= first.payload_bytes
+            landed += first.deliveries
         if landed:
             self._flying -= len(landed)
             self._session.ack(landed)
             failpoint("intake.acked")
             self._landed.set()
 
+    async def _landing(self) -> None:
+        """Return when something more was acknowledged, or let go."""
+        self._landed.clear()
+        await self._landed.wait()
+
     def _let_go(self) -> None:
+        """edgeq is ending: what isn't acknowledged comes again."""
         self._flight.clear()
-        self._flying = 0
+        self._flying = self._flying_bytes = 0
         self._landed.set()
-
-
-def _call(function: Any, ctx: MessageContext) -> None:
-    function(ctx, **ctx.params)
 
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, EdgeqError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        return str(error)[:_ERROR_CHARACTERS]
+    return "".join(traceback.format_exception_only(error)).strip()[-_ERROR_CHARACTERS:]
 
 
 def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-8000:]
+    return "".join(traceback.format_exception(error))[-_ERROR_CHARACTERS:]
+
+
+def _printable(text: str) -> str:
+    """One line for a log: what a stranger may have put into an error must not look like lines of our own."""
+    return "".join([sign if sign.isprintable() else " " for sign in text[:500]])

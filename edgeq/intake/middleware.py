@@ -7,39 +7,38 @@ from the controller does.
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .context import MessageContext
-from .controllers import is_async
+from .threads import Threads
 
 Next = Callable[[], Awaitable[None]]
 Middleware = Callable[[MessageContext, Next], Awaitable[None]]
+Own = Callable[[MessageContext, Threads], Awaitable[None]]
 
 
-def wrap(function: Callable[..., Any], middleware: Sequence[Middleware]) -> Callable[..., Any]:
-    """`function` with `middleware` around it; `function` itself when there is none."""
-    if not middleware:
-        return function
+def wrap(function: Callable[..., Any], middleware: Sequence[Middleware]) -> Own:
+    """`function` with `middleware` around it; it gets ctx and the parameters, and a thread unless it is `async def`."""
+    in_thread = not is_async(function)
 
-    async def innermost(ctx: MessageContext, **params: Any) -> None:
-        if is_async(function):
-            await function(ctx, **params)
-        else:
-            await asyncio.to_thread(function, ctx, **params)
+    async def innermost(ctx: MessageContext, threads: Threads) -> None:
+        result = await threads.call(function, ctx, **ctx.params) if in_thread else function(ctx, **ctx.params)
+        if inspect.isawaitable(result):  # also when a decorator hid the `async`
+            await result
 
-    handler: Callable[..., Awaitable[None]] = innermost
+    handler: Own = innermost
     for layer in reversed(middleware):
-        handler = functools.partial(_layer, layer, handler)
-    outermost = handler
-
-    async def run(ctx: MessageContext, **params: Any) -> None:
-        await outermost(ctx, **params)
-
-    return run
+        handler = functools.partial(_through, layer, handler)
+    return handler
 
 
-async def _layer(layer: Middleware, inner: Callable[..., Awaitable[None]], ctx: MessageContext, **params: Any) -> None:
-    await layer(ctx, lambda: inner(ctx, **params))
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives something to await."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+async def _through(layer: Middleware, inner: Own, ctx: MessageContext, threads: Threads) -> None:
+    await layer(ctx, lambda: inner(ctx, threads))

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..config.schema import Limit, LoadedConfig, Route
+from ..config import checks
+from ..config.convert import FAILED, Converter
+from ..config.origin import Origin
+from ..config.schema import LoadedConfig, Route
 from ..errors import Problem
 from ..mqtt.topics import Template
-from ..units import Duration, Size
 from . import controllers
-from .limit import Limiter, parse_rate
-from .middleware import Middleware, wrap
-from .template import compile_text, compile_value
+from .limit import Limiter
+from .middleware import Middleware, Own, is_async, wrap
+from .template import Text, compile_text, compile_value
 
 F = TypeVar("F", bound=Callable[..., Any])
 JobResolver = Callable[[str], type[Any]]
@@ -43,13 +45,14 @@ class Router:
         @router.on("sensors/{device}/temperature")
         async def temperature(ctx: Context, device: str) -> None: ...
 
-    Routers at the top of the modules in `app.modules` are found by themselves.
+    Routers at the top of the modules in `app.modules` are found by themselves. Raises ValueError for a middleware that
+    is not `async def`.
     """
 
     def __init__(self, *, prefix: str = "", middleware: Sequence[Middleware] = ()) -> None:
         self.routes: list[PythonRoute] = []
         self._prefix = prefix.strip("/")
-        self._middleware = tuple(middleware)
+        self._middleware = _checked(middleware)
 
     def on(
         self,
@@ -66,29 +69,30 @@ class Router:
         """Route messages on `topic` (`{name}`, `{name:int}`, `{rest:#}`, `+`, `#`) to the decorated function.
 
         It is called as `function(ctx, **parameters)` and may be `async def` or `def` (which runs in a thread). The
-        other arguments mean what they mean in YAML. Raises ValueError for a value that can't be; a bad topic is an error of
-        `edgeq check` and `edgeq run`, which name the function.
+        other arguments mean what they mean in YAML. Raises ValueError for a value that can't be. A bad topic is an
+        error of `edgeq check` and `edgeq run`, which name the function.
         """
-        for name, value, allowed in (
-            ("qos", qos, (0, 1, 2)),
-            ("payload", payload, ("json", "text", "raw")),
-            ("retained", retained, ("skip", "handle")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
-        settings = Route(
-            topic=f"{self._prefix}/{topic}" if self._prefix else topic,
-            controller="",
-            qos=qos,  # type: ignore[arg-type]
-            payload=payload,  # type: ignore[arg-type]
-            retained=retained,  # type: ignore[arg-type]
-            timeout=Duration.parse(timeout),
-            max_payload=Size.parse(max_payload),
-            limit=None if limit is None else Limit(**limit),
+        problems: list[Problem] = []
+        settings = Converter(f"route {topic!r}", Origin(), problems).record(
+            Route,
+            {
+                "topic": f"{self._prefix}/{topic}" if self._prefix else topic,
+                "controller": "",
+                "qos": qos,
+                "payload": payload,
+                "retained": retained,
+                "timeout": timeout,
+                "max_payload": max_payload,
+                "limit": limit,
+            },
+            "",
         )
+        if settings is FAILED:
+            raise ValueError("; ".join(f"{problem.path}: {problem.message}" for problem in problems))
+        around = (*self._middleware, *_checked(middleware))
 
         def register(function: F) -> F:
-            self.routes.append(PythonRoute(settings, function, (*self._middleware, *middleware)))
+            self.routes.append(PythonRoute(settings, function, around))
             return function
 
         return register
@@ -109,9 +113,20 @@ class Router:
         yield inner
 
 
+def _checked(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
+    for layer in middleware:
+        if not is_async(layer):
+            raise ValueError(f"middleware must be `async def`, which {layer!r} is not")
+    return tuple(middleware)
+
+
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route, ready to run: `inline` are the built-in controllers, `own` runs under `timeout_seconds`."""
+    """A route, ready to run: `inline` are the built-in controllers, `own` runs under `timeout_seconds`.
+
+    `label` is its name in status, metrics and dead letters: its topic, with a number behind it from the second one
+    with the same topic on.
+    """
 
     label: str
     template: Template
@@ -121,14 +136,20 @@ class CompiledRoute:
     payload_bytes_max: int
     timeout_seconds: float
     inline: tuple[controllers.Inline, ...]
-    own: Callable[..., Any] | None
-    own_is_async: bool
+    own: Own | None
     limiter: Limiter | None
-    limit_key: controllers.Getter
+    limit_key: Text
     over_limit_is_dead_letter: bool
 
 
 Match = tuple[CompiledRoute, Mapping[str, Any]]
+
+
+class Matches(NamedTuple):
+    """The routes that a topic goes to, in order, each with its parameters; `inline` says that all are built-in."""
+
+    routes: tuple[Match, ...]
+    inline: bool
 
 
 class RouteTable:
@@ -136,7 +157,7 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[CompiledRoute]) -> None:
         self.routes = tuple(routes)
-        self._cache: dict[str, tuple[Match, ...]] = {}
+        self._cache: dict[str, Matches] = {}
 
     def filters(self) -> dict[str, int]:
         """Topic filter -> QoS (0 or 1) for every route."""
@@ -149,14 +170,15 @@ class RouteTable:
         """The largest payload that any route takes."""
         return max((route.payload_bytes_max for route in self.routes), default=0)
 
-    def lookup(self, topic: str) -> tuple[Match, ...]:
-        """The routes that `topic` goes to, in order, each with its parameters."""
+    def lookup(self, topic: str) -> Matches:
+        """Where `topic` goes."""
         found = self._cache.get(topic)
         if found is None:
             levels = topic.split("/")
-            found = tuple(
+            matches = tuple(
                 (route, params) for route in self.routes if (params := route.template.match(levels)) is not None
             )
+            found = Matches(matches, inline=all(route.own is None for route, _ in matches))
             if len(self._cache) >= _TOPICS_CACHED:
                 self._cache.clear()
             self._cache[topic] = found
@@ -171,74 +193,87 @@ def compile_routes(
     problems: list[Problem],
 ) -> RouteTable:
     """The route table of a configuration. Mistakes are added to `problems`, each naming its route."""
-    compiled = []
+    compiled: list[CompiledRoute] = []
+    labels: dict[str, int] = {}
+
+    def add(settings: Route, mistakes: _Mistakes, python: PythonRoute | None = None) -> None:
+        count = labels[settings.topic] = labels.get(settings.topic, 0) + 1
+        label = settings.topic if count == 1 else f"{settings.topic} ({count})"
+        route = _compile(settings, label, python, resolve_job, monotonic, mistakes)
+        if route is not None:
+            compiled.append(route)
+
     for index, settings in enumerate(loaded.config.routes):
-        path = f"routes[{index}]"
-        try:
-            compiled.append(_compile(settings, resolve_job, monotonic))
-        except _RouteError as error:
-            where = f"{path}.{error.key}"
-            problems.append(Problem(loaded.where(where), where, str(error), ""))
+        add(settings, _Mistakes(problems, f"routes[{index}]", loaded.where))
     for router in routers:
         for route in router.routes:
-            try:
-                compiled.append(_compile(route.settings, resolve_job, monotonic, route.function, route.middleware))
-            except _RouteError as error:
-                code = getattr(route.function, "__code__", None)
-                place = f"{code.co_filename}:{code.co_firstlineno}" if code else route.function.__module__
-                problems.append(Problem(place, f"route {route.settings.topic!r}", str(error), ""))
+            where = _always(_place(route.function))
+            add(route.settings, _Mistakes(problems, f"route {route.settings.topic!r}", where), route)
     return RouteTable(compiled)
 
 
-class _RouteError(ValueError):
-    def __init__(self, key: str, error: ValueError) -> None:
-        super().__init__(str(error))
-        self.key = key
+class _Mistakes:
+    """Notes the mistakes of one route, so that all of them can be told."""
 
+    def __init__(self, problems: list[Problem], route: str, where: Callable[[str], str]) -> None:
+        self._problems = problems
+        self._route = route
+        self._where = where
+        self._before = len(problems)
 
-@contextmanager
-def _at(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise _RouteError(key, error) from None
+    @contextmanager
+    def at(self, key: str) -> Iterator[None]:
+        """What raises ValueError in this block is a mistake in `key`."""
+        path = f"{self._route}.{key}"
+        try:
+            yield
+        except ValueError as error:
+            self._problems.append(Problem(self._where(path), path, str(error)))
+
+    def __bool__(self) -> bool:
+        return len(self._problems) > self._before
 
 
 def _compile(
     settings: Route,
+    label: str,
+    python: PythonRoute | None,
     resolve_job: JobResolver,
     monotonic: Callable[[], float],
-    function: Callable[..., Any] | None = None,
-    middleware: Sequence[Middleware] = (),
-) -> CompiledRoute:
-    with _at("topic"):
+    mistakes: _Mistakes,
+) -> CompiledRoute | None:
+    with mistakes.at("topic"):
         template = Template.parse(settings.topic)
+    if mistakes:
+        return None  # its parameters aren't known, so nothing else can be checked
     names = template.names
+    function = python.function if python is not None else None
     inline: list[controllers.Inline] = []
     if settings.emit is not None:
-        inline.append(_compile_emit(settings, names))
+        _check_texts(settings, names, mistakes)
     elif settings.dedup:
-        with _at("dedup"):
+        with mistakes.at("dedup"):
             raise ValueError("goes with emit: it is the event that is stored once")
+    if settings.emit is not None and not mistakes:
+        with mistakes.at("emit"):
+            inline.append(controllers.emit(settings, names))
     if settings.dispatch is not None:
-        with _at("dispatch"):
+        with mistakes.at("dispatch"):
             inline.append(controllers.dispatch(resolve_job(settings.dispatch)))
-    with _at("controller"):
+    with mistakes.at("controller"):
         if settings.controller:
             function = controllers.own(settings.controller, names)
         elif function is not None:
             controllers.check_takes(function, names)
-    limiter = None
-    limit_key = compile_text("", names)
-    if settings.limit is not None:
-        with _at("limit.rate"):
-            rate = parse_rate(settings.limit.rate)
-        limiter = Limiter(rate, settings.limit.burst or max(1.0, rate), monotonic)
-        with _at("limit.key"):
-            limit_key = compile_text(settings.limit.key, names)
-    own = wrap(function, middleware) if function is not None else None
+    limit = settings.limit
+    with mistakes.at("limit.key"):
+        limit_key = compile_text(limit.key if limit is not None else "", names)
+    with mistakes.at("limit.rate"):
+        rate = checks.rate(limit.rate) if limit is not None else 0.0
+    if mistakes:
+        return None
     return CompiledRoute(
-        label=settings.topic,
+        label=label,
         template=template,
         qos=min(settings.qos, 1),
         payload=settings.payload,
@@ -246,20 +281,26 @@ def _compile(
         payload_bytes_max=int(settings.max_payload),
         timeout_seconds=float(settings.timeout),
         inline=tuple(inline),
-        own=own,
-        own_is_async=own is not None and controllers.is_async(own),
-        limiter=limiter,
+        own=None if function is None else wrap(function, python.middleware if python is not None else ()),
+        limiter=None if limit is None else Limiter(rate, limit.burst or max(1.0, rate), monotonic),
         limit_key=limit_key,
-        over_limit_is_dead_letter=settings.limit is not None and settings.limit.over == "dead_letter",
+        over_limit_is_dead_letter=limit is not None and limit.over == "dead_letter",
     )
 
 
-def _compile_emit(settings: Route, names: Sequence[str]) -> controllers.Inline:
+def _check_texts(settings: Route, names: Sequence[str], mistakes: _Mistakes) -> None:
     for key, text in (("subject", settings.subject), ("description", settings.description), ("dedup", settings.dedup)):
-        with _at(key):
+        with mistakes.at(key):
             compile_text(text or "", names)
     for key, value in (("data", settings.data), ("occurred_at", settings.occurred_at)):
-        with _at(key):
+        with mistakes.at(key):
             compile_value(value, names)
-    with _at("emit"):
-        return controllers.emit(settings, names)
+
+
+def _always(place: str) -> Callable[[str], str]:
+    return lambda _path: place
+
+
+def _place(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else getattr(function, "__module__", "")

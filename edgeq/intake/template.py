@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 _PIECES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 Getter = Callable[["MessageContext"], Any]
+Text = Callable[["MessageContext"], str]
 
 
-def compile_text(text: str, names: Collection[str]) -> Callable[[MessageContext], str]:
+def compile_text(text: str, names: Collection[str]) -> Text:
     """A function that fills in `text`. `names` are the topic's parameters.
 
-    Raises ValueError for an unknown name or a lone brace. The function raises RejectedMessage (`missing_field`) when
-    the payload lacks a field, or when it holds an object or a list where a text is needed.
+    Raises ValueError for an unknown name or a lone brace. The function raises RejectedMessage: `missing_field` when
+    the payload lacks a field, or holds an object or a list where a text is needed; `bad_text` for a text with a null
+    character, which not every database can keep.
     """
     return _joined(_split(text, names))
 
@@ -37,7 +39,7 @@ def compile_value(value: Any, names: Collection[str]) -> Getter:
     Here a bare `{field}` that is no parameter of the topic is a field of the payload. Raises as `compile_text`.
     """
     if isinstance(value, Mapping):
-        getters = {str(key): compile_value(item, names) for key, item in value.items()}
+        getters = {check_constant(str(key)): compile_value(item, names) for key, item in value.items()}
         return lambda ctx: {key: getter(ctx) for key, getter in getters.items()}
     if isinstance(value, list):
         items = [compile_value(item, names) for item in value]
@@ -50,23 +52,43 @@ def compile_value(value: Any, names: Collection[str]) -> Getter:
     return _joined(pieces)
 
 
-def _joined(pieces: list[str | tuple[str, Getter]]) -> Callable[[MessageContext], str]:
+def check_constant(text: str) -> str:
+    """`text`, if it can be stored. Raises ValueError for null characters and lone surrogates."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} has a null character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} has a lone surrogate, which is no character") from None
+    return text
+
+
+_Piece = str | tuple[str, Getter]
+
+
+def _joined(pieces: list[_Piece]) -> Text:
     if all(isinstance(piece, str) for piece in pieces):
         constant = "".join(str(piece) for piece in pieces)
         return lambda ctx: constant
+    parts = [_part(piece) for piece in pieces]
+    if len(parts) == 1:
+        return parts[0]
+    return lambda ctx: "".join([part(ctx) for part in parts])
 
-    def fill(ctx: MessageContext) -> str:
-        return "".join([piece if isinstance(piece, str) else _text(piece[0], piece[1](ctx)) for piece in pieces])
 
-    return fill
+def _part(piece: _Piece) -> Text:
+    if isinstance(piece, str):
+        return lambda ctx: piece
+    expression, getter = piece
+    return lambda ctx: _text(expression, getter(ctx))
 
 
-def _split(text: str, names: Collection[str], *, bare_fields: bool = False) -> list[str | tuple[str, Getter]]:
-    pieces: list[str | tuple[str, Getter]] = []
+def _split(text: str, names: Collection[str], *, bare_fields: bool = False) -> list[_Piece]:
+    pieces: list[_Piece] = []
     position = 0
     for match in _PIECES.finditer(text):
         if match.start() > position:
-            pieces.append(text[position : match.start()])
+            pieces.append(check_constant(text[position : match.start()]))
         position = match.end()
         if match[0] in ("{{", "}}"):
             pieces.append(match[0][0])
@@ -75,7 +97,7 @@ def _split(text: str, names: Collection[str], *, bare_fields: bool = False) -> l
         else:
             pieces.append((match[1], _getter(match[1], names, bare_fields)))
     if position < len(text):
-        pieces.append(text[position:])
+        pieces.append(check_constant(text[position:]))
     return pieces
 
 
@@ -90,9 +112,10 @@ def _getter(expression: str, names: Collection[str], bare_fields: bool) -> Gette
         return _field(expression, tuple(expression.split(".")[1:]))
     if bare_fields and all(expression.split(".")):
         return _field(expression, tuple(expression.split(".")))
-    known = [*names, "payload", "topic"]
-    hint = did_you_mean(expression, known) or "fields of the payload are written {payload.name}"
-    raise ValueError(f"{{{expression}}} is not a parameter of this topic; {hint}")
+    hint = did_you_mean(expression, [*names, "payload", "topic"])
+    raise ValueError(
+        f"{{{expression}}} is not a parameter of this topic; {hint} Fields of the payload are written {{payload.name}}"
+    )
 
 
 def _field(expression: str, path: tuple[str, ...]) -> Getter:
@@ -115,6 +138,8 @@ def _field(expression: str, path: tuple[str, ...]) -> Getter:
 
 def _text(expression: str, value: Any) -> str:
     if type(value) is str:
+        if "\0" in value:
+            raise RejectedMessage("bad_text", f"{{{expression}}} has a null character")
         return value
     if value is True or value is False:
         return "true" if value else "false"

@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..clock import EPOCH, MICROSECONDS
 from ..errors import RejectedMessage
 
-_SECONDS_BELOW = 1e11  # the year 5138 in seconds, March 1973 in milliseconds
-_MILLISECONDS_BELOW = 1e14
-_MICROSECONDS_BELOW = 1e17
-_LATEST = 253_402_300_800_000_000  # the end of the year 9999
+EARLIEST = -62_135_596_800 * MICROSECONDS  # the years 1 to 9999, which is what calendars here can say
+LATEST = 253_402_300_800 * MICROSECONDS - 1
+
+_SECONDS_BELOW = 10**11  # the year 5138 in seconds, March 1973 in milliseconds
+_MILLISECONDS_BELOW = 10**14
+_MICROSECONDS_BELOW = 10**17
 
 
 def parse_time(value: Any) -> int:
     """Microseconds since 1970 UTC for seconds, milliseconds, microseconds or nanoseconds (told apart by their size), as
     a number or a text, or for an RFC 3339 time (without an offset it is taken as UTC).
 
-    Raises RejectedMessage (`bad_time`) for anything else.
+    Raises RejectedMessage (`bad_time`) for anything else, and for what lies outside of the years 1 to 9999.
     """
-    if isinstance(value, str):
-        try:
-            value = float(value) if "." in value else int(value)
-        except ValueError:
-            return _rfc3339(value)
+    try:
+        microseconds = _from_text(value) if isinstance(value, str) else _from_number(value)
+    except (TypeError, ValueError, OverflowError):
+        raise RejectedMessage("bad_time", f"{repr(value)[:80]} is no time") from None
+    if not EARLIEST <= microseconds <= LATEST:
+        raise RejectedMessage("bad_time", f"{repr(value)[:80]} is not within the years 1 to 9999")
+    return microseconds
+
+
+def _from_text(text: str) -> int:
+    try:
+        number = float(text) if "." in text else int(text)
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
+    return _from_number(number)
+
+
+def _from_number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RejectedMessage("bad_time", f"{value!r} is no time")
+        raise TypeError
     size = abs(value)
     if size < _SECONDS_BELOW:
-        microseconds = value * 1_000_000
-    elif size < _MILLISECONDS_BELOW:
-        microseconds = value * 1000
-    elif size < _MICROSECONDS_BELOW:
-        microseconds = value
-    else:
-        microseconds = value // 1000
-    if not -_LATEST < microseconds < _LATEST:
-        raise RejectedMessage("bad_time", f"{value!r} is no time")
-    return round(microseconds)
-
-
-def _rfc3339(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise RejectedMessage("bad_time", f"{text[:80]!r} is no time") from None
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+        return round(value * MICROSECONDS)
+    if size < _MILLISECONDS_BELOW:
+        return round(value * 1000)
+    return round(value if size < _MICROSECONDS_BELOW else value // 1000)
