@@ -5,22 +5,22 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 from .clock import Clock
 from .config.schema import LoadedConfig
 from .contracts import Contract, load_contracts
 from .errors import ConfigError, Problem
+from .imports import load_module
 from .intake.router import Router, RouteTable, compile_routes
 from .jobs.job import resolve
 from .notifications.channels import Channel, build_channels
-from .processors.kinds import PlannedProcessor, plan_processors
+from .notifications.policy import Policy, check_routes
+from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .telemetry.metrics import Metrics
 
 Publish = Callable[..., Awaitable[None]]
@@ -58,7 +58,9 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     config = loaded.config
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
-    processors = plan_processors(config, contracts, channels, clock=clock, metrics=metrics, problems=problems)
+    check_routes(config.notifications.routes, config.channels, problems, loaded.where)
+    policy = Policy(config.notifications.routes, config.channels)
+    processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     if problems:
         raise ConfigError(problems)
     return Plan(loaded, table, contracts, channels, processors, _warnings(loaded))
@@ -76,26 +78,10 @@ def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleTyp
     for index, name in enumerate(app.modules):
         key = f"app.modules[{index}]"
         try:
-            modules.append(importlib.import_module(name))
-        except Exception as error:  # noqa: BLE001 - a module may raise anything
-            problems.append(Problem(loaded.where(key), key, _why(name, error)))
+            modules.append(load_module(name))
+        except ValueError as error:
+            problems.append(Problem(loaded.where(key), key, str(error)))
     return modules
-
-
-def _why(name: str, error: Exception) -> str:
-    """Why module `name` can't be imported, with the line of it that is to blame."""
-    if isinstance(error, ModuleNotFoundError) and error.name and (name + ".").startswith(error.name + "."):
-        return f"there is no module {name!r} (looked in app.path and where Python looks)"
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith("<frozen") and Path(file) != Path(__file__) and "importlib" not in file:
-            place = f" at {file}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        place = f" at {error.filename}:{error.lineno}"
-    return f"importing {name} failed{place}: {type(error).__name__}: {error}"
 
 
 def _routers(modules: list[ModuleType]) -> list[Router]:
