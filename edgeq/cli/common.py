@@ -114,6 +114,12 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: s
         table.add_column(column, overflow="fold")
     for row in listed:
         table.add_row(*row)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
     # A pipe has no width of its own: lines are not broken there.
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=1000, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())

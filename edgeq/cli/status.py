@@ -65,9 +65,13 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
         )
         error = f"; {_last_line(place['error'])}" if place.get("error") else ""
         made.append(f"processor     {place['name']}: {place['state']}, at {place['last_consumed_id']}, {lag}{error}")
-    made += _counts("jobs", answer.get("jobs"))
-    made += _counts("contracts", answer.get("contracts"))
-    made += _counts("notifications", answer.get("notifications"))
+    for queue in answer.get("jobs", []):
+        made.append(f"jobs          {queue['queue']}: {_numbers(queue)}")
+    for contract, states in answer.get("contracts", {}).items():
+        made.append(f"contract      {contract}: {_numbers(states)}")
+    for channel, counts in answer.get("notifications", {}).items():
+        error = f"; {_last_line(counts['error'])}" if counts.get("error") else ""
+        made.append(f"channel       {channel}: {_numbers(counts)}{error}")
     for letters in answer.get("dead_letters", []):
         made.append(
             f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
@@ -115,17 +119,10 @@ def _store(store: dict[str, Any]) -> str:
     )
 
 
-def _counts(name: str, counts: Any) -> list[str]:
-    """One line for each row of counts, whatever the table keeps."""
-    found = []
-    for each in counts or []:
-        row = dict(each)
-        title = row.pop("queue", None) or row.pop("channel", None) or row.pop("contract", None) or ""
-        rest = ", ".join(
-            f"{value} {key}" for key, value in row.items() if isinstance(value, int) and value and key != "oldest_at"
-        )
-        found.append(f"{name:<14}{title}: {rest or 'none'}")
-    return found
+def _numbers(counts: dict[str, Any]) -> str:
+    """`3 executing, 1 dead`: the counts that aren't zero, without times and texts."""
+    found = [f"{count} {name}" for name, count in counts.items() if type(count) is int and count and name[-3:] != "_at"]
+    return ", ".join(found) or "none"
 
 
 def _ago(moment: int, now: int) -> str:

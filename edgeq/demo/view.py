@@ -49,7 +49,8 @@ class Watch:
         self.violated: dict[tuple[str, str], float] = {}
         self._store = store
         self._began_at = began_at
-        self._event_id = self._letter_id = self._notification_id = 0
+        self._event_id = self._letter_id = 0
+        self._sent: set[int] = set()
 
     async def news(self) -> list[Happening]:
         """What happened since the last call, in order of time."""
@@ -67,8 +68,10 @@ class Watch:
                 happened.append(
                     Happening(self._since(letter.created_at), "DEAD LETTER", f"{letter.topic}: {letter.error}")
                 )
-        for sent in await notifications.sent_after(self._store, self._notification_id, _PAGE):
-            self._notification_id = sent.id
+        for sent in await notifications.find(self._store, limit=100, state="sent"):
+            if sent.id in self._sent:
+                continue
+            self._sent.add(sent.id)
             self.counts["notifications"] += 1
             happened.append(
                 Happening(self._since(sent.sent_at or 0), "NOTIFIED", f"{sent.channel} [{sent.severity}] {sent.title}")
