@@ -1,0 +1,157 @@
+"""The files in `config/` do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from support.mosquitto import Mosquitto, Peer
+
+from edgeq.config import schema
+from edgeq.config.load import load
+from edgeq.config.schema import Config, LoadedConfig
+
+FOLDER = Path(__file__).parent.parent / "config"
+SAMPLE = FOLDER / "edgeq.yaml"
+KEY_LINE = re.compile(r"(?m)^( *)#(?=[^ \n#])")
+EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
+
+
+@pytest.fixture
+def uncommented(tmp_path: Path) -> LoadedConfig:
+    """The sample with every key of it in use; its TLS wants another URL than the default."""
+    (tmp_path / "mqtt-password").write_text("x\n")
+    (tmp_path / "smtp-password").write_text("y\n")
+    (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
+    return load(str(tmp_path / "edgeq.yaml"), environ={}, overrides={"mqtt.url": "mqtts://localhost:8883"})
+
+
+def test_the_sample_as_it_is_changes_nothing() -> None:
+    assert load(str(SAMPLE), environ={}).config == Config()
+
+
+def test_the_sample_loads_with_every_key_in_use(uncommented: LoadedConfig) -> None:
+    config = uncommented.config
+    assert [route.topic for route in config.routes] == ["sensors/{device}/{metric}", "doors/{door}/state"]
+    assert [section.data["kind"] for section in config.contracts] == ["absence", "deadline", "threshold"]
+    assert sorted(section.data["kind"] for section in config.channels.values()) == ["log", "mqtt", "smtp", "webhook"]
+    assert config.mqtt.password == "x"
+
+
+def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
+    def differences(record: Any, default: Any) -> set[str]:
+        return {name for name in record.__struct_fields__ if getattr(record, name) != getattr(default, name)}
+
+    config = uncommented.config
+    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path"}
+    assert differences(config.mqtt, schema.Mqtt()) <= examples
+    assert differences(config.store, schema.Store()) == set()
+    assert differences(config.app, schema.App()) <= examples
+    assert differences(config.log, schema.Log()) == differences(config.jobs, schema.Jobs()) == set()
+    route = config.routes[0]
+    assert differences(route, schema.Route(topic=route.topic)) == {
+        "emit", "subject", "tags", "occurred_at", "dedup", "limit"
+    }  # fmt: skip
+    assert config.processors["sentinel"].data["on_error"] == {
+        "attempts": 5,
+        "backoff": "1s..60s",
+        "then": "dead_letter",
+    }
+
+
+def test_the_sample_explains_every_key() -> None:
+    text = SAMPLE.read_text()
+    records = [
+        record for record in vars(schema).values() if isinstance(record, type) and issubclass(record, schema.Record)
+    ]
+    fields = {
+        field.encode_name
+        for record in records
+        if record is not schema.Record
+        for field in msgspec.structs.fields(record)
+    }
+    missing = {name for name in fields if not re.search(rf"(?m)^ *(# ?)?(- )?{name}(_file)?:", text)}
+    assert missing == set()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_load(path: Path) -> None:
+    config = load(str(path), environ={}).config
+    assert config.routes
+    assert config.contracts
+    assert {section.data["kind"] for section in config.processors.values()} == {"sentinel", "courier"}
+
+
+def test_there_are_three_examples() -> None:
+    assert [path.stem for path in EXAMPLES] == ["cold-chain", "greenhouse", "machine-shop"]
+
+
+Brokers = Callable[..., Mosquitto]
+
+
+@pytest.fixture
+def broker(mosquitto: Brokers, tmp_path: Path) -> Mosquitto:
+    """A mosquitto with the settings of `config/mosquitto/`, its files in a folder of the test, and its port free."""
+    users = tmp_path / "edgeq.passwd"
+    for option, name in (("-c", "edgeq"), ("", "bed-1")):
+        arguments = [
+            argument for argument in ("mosquitto_passwd", "-b", option, str(users), name, "secret") if argument
+        ]
+        subprocess.run(arguments, check=True)
+    text = (FOLDER / "mosquitto" / "edgeq.conf").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert "listener 1883 127.0.0.1" in lines
+    lines.remove("listener 1883 127.0.0.1")  # the fixture has its own
+    moved = [line.replace("/etc/mosquitto/edgeq.acl", str(FOLDER / "mosquitto" / "edgeq.acl")) for line in lines]
+    return mosquitto(*(line.replace("/etc/mosquitto", str(tmp_path)) for line in moved))
+
+
+def test_mosquitto_keeps_a_long_queue_over_a_restart(broker: Mosquitto) -> None:
+    count = 1500  # mosquitto's default is to drop all beyond 1000
+    session = paho.Client(CallbackAPIVersion.VERSION2, client_id="edgeq-g", clean_session=False)
+    session.username_pw_set("edgeq", "secret")
+    subscribed: list[bool] = []
+    received: list[bytes] = []
+    session.on_subscribe = lambda *_: subscribed.append(True)
+    session.on_message = lambda _client, _data, message: received.append(bytes(message.payload))
+    session.connect("127.0.0.1", broker.port)
+    session.subscribe("sensors/#", 1)
+    until(session, lambda: bool(subscribed))
+    session.disconnect()
+    with Peer(broker.port, username="bed-1", password="secret") as sensor:
+        sensor.publish_many([("sensors/bed-1/t", str(number)) for number in range(count)])
+    broker.restart()
+    session.connect("127.0.0.1", broker.port)
+    until(session, lambda: len(received) >= count)
+    session.disconnect()
+    assert received == [str(number).encode() for number in range(count)]
+
+
+def test_mosquitto_lets_nobody_do_what_isnt_theirs(broker: Mosquitto) -> None:
+    with Peer(broker.port, "#", username="edgeq", password="secret") as edgeq:
+        with Peer(broker.port, username="bed-1", password="secret") as sensor:
+            sensor.publish("sensors/bed-2/t", "1")
+            sensor.publish("edgeq/g/status", "1")
+            sensor.publish("sensors/bed-1/t", "1")
+        edgeq.publish("edgeq/g/status", "online")
+        edgeq.wait(lambda: len(edgeq.messages) >= 2)
+        assert edgeq.seen == [("sensors/bed-1/t", b"1"), ("edgeq/g/status", b"online")]
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    refused: list[str] = []
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: refused.append(str(reason))
+    client.connect("127.0.0.1", broker.port)
+    until(client, lambda: bool(refused))
+    assert refused == ["Not authorized"]
+
+
+def until(client: paho.Client, condition: Callable[[], bool]) -> None:
+    """Run the client until `condition` holds; the test's own time limit ends it otherwise."""
+    while not condition():
+        client.loop(0.1)
