@@ -180,6 +180,8 @@ def resolve(reference: str) -> type[Job]:
 
 def _define(job_class: type[Job]) -> Definition:
     """Make `job_class` a dataclass, check it, register it. Raises ValueError."""
+    _check_method(job_class.handle, 2)
+    _check_method(job_class.failed, 3)
     how = settings.read(job_class)
     if "__init__" in vars(job_class) and "__dataclass_fields__" not in vars(job_class):
         raise ValueError("arguments are fields, so there is no __init__; what must be checked fits in __post_init__")
@@ -194,8 +196,6 @@ def _define(job_class: type[Job]) -> Definition:
     parameters = list(inspect.signature(job_class).parameters)
     if sorted(parameters) != sorted(field.name for field in _fields(job_class)):
         raise ValueError("every field must be an argument, and every argument a field")
-    _check_method(job_class.handle, 2)
-    _check_method(job_class.failed, 3)
     made = Definition(job_class, how)
     _check_types(made)
     if made.runnable:

@@ -31,11 +31,7 @@ COLUMNS = (
 NO_LEASE = {Jobs.lease_owner: NULL, Jobs.lease_expires_at: NULL}
 
 ONE = Statement(lambda p: Jobs.select(*COLUMNS).where(Jobs.id == p))
-COUNT = Statement(
-    lambda p: (
-        Jobs.select(Jobs.queue, Jobs.state, fn.COUNT(Jobs.id)).group_by(Jobs.state, Jobs.queue).order_by(Jobs.queue)
-    )
-)
+COUNT = Statement(lambda p: Jobs.select(Jobs.queue, Jobs.state, fn.COUNT(Jobs.id)).group_by(Jobs.state, Jobs.queue))
 OLDEST = Statement(
     lambda p: (
         Jobs.select(Jobs.queue, fn.MIN(Jobs.run_at)).where(Jobs.state == literal("available")).group_by(Jobs.queue)
@@ -171,7 +167,7 @@ async def counts(store: Store, now: int) -> list[dict[str, Any]]:
     for queue, run_at in await store.read(OLDEST):
         if queue in queues:
             queues[queue]["oldest_available_seconds"] = max(0.0, (now - run_at) / 1e6)
-    return list(queues.values())
+    return [queues[name] for name in sorted(queues)]
 
 
 def _possible(job_id: int) -> bool:
