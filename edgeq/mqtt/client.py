@@ -217,7 +217,11 @@ class Client(paho.Client):
                 return
             if packet[0] & 0xF0 == paho.PUBREL:
                 # The message was committed before its PUBREC went out, so there is no state to keep.
-                self._packet_queue(paho.PUBCOMP, b"\x70\x02" + _body(packet)[:2], 0, 1)
+                mid = _body(packet)[:2]
+                if len(mid) < 2:
+                    self._lose("malformed packet: a PUBREL without a packet identifier")
+                    return
+                self._packet_queue(paho.PUBCOMP, b"\x70\x02" + mid, 0, 1)
                 continue
             if packet[:1] == b"\x20" and packet[3:4] == b"\x01":
                 self._refuse("Unsupported protocol version")  # of which paho doesn't tell with MQTT 3.1.1

@@ -69,7 +69,8 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
         self._writing = False
-        framer = Framer(version5=settings.version == "5", connection=number, packet_bytes_max=packet_bytes_max)
+        self._version5 = settings.version == "5"
+        framer = Framer(version5=self._version5, connection=number, packet_bytes_max=packet_bytes_max)
         self._client = Client(settings, client_id, will_topic, framer, self)
 
     async def open(self, address: Address) -> Ending | None:
@@ -80,7 +81,7 @@ class Connection:
             return Ending(_unreachable(error, address), "unreachable")
         sock = self._client.socket()
         if not isinstance(sock, socket.socket):
-            return Ending(f"{address} closed the connection at once")
+            return Ending(f"{address} closed the connection at once", "refused")
         self._socket = sock
         self._client.attach()
         self._client.on_socket_close = lambda *_: self._forget_socket()
@@ -91,7 +92,11 @@ class Connection:
         answers: set[asyncio.Future[Any]] = {self._accepted, self.over}
         await asyncio.wait(answers, timeout=CONNACK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if self.over.done():
-            return self.over.result()
+            ending = self.over.result()
+            if ending.kind == "closed":
+                hint = " (one without MQTT 5 needs mqtt.version 3.1.1)" if self._version5 else ""
+                return Ending(f"{address} closed the connection without accepting it{hint}", "refused")
+            return ending
         if not self._accepted.done():
             return Ending(f"{address} doesn't answer as an MQTT broker: no CONNACK", "unreachable")
         return None

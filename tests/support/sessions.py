@@ -64,7 +64,7 @@ class Rig:
             packet_bytes_max=packet_bytes_max,
             known_filters=self.memory,
         )
-        self.session.reconnect_backoff = Backoff(0.05, 0.2)
+        self.session.reconnect_backoff = Backoff(0.02, 0.05)
 
     async def ready(self) -> None:
         """Wait until the session is subscribed."""
