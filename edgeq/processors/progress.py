@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 
 from ..clock import Clock
 from ..errors import EdgeqError, StoreUnavailable
@@ -50,7 +51,7 @@ class Progress:
         self._moved = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_is_for_decided = False
-        self._sent: list[tuple[int, asyncio.Future[int], Decisions]] = []
+        self._sent: deque[tuple[int, asyncio.Future[int], Decisions]] = deque()
         # Units are numbered. `_applied` is written by the writer's thread; the units there run one after the other.
         self._numbered = 0
         self._applied = 0
@@ -110,7 +111,7 @@ class Progress:
         self._disarm()
         self._gathered = Decisions()
         self._moved = False
-        self._sent = []
+        self._sent.clear()
 
     def _arm(self, decided: bool) -> None:
         self._disarm()
@@ -178,17 +179,17 @@ class Progress:
     async def _settle(self) -> None:
         """Wait for what was handed over; count it, or raise the first error."""
         while self._sent:
-            sent, self._sent = self._sent, []
-            await asyncio.wait([future for _, future, _ in sent])
-            for number, future, decisions in sent:
-                error = future.exception()
-                if error is not None:
-                    self._forget()
-                    if isinstance(error, CursorMoved | StoreUnavailable):
-                        raise error
-                    raise CommitRefused(f"the store refused a commit: {type(error).__name__}: {error}") from error
-                self._count(decisions, future.result())
-                self._durable = number
+            number, future, decisions = self._sent[0]
+            await asyncio.wait([future])
+            error = future.exception()
+            if error is not None:
+                self._forget()
+                if isinstance(error, CursorMoved | StoreUnavailable):
+                    raise error
+                raise CommitRefused(f"the store refused a commit: {type(error).__name__}: {error}") from error
+            self._sent.popleft()
+            self._durable = number
+            self._count(decisions, future.result())
             failpoint("processor.committed")
 
     def _count(self, decisions: Decisions, duplicates: int) -> None:

@@ -1,0 +1,145 @@
+"""A store with processors on it, for tests."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.backoff import Backoff
+from edgeq.clock import Clock
+from edgeq.config.schema import OnError
+from edgeq.events import Event, NewEvent
+from edgeq.processors.processor import ProcessorContext, QueueProcessor
+from edgeq.processors.runner import ProcessorRunner
+from edgeq.processors.settings import ProcessorSettings
+from edgeq.store import events
+from edgeq.store.sqlite import SqliteStore
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import FakeClock, until
+from edgeq.units import Duration
+
+Handle = Callable[[Event, ProcessorContext], Awaitable[None]]
+
+
+class Recorder(QueueProcessor):
+    """Notes what it is given, in order, and does what the test says; by default it emits one `out` for each event."""
+
+    types = ("in.*",)
+
+    def __init__(self, handle: Handle | None = None) -> None:
+        self.seen: list[int] = []
+        self.opened_at: list[int] = []
+        self.contexts: list[ProcessorContext] = []
+        self._handle = handle or emit_out
+
+    async def opened(self, store: Any, last_consumed_id: int) -> None:
+        self.opened_at.append(last_consumed_id)
+
+    async def process_item(self, event: Event, ctx: ProcessorContext) -> None:
+        self.seen.append(event.id)
+        self.contexts.append(ctx)
+        await self._handle(event, ctx)
+
+
+class Together(Recorder):
+    """Takes many at once, and notes each batch."""
+
+    def __init__(self, handle: Handle | None = None) -> None:
+        super().__init__(handle)
+        self.batches: list[list[int]] = []
+
+    async def process_batch(self, events: Sequence[Event], ctx: ProcessorContext) -> None:
+        self.batches.append([event.id for event in events])
+        for event in events:
+            await self.process_item(event, ctx)
+
+
+async def emit_out(event: Event, ctx: ProcessorContext) -> None:
+    ctx.emit("out", data={"of": event.id})
+
+
+async def nothing(event: Event, ctx: ProcessorContext) -> None:
+    """Decides nothing."""
+
+
+class Bench:
+    """A store in `folder`; processors that run on it; all of it stopped by `close`."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.path = str(folder / "edgeq.db")
+        self.clock = clock or Clock()
+        self.metrics = Metrics()
+        self.store = SqliteStore(self.path, metrics=self.metrics, clock=self.clock)
+        self.runners: list[ProcessorRunner] = []
+
+    async def add(self, *types: str, subject: str = "", tags: tuple[str, ...] = ()) -> list[int]:
+        """Store one event of each type in one commit; their ids."""
+        now = self.clock.now()
+        new = [NewEvent(name, subject=subject, tags=tags, occurred_at=now, recorded_at=now) for name in types]
+        await self.store.write(lambda tx: events.append(tx, new))
+        head = await events.head(self.store)
+        return list(range(head - len(types) + 1, head + 1))
+
+    def runner(self, name: str, processor: QueueProcessor, **keys: Any) -> ProcessorRunner:
+        """A runner that starts at the beginning, and that only the signal wakes unless a `poll_interval` is given."""
+        if "attempts" in keys or "then" in keys:
+            keys["on_error"] = OnError(
+                attempts=keys.pop("attempts", 3),
+                backoff=Backoff(10.0, 40.0, jitter=0.0),
+                then=keys.pop("then", "dead_letter"),
+            )
+        keys = {"start": "beginning", "poll_interval": Duration(3600), **keys}
+        runner = ProcessorRunner(name, processor, ProcessorSettings(**keys), self.store, self.metrics, self.clock)
+        self.runners.append(runner)
+        return runner
+
+    async def run(self, name: str, processor: QueueProcessor, **keys: Any) -> ProcessorRunner:
+        """A runner that has started and has nothing left to do, or is stuck."""
+        runner = self.runner(name, processor, **keys)
+        await runner.start()
+        await self.settled(runner)
+        return runner
+
+    async def settled(self, runner: ProcessorRunner) -> None:
+        """Wait until `runner` has come to the head, or is held up."""
+
+        async def there() -> bool:
+            if runner.state in ("paused", "retrying", "halted"):
+                return True
+            return runner.state == "running" and runner.position >= await events.head(self.store)
+
+        await until(there, f"{runner.name} to settle", store=self.store)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the fake clock run, and have everybody look at it."""
+        assert isinstance(self.clock, FakeClock)
+        self.clock.advance(seconds)
+        self.store.signal.fire(["events"])
+
+    def sql(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What stands in the file, seen from outside."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            return connection.execute(text, values).fetchall()
+        finally:
+            connection.close()
+
+    def bytes_written(self) -> int:
+        """How long the write-ahead log is."""
+        return os.path.getsize(self.path + "-wal")
+
+    async def reopened(self) -> Bench:
+        """The same after a restart: stopped, closed, and opened again."""
+        await self.close()
+        again = Bench(Path(self.path).parent, self.clock)
+        await again.store.open()
+        return again
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for runner in self.runners:
+            await runner.stop()
+        await self.store.close()
