@@ -65,18 +65,16 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
         )
         error = f"; {_last_line(place['error'])}" if place.get("error") else ""
         made.append(f"processor     {place['name']}: {place['state']}, at {place['last_consumed_id']}, {lag}{error}")
-    for queue in answer.get("jobs", []):
-        made.append(f"jobs          {queue['queue']}: {_numbers(queue)}")
-    for contract, states in answer.get("contracts", {}).items():
-        made.append(f"contract      {contract}: {_numbers(states)}")
+    made += [f"jobs          {queue['queue']}: {_numbers(queue)}" for queue in answer.get("jobs", [])]
+    made += [f"contract      {each['contract']}: {_numbers(each)}" for each in answer.get("contracts", [])]
     for channel, counts in answer.get("notifications", {}).items():
         error = f"; {_last_line(counts['error'])}" if counts.get("error") else ""
         made.append(f"channel       {channel}: {_numbers(counts)}{error}")
-    for letters in answer.get("dead_letters", []):
-        made.append(
-            f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
-            f"oldest {_ago(letters['oldest_at'], now)}"
-        )
+    made += [
+        f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
+        f"oldest {_ago(letters['oldest_at'], now)}"
+        for letters in answer.get("dead_letters", [])
+    ]
     dropped = {
         reason: count
         for reason, count in answer.get("counters", {}).get("edgeq_messages_dropped_total", {}).items()
