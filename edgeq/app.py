@@ -12,17 +12,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from .clock import Clock
 from .config.load import sqlite_path
-from .config.schema import LoadedConfig
+from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError
 from .intake.intake import Intake
 from .jobs.worker import Worker
 from .link import Link
+from .mqtt.embedded import EmbeddedBroker, is_embedded
 from .mqtt.inbox import Inbox
 from .mqtt.session import Session
 from .notifications.outbox import Sender
@@ -70,7 +70,7 @@ class App:
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._embedded: Any = None
+        self._embedded: EmbeddedBroker | None = None
 
     def stop(self) -> None:
         """Drain and end. Returns at once; `run` returns when it is done."""
@@ -87,8 +87,13 @@ class App:
         await self.parts.session.wait_ready()
 
     def broker_url(self) -> str:
-        """Where the session connects to; of an embedded broker, where others can."""
-        return str(self.plan.loaded.config.mqtt.url if self._embedded is None else self._embedded.url)
+        """Where the session connects to, and others can, also when the broker is embedded."""
+        return self.mqtt_settings().url
+
+    def mqtt_settings(self) -> Mqtt:
+        """`mqtt` of the configuration, with the address of the embedded broker when that is asked for."""
+        settings = self.plan.loaded.config.mqtt
+        return settings if self._embedded is None else self._embedded.settings(settings)
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish through the present session. Raises PublishFailed."""
@@ -118,8 +123,7 @@ class App:
             await control.stop()
             if self.parts is not None:
                 await self.parts.stop()
-            if self._embedded is not None:
-                await self._embedded.stop()
+            await self._stop_embedded()
             await self.store.close()
         log.info("stopped")
 
@@ -159,9 +163,13 @@ class App:
             return parts
         if plan.loaded.config.store != self.plan.loaded.config.store:
             log.warning("changes of `store` need a restart; the rest is taken over")
+        other_broker = plan.loaded.config.mqtt.url != self.plan.loaded.config.mqtt.url
         self._notifier.reloading()
         self.plan = plan
         await parts.stop()
+        if other_broker:
+            await self._stop_embedded()
+            await self._start_embedded()
         parts = self.parts = Parts(plan, self, self._clock)
         await parts.start()
         self._notifier.ready()
@@ -186,12 +194,14 @@ class App:
 
     async def _start_embedded(self) -> None:
         url = self.plan.loaded.config.mqtt.url
-        if not url.startswith("embedded:"):
-            return
-        from .mqtt.embedded import EmbeddedBroker
+        if is_embedded(url):
+            self._embedded = EmbeddedBroker(url)
+            await self._embedded.start()
 
-        self._embedded = EmbeddedBroker(url)
-        await self._embedded.start()
+    async def _stop_embedded(self) -> None:
+        if self._embedded is not None:
+            await self._embedded.stop()
+            self._embedded = None
 
 
 class Parts:
@@ -203,7 +213,7 @@ class Parts:
         window = config.mqtt.receive_maximum + _QOS0_ROOM
         self.inbox = Inbox(window)
         self.session = Session(
-            config.mqtt,
+            app.mqtt_settings(),
             config.gateway,
             plan.table.filters(),
             self.inbox,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import tempfile
@@ -44,6 +45,7 @@ async def _demo(path: str, seconds: float | None, plain: bool) -> list[str]:
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
     configure("error", "auto")
+    logging.getLogger("edgeq.notification").disabled = True  # the view shows them
     clock = Clock()
     app = App(lambda: load(path, environ=environ), clock=clock)
     running = asyncio.create_task(app.run())
