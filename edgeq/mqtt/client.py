@@ -12,6 +12,7 @@ left in it.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import struct
 import time
@@ -109,6 +110,7 @@ class Client(paho.Client):
         self._why = ""
         self._kind: Kind = "lost"
         self._received_at = 0
+        self._tls: ssl.SSLContext | None = None
         self.max_inflight_messages = 0  # the connection counts them, by what the broker allows
         self.connect_timeout = 10.0
         self.username_pw_set(settings.username, settings.password)
@@ -118,7 +120,8 @@ class Client(paho.Client):
         """Connect and send CONNECT. Blocks: DNS, TCP, TLS. Raises OSError (which ssl.SSLError is)."""
         settings = self._settings
         if address.tls:
-            self.tls_set_context(tls_context(settings.tls))
+            self._tls = tls_context(settings.tls)
+            self.tls_set_context(self._tls)
         keepalive = min(65535, max(1, round(settings.keepalive)))
         if self._version5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -188,6 +191,18 @@ class Client(paho.Client):
     def unsubscribe_from(self, filters: list[str]) -> int | None:
         """Send one UNSUBSCRIBE; its packet identifier, or None when the connection is gone."""
         return self.unsubscribe(filters)[1]
+
+    def _create_socket(self) -> Any:
+        """What paho does, but closing the socket when TLS fails."""
+        sock = socket.create_connection((self.host, self.port), timeout=self.connect_timeout)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an ack mustn't wait for the next
+            if self._tls is None:
+                return sock
+            return self._tls.wrap_socket(sock, server_hostname=self.host)
+        except BaseException:
+            sock.close()
+            raise
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if not self.hooked:

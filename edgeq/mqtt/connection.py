@@ -300,6 +300,8 @@ def _unreachable(error: Exception, address: Address) -> str:
         return f"TLS: the certificate of {address} isn't trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: no handshake with {address}: {error.reason or error}"
+    if isinstance(error, ConnectionResetError) and address.tls:
+        return f"TLS: no handshake with {address}: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
         return f"{address} can't be reached: {error.strerror}"
     return str(error)

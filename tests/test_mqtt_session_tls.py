@@ -1,0 +1,154 @@
+"""TLS, with a certificate authority of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.mosquitto import Mosquitto, free_port
+from support.sessions import payloads, running
+
+from edgeq.config.schema import Tls
+from edgeq.mqtt.session import State
+
+versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
+
+
+class Authority:
+    """Makes certificates with the openssl command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.ca = str(folder / "ca.pem")
+        self._openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=edgeq test authority",
+        )  # fmt: skip
+
+    def certificate(self, name: str, alternatives: str) -> tuple[str, str]:
+        """A certificate and its key."""
+        self._openssl(
+            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}",
+        )  # fmt: skip
+        (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternatives}\n")
+        self._openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem",
+        )  # fmt: skip
+        return str(self.folder / f"{name}.pem"), str(self.folder / f"{name}.key")
+
+    def encrypted(self, key: str) -> str:
+        """A copy of `key` that asks for a pass phrase."""
+        self._openssl("ec", "-in", key, "-aes256", "-passout", "pass:secret", "-out", "encrypted.key")
+        return str(self.folder / "encrypted.key")
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl isn't installed: apt-get install openssl")
+    return Authority(tmp_path / "ca")
+
+
+@pytest.fixture
+def tls_broker(mosquitto: Callable[..., Mosquitto], authority: Authority) -> Mosquitto:
+    cert, key = authority.certificate("broker", "DNS:localhost,IP:127.0.0.1")
+    return mosquitto(f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "max_inflight_messages 0")
+
+
+def secure(broker: Mosquitto) -> str:
+    return f"mqtts://localhost:{broker.port}"
+
+
+@versions
+async def test_messages_over_tls(tls_broker: Mosquitto, authority: Authority, version: str) -> None:
+    # Enough at once that decrypted bytes wait in the TLS object where epoll doesn't see them.
+    sent = [b"%d %s" % (number, b"x" * 500) for number in range(400)]
+    async with running(secure(tls_broker), {"a": 1}, version=version, tls=Tls(ca=authority.ca)) as rig:
+        await rig.ready()
+        for start in range(0, 400, 100):
+            await asyncio.gather(*[rig.session.publish("a", payload) for payload in sent[start : start + 100]])
+        assert sorted(payloads(await rig.take(400))) == sorted(sent)
+        await rig.session.publish("a", b"y" * 250_000)
+        (large,) = await rig.take(1)
+        assert large.payload == b"y" * 250_000
+        assert rig.session.connections == 1
+
+
+@versions
+async def test_reading_over_tls_goes_on_after_the_inbox_was_full(
+    tls_broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    from edgeq.mqtt.inbox import Inbox
+
+    inbox = Inbox(capacity=5)
+    async with running(secure(tls_broker), {"a": 1}, version=version, tls=Tls(ca=authority.ca), inbox=inbox) as rig:
+        await rig.ready()
+        publishing = [asyncio.create_task(rig.session.publish("a", b"z" * 8000)) for _ in range(10)]
+        await rig.until(lambda: inbox.full)
+        assert len(await rig.take(10)) == 10
+        await asyncio.gather(*publishing)
+
+
+async def test_a_certificate_that_nobody_vouches_for(tls_broker: Mosquitto) -> None:
+    async with running(secure(tls_broker), {"a": 1}) as rig:
+        await rig.until(lambda: rig.metrics.connects.values.get("unreachable"))
+        assert rig.session.reason.startswith(f"TLS: the certificate of localhost:{tls_broker.port} isn't trusted: ")
+
+
+async def test_a_certificate_for_another_name(tls_broker: Mosquitto, authority: Authority) -> None:
+    url = f"mqtts://127.0.0.2:{tls_broker.port}"
+    async with running(url, {"a": 1}, tls=Tls(ca=authority.ca)) as rig:
+        await rig.until(lambda: rig.metrics.connects.values.get("unreachable"))
+        assert rig.session.state is not State.CONNECTED
+
+
+async def test_insecure_trusts_everything(tls_broker: Mosquitto) -> None:
+    async with running(secure(tls_broker), {"a": 1}, tls=Tls(insecure=True)) as rig:
+        await rig.ready()
+
+
+async def test_a_client_certificate(mosquitto: Callable[..., Mosquitto], authority: Authority) -> None:
+    cert, key = authority.certificate("broker", "DNS:localhost")
+    broker = mosquitto(
+        f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "require_certificate true",
+        "use_identity_as_username true",
+    )  # fmt: skip
+    own_cert, own_key = authority.certificate("gateway", "DNS:gateway")
+    async with running(secure(broker), {"a": 1}, tls=Tls(ca=authority.ca)) as rig:
+        await rig.until(lambda: rig.metrics.connects.total())
+        assert rig.session.connections == 0
+        assert rig.session.reason != ""
+    async with running(secure(broker), {"a": 1}, tls=Tls(ca=authority.ca, cert=own_cert, key=own_key)) as rig:
+        await rig.ready()
+
+
+async def test_files_that_cannot_be_used_are_named(authority: Authority) -> None:
+    cert, key = authority.certificate("gateway", "DNS:gateway")
+    (authority.folder / "rubbish.pem").write_text("rubbish")
+    rubbish = str(authority.folder / "rubbish.pem")
+    url = f"mqtts://localhost:{free_port()}"
+    for tls, named in [
+        (Tls(ca="/nowhere/ca.pem"), "/nowhere/ca.pem can't be used: No such file"),
+        (Tls(ca=rubbish), f"{rubbish} can't be used"),
+        (Tls(ca=authority.ca, cert=rubbish, key=key), f"{rubbish} can't be used"),
+        (Tls(ca=authority.ca, cert=cert, key=authority.encrypted(key)), f"{cert} can't be used"),
+    ]:
+        async with running(url, {"a": 1}, tls=tls) as rig:
+            await rig.until(lambda rig=rig: rig.metrics.connects.values.get("unreachable"))
+            assert f"TLS: {named}" in rig.session.reason
+
+
+async def test_a_broker_without_tls(broker: Mosquitto) -> None:
+    async with running(secure(broker), {"a": 1}, tls=Tls(insecure=True)) as rig:
+        await rig.until(lambda: rig.metrics.connects.values.get("unreachable"))
+        assert rig.session.reason.startswith(f"TLS: no handshake with localhost:{broker.port}")
