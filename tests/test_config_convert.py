@@ -163,3 +163,17 @@ def test_a_section_knows_the_nearest_place() -> None:
     assert [section.where(key) for key in ("", "x", "steps[0].of", "steps[1].of", "steps.a")] == [
         "f:1", "f:1", "f:2", "f:4", "f:2"
     ]  # fmt: skip
+
+
+class Picky(Record, frozen=True):
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count > 2:
+            raise ValueError("count must be at most 2")
+
+
+def test_what_a_record_refuses_is_a_problem_of_the_section() -> None:
+    problems: list[Problem] = []
+    assert Section("p", {"count": 3}, {"": "f:1", "count": "f:2"}).read(Picky, problems) is None
+    assert [str(problem) for problem in problems] == ["f:1: p: count must be at most 2"]

@@ -441,7 +441,7 @@ gateway: g
 mqtt: {username: u, password: hunter1, url_file: url}
 channels:
   a: {kind: webhook, url: "https://me:hunter2@host/x?token=hunter3&a=b", api_key: hunter4, text_file: text, n: 1,
-      headers: {Authorization: hunter5, token: 12345}, topic: "https://ntfy.sh/${TOPIC}"}
+      headers: {Authorization: hunter5, token: 12345}, topic: "https://ntfy.sh/${TOPIC}", site: "${SITE:-north}"}
 routes: [{topic: a, emit: b, description_file: text}]
 """
 
@@ -458,7 +458,7 @@ def test_secrets_are_shown_nowhere(write: Write) -> None:
     assert shown["channels"]["a"] == {
         "kind": "webhook", "url": "https://<hidden>@host/x?token=<hidden>&a=b", "api_key": "<hidden>", "n": 1,
         "headers": {"Authorization": "<hidden>", "token": "<hidden>"}, "topic": "https://ntfy.sh/${TOPIC}",
-        "text": "<hidden>",
+        "site": "north", "text": "<hidden>",
     }  # fmt: skip
     assert shown["mqtt"]["password"] == shown["mqtt"]["url"] == "<hidden>"
     assert (shown["mqtt"]["username"], shown["mqtt"]["keepalive"], shown["mqtt"]["group"]) == ("u", "1m", None)

@@ -14,9 +14,14 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from support.mosquitto import Mosquitto, Peer
 
+from edgeq.clock import Clock
 from edgeq.config import schema
 from edgeq.config.load import load
 from edgeq.config.schema import Config, LoadedConfig
+from edgeq.config.section import Section
+from edgeq.errors import Problem
+from edgeq.plan import make_plan
+from edgeq.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent.parent / "config"
 SAMPLE = FOLDER / "edgeq.yaml"
@@ -59,31 +64,37 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     assert differences(route, schema.Route(topic=route.topic)) == {
         "emit", "subject", "tags", "occurred_at", "dedup", "limit"
     }  # fmt: skip
-    assert config.processors["sentinel"].data["on_error"] == {
-        "attempts": 5,
-        "backoff": "1s..60s",
-        "then": "dead_letter",
-    }
+    problems: list[Problem] = []
+    on_error = Section("on_error", config.processors["sentinel"].data["on_error"])
+    assert on_error.read(schema.OnError, problems) == schema.OnError()
 
 
-def test_the_sample_explains_every_key() -> None:
+STATIONS = ("edgeq.config.", "edgeq.contracts.", "edgeq.notifications.", "edgeq.processors.")
+
+
+def records(base: type[Any]) -> set[type[Any]]:
+    """All records of the configuration that are imported by now."""
+    below = {each for each in base.__subclasses__() if each.__module__.startswith(STATIONS)}
+    return below.union(*map(records, below))
+
+
+def test_the_sample_explains_every_key(uncommented: LoadedConfig) -> None:
+    plan(uncommented)  # imports all kinds that there are
+    fields = {field.encode_name for record in records(schema.Record) for field in msgspec.structs.fields(record)}
     text = SAMPLE.read_text()
-    records = [
-        record for record in vars(schema).values() if isinstance(record, type) and issubclass(record, schema.Record)
-    ]
-    fields = {
-        field.encode_name
-        for record in records
-        if record is not schema.Record
-        for field in msgspec.structs.fields(record)
-    }
-    missing = {name for name in fields if not re.search(rf"(?m)^ *(# ?)?(- )?{name}(_file)?:", text)}
-    assert missing == set()
+    assert {name for name in fields if not re.search(rf"(?m)(^ *|# ?|- |{{|, ){name}(_file)?: ?", text)} == set()
+    assert {"of", "retain", "headers", "within", "batch_size"} <= fields
+
+
+def test_the_sample_can_run(uncommented: LoadedConfig) -> None:
+    plan(uncommented)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_load(path: Path) -> None:
-    config = load(str(path), environ={}).config
+def test_examples_can_run(path: Path) -> None:
+    loaded = load(str(path), environ={})
+    plan(loaded)
+    config = loaded.config
     assert config.routes
     assert config.contracts
     assert {section.data["kind"] for section in config.processors.values()} == {"sentinel", "courier"}
@@ -91,6 +102,14 @@ def test_examples_load(path: Path) -> None:
 
 def test_there_are_three_examples() -> None:
     assert [path.stem for path in EXAMPLES] == ["cold-chain", "greenhouse", "machine-shop"]
+
+
+def plan(loaded: LoadedConfig) -> None:
+    """Raises ConfigError when the parts of edgeq find something wrong with what they were given."""
+
+    async def publish(*_: Any, **__: Any) -> None: ...
+
+    make_plan(loaded, publish=publish, clock=Clock(), metrics=Metrics())
 
 
 Brokers = Callable[..., Mosquitto]

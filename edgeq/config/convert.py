@@ -7,7 +7,8 @@ A heading with nothing below it (`routes:`) stands for the default of its key; a
 
 `Annotated[T, check]` calls `check(value)`, whose ValueError is a mistake ("must be positive"; the value is added).
 A record may have a classmethod `faults(given)` that yields `(key, message)` for keys that don't go together; `given`
-maps the keys that stand there to their values, None for a value that is wrong in itself.
+maps the keys that stand there to their values, None for a value that is wrong in itself. A ValueError from a record's
+`__post_init__` is a mistake of the whole record.
 """
 
 from __future__ import annotations
@@ -113,7 +114,10 @@ class Converter:
             self.problem(child(path, key) if key else path, message)
         if len(self.problems) > before or FAILED in given.values():
             return FAILED
-        return target(**{fields[name].name: item for name, item in given.items()})
+        try:
+            return target(**{fields[name].name: item for name, item in given.items()})
+        except ValueError as error:  # from a __post_init__
+            return self.problem(path, str(error))
 
     # containers
 

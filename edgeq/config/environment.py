@@ -7,10 +7,10 @@ text are filled in, `$${` stands for `${`. What is filled in is a value and noth
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ..errors import Problem
-from .tree import Map, Scalar
+from .tree import Fill, Map, Scalar
 
 NOT_KEYS = frozenset({"EDGEQ_CONFIG", "EDGEQ_FAILPOINT"})
 """Variables that begin like a key and aren't one: the configuration's file, and the place where tests crash edgeq."""
@@ -21,23 +21,30 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def filler(environ: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that fills in the references of a text. It raises ValueError for one that can't be."""
+def filler(environ: Mapping[str, str]) -> Fill:
+    """A function that fills in the references of a text; see `flatten`."""
 
-    def reference(match: re.Match[str]) -> str:
-        if match[0] == "$${":
-            return "${"
-        name, has_default, default = match[1].partition(":-")
-        if not match[2] or not _NAME.fullmatch(name):
-            raise ValueError("${ must be followed by a name and }; write $${ for ${ itself")
-        value = environ.get(name)
-        if has_default:
-            value = value or default
-        if value is None:
-            raise ValueError(f"there is no {name} in the environment: set it, or write ${{{name}:-default}}")
-        return _text(value, name)
+    def fill(text: str) -> tuple[str, bool]:
+        used = False
 
-    return lambda text: _REFERENCE.sub(reference, text) if "${" in text else text
+        def reference(match: re.Match[str]) -> str:
+            nonlocal used
+            if match[0] == "$${":
+                return "${"
+            name, has_default, default = match[1].partition(":-")
+            if not match[2] or not _NAME.fullmatch(name):
+                raise ValueError("${ must be followed by a name and }; write $${ for ${ itself")
+            value = environ.get(name)
+            if has_default and not value:
+                return default
+            if value is None:
+                raise ValueError(f"there is no {name} in the environment: set it, or write ${{{name}:-default}}")
+            used = True
+            return _text(value, name)
+
+        return _REFERENCE.sub(reference, text), used
+
+    return fill
 
 
 def from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Map:

@@ -13,7 +13,7 @@ from ..errors import Problem
 from .origin import Origin, child, safe
 from .scalars import resolve
 
-Fill = Callable[[str], str]
+Fill = Callable[[str], tuple[str, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,8 @@ def overlay(base: Map, over: Map, path: str, problems: list[Problem]) -> None:
 def flatten(root: Map, fill: Fill, problems: list[Problem], wrong: object) -> tuple[object, Origin]:
     """The plain values of the tree with references filled in by `fill`, and what is known of them.
 
-    `fill` raises ValueError for a text that it can't fill in; `wrong` then stands in the text's place.
+    `fill` gives a text with its references filled in, and whether anything of it came from the environment; it raises
+    ValueError for a text that it can't fill in, and `wrong` then stands in the text's place.
     """
     origin = Origin()
 
@@ -104,18 +105,17 @@ def flatten(root: Map, fill: Fill, problems: list[Problem], wrong: object) -> tu
             return {key: plain(item, at, child(path, key)) for key, (at, item) in node.entries.items()}
         if isinstance(node, Seq):
             return [plain(item, item.place, f"{path}[{index}]") for index, item in enumerate(node.items)]
-        text = node.text
+        text, foreign = node.text, False
         if not node.final:
             try:
-                text = fill(node.text)
+                text, foreign = fill(node.text)
             except ValueError as error:
                 problems.append(Problem(place, path, str(error)))
                 return wrong
-        filled = text != node.text
-        if filled:
+        if foreign:
             origin.shown[path] = safe(node.text)
         value = resolve(text) if node.plain else text
-        if value is None and (filled or node.final):
+        if value is None and (node.final or text != node.text):
             return text
         if not isinstance(value, str):
             origin.written[path] = text
