@@ -132,6 +132,14 @@ class Hushed(Record, frozen=True):
     plain: Annotated[str, refuse] = ""
 
 
+def refuse_loudly(value: str) -> None:
+    raise ValueError(f"must not be {value!r}")
+
+
+class Noisy(Record, frozen=True):
+    noisy: Annotated[str, refuse_loudly] = ""
+
+
 def test_secrets_are_never_repeated() -> None:
     section = Section(
         "channels.x",
@@ -155,6 +163,8 @@ def test_what_came_from_a_file_or_the_environment_is_shown_as_it_was_given() -> 
     problems: list[Problem] = []
     section.read(Hushed, problems)
     assert str(problems[0]) == ": c.plain: must be something else, not ${MINE}"
+    Section("c", {"noisy": "hunter2"}, shown={"noisy": "${MINE}"}).read(Noisy, problems)
+    assert str(problems[1]) == ": c.noisy: can't be used, not ${MINE}"
     assert section.problem("plain", "'hunter2' is no good").message == "'${MINE}' is no good"
 
 

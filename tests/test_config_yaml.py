@@ -54,8 +54,8 @@ def config(text: str) -> Config:
         ("mqtt: {url: ${X}}", 1, "isn't YAML.*needs quotes"),
         ("gateway: g\nmqtt: {url: x\nlog:\n", 3, "isn't YAML.*line 2"),
         ("gateway: a: b", 1, "isn't YAML"),
-        ("gateway: *g", 1, r"\*g names no anchor"),
-        ("app: &a {path: *a}", 1, r"\*a names no anchor that ends before it"),
+        ("gateway: *g", 1, "names no anchor"),
+        ("app: &a {path: *a}", 1, "names no anchor that ends before it"),
         ("gateway: @g", 1, "isn't YAML.*needs quotes"),
         ("gateway: g\n---\ngateway: h", 2, "second document"),
         ("- a\n- b", 1, "must be a mapping at the top"),
@@ -64,8 +64,8 @@ def config(text: str) -> Config:
         ("gateway: g\nmqtt:\n  {x}: b", 3, "can't be a key.*needs quotes"),
         ("gateway: g\n: x", 2, "isn't YAML"),
         ("?\n: x", 1, "a key is missing"),
-        ("mqtt: !!python/object:os.system {}", 1, "mqtt: the tag .*python/object:os.system isn't supported"),
-        ("gateway: !env HOME", 1, "gateway: the tag !env isn't supported"),
+        ("mqtt: !!python/object:os.system {}", 1, "mqtt: tags .* aren't supported"),
+        ("gateway: !env HOME", 1, "gateway: tags .* aren't supported.*needs quotes"),
         ("gateway: g\nlog: {<<: 5}", 2, "<< must name a mapping"),
         ('gateway: "\\UFFFFFFFF"', 1, "isn't YAML"),
         ('gateway: "\\uD800"', 1, "isn't YAML|surrogate"),
@@ -228,3 +228,13 @@ class TestNothingButConfigError:
     def test_the_environment(self, environ: dict[str, str], tmp_path: Path) -> None:
         (tmp_path / "f.yaml").write_text("gateway: g\nmqtt:\n  tls: {insecure: no}\nroutes: [{topic: a, emit: b}]")
         survives(tmp_path / "f.yaml", environ)
+
+
+@pytest.mark.usefixtures("folder", "either_loader")
+@pytest.mark.parametrize(
+    "text", ["{hunter2}", "*hunter2", "!hunter2", "@hunter2", "a: hunter2", "[hunter2", "%hunter2"]
+)
+def test_a_password_that_yaml_takes_for_something_else_isnt_repeated(text: str) -> None:
+    found = problems(f"mqtt:\n  username: u\n  password: {text}")
+    assert len(found) == 1
+    assert "hunter2" not in found[0]

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from ..errors import Problem
-from .origin import HIDDEN, Origin, child, is_secret, nearest, show
+from .origin import HIDDEN, Origin, child, is_secret, nearest, safe, show
 from .scalars import as_text, resolve
 from .section import Section
 from .suggest import did_you_mean
@@ -50,7 +50,7 @@ class Converter:
     def problem(self, path: str, message: str, hint: str = "") -> Any:
         """Notes a mistake at `path` (below the prefix). Returns FAILED."""
         place = nearest(self.origin.places, path)
-        self.problems.append(Problem(place, self._full(path), message, hint))
+        self.problems.append(Problem(place, self._full(path), safe(message), hint))
         return FAILED
 
     def _full(self, path: str) -> str:
@@ -262,7 +262,8 @@ class Converter:
                 check(result)
             except ValueError as error:
                 what = "" if isinstance(value, Mapping | list) else f", not {self._quote(value, path)}"
-                return self.problem(path, f"{error}{what}")
+                said = str(error) if self._open(path) or str(value) not in str(error) else "can't be used"
+                return self.problem(path, f"{said}{what}")
         return result
 
     # words
@@ -276,13 +277,13 @@ class Converter:
         if isinstance(value, list):
             return "a list"
         text = show(self.origin.written.get(path, value), path, self.origin.shown)
-        if not isinstance(text, str) or not isinstance(value, str) or not self._open(path):
+        if not isinstance(value, str) or (not self._open(path) and str(text).isprintable()):
             return as_text(text)
-        return repr(text if len(text) <= _LONG else f"{text[:_LONG]}…")
+        return repr(text if len(str(text)) <= _LONG else f"{text[:_LONG]}…")
 
     def _unfit(self, target: Any, value: Any, path: str, hint: str = "") -> Any:
-        if isinstance(value, Mapping) and len(value) == 1 and next(iter(value.values())) is None:
-            hint = hint or f'a value that begins with {{ needs quotes: "{{{next(iter(value))}}}"'
+        if isinstance(value, Mapping) and list(value.values()) == [None] and self._open(path):
+            hint = f'a value that begins with {{ needs quotes: "{{{next(iter(value))}}}"'
         return self.problem(path, f"must be {describe(target)}, not {self._quote(value, path)}", hint)
 
 

@@ -155,7 +155,8 @@ class _Builder:
                 self._close()
             elif isinstance(event, yaml.AliasEvent):
                 if event.anchor not in self.anchors:
-                    raise _Unreadable(place, f"*{event.anchor} names no anchor that ends before it")
+                    hint = "a text that begins with * needs quotes"
+                    raise _Unreadable(place, "this alias (*…) names no anchor that ends before it", hint)
                 self._add(self._again(self.anchors[event.anchor]), place, None)
             elif isinstance(event, yaml.NodeEvent):
                 self._begin(event, place)
@@ -167,7 +168,8 @@ class _Builder:
 
     def _begin(self, event: Any, place: str) -> None:
         if event.tag not in _TAGS:
-            self.reader.problems.append(Problem(place, self._path(), f"the tag {event.tag} isn't supported"))
+            hint = "a text that begins with ! needs quotes"
+            self.reader.problems.append(Problem(place, self._path(), "tags (!…) aren't supported", hint))
         self._count(place, 1)
         if isinstance(event, yaml.ScalarEvent):
             try:
