@@ -41,7 +41,8 @@ def blame(what):
 
 class Environ(type(os.environ)):
     def __getitem__(self, key):
-        blame(f"reads the environment: {key}")
+        if key not in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):  # click looks for translations of its help
+            blame(f"reads the environment: {key}")
         return super().__getitem__(key)
 
 DOINGS = ("open", "os.", "socket.", "sqlite3.", "subprocess.")
