@@ -114,7 +114,7 @@ def _getter(expression: str, names: Collection[str], bare_fields: bool) -> Gette
         return _field(expression, tuple(expression.split(".")))
     hint = did_you_mean(expression, [*names, "payload", "topic"])
     raise ValueError(
-        f"{{{expression}}} is not a parameter of this topic; {hint} Fields of the payload are written {{payload.name}}"
+        f"{{{expression}}} is not a parameter of this topic; {hint}; fields of the payload are written {{payload.name}}"
     )
 
 

@@ -35,7 +35,7 @@ def _from_text(text: str) -> int:
     try:
         number = float(text) if "." in text else int(text)
     except ValueError:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())
         return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
     return _from_number(number)
 
