@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 
 from ..config.schema import NotificationMatch, NotificationRoute
 from ..config.suggest import did_you_mean
 from ..errors import Problem
 from ..events import Event
+from ..patterns import pattern
 from .notification import SEVERITIES
 
 Matcher = Callable[[Event, str], bool]
@@ -56,16 +56,16 @@ def check_routes(
 
 
 def _matcher(match: NotificationMatch) -> Matcher:
-    types = [_pattern(pattern) for pattern in match.types]
+    types = [pattern(text) for text in match.types]
     tags = frozenset(match.tags)
     severities = _severities(match)
-    subject = _pattern(match.subject) if match.subject is not None else None
+    subject = pattern("*" if match.subject is None else match.subject)
 
     def matches(event: Event, severity: str) -> bool:
         return (
-            (not types or any(pattern.fullmatch(event.type) for pattern in types))
+            (not types or any(fits(event.type) for fits in types))
             and (not severities or severity in severities)
-            and (subject is None or subject.fullmatch(event.subject) is not None)
+            and subject(event.subject)
             and tags.issubset(event.tags)
         )
 
@@ -74,7 +74,3 @@ def _matcher(match: NotificationMatch) -> Matcher:
 
 def _severities(match: NotificationMatch) -> list[str]:
     return [match.severity] if isinstance(match.severity, str) else match.severity
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", text)), re.DOTALL)

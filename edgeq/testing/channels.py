@@ -1,20 +1,20 @@
 """What every kind of channel must do, as tests: `ChannelSuite`. Needs pytest with pytest-asyncio in its automatic mode.
 
-    class TestPager(ChannelSuite):
-        secrets = ("s3cret",)
+class TestPager(ChannelSuite):
+    secrets = ("s3cret",)
 
-        @pytest.fixture(autouse=True)
-        def pager(self, pager_server):
-            self.server = pager_server
+    @pytest.fixture(autouse=True)
+    def pager(self, pager_server):
+        self.server = pager_server
 
-        def channel(self):
-            return PagerChannel("pager", PagerSettings(url=self.server.url, token="s3cret"), links())
+    def channel(self):
+        return PagerChannel("pager", PagerSettings(url=self.server.url, token="s3cret"), links())
 
-        def received(self):
-            return self.server.requests
+    def received(self):
+        return self.server.requests
 
-        def break_target(self):
-            self.server.stop()
+    def break_target(self):
+        self.server.stop()
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .clock import NOON
 ODD_TEXTS = (
     "",
     "Tür offen: 5 °C – 冷凍庫 🚪👩‍🚒",
-    'quotes " \' `, <b>tags</b> & entities &amp;, {braces}, %s, $HOME, \\backslash',
+    "quotes \" ' `, <b>tags</b> & entities &amp;, {braces}, %s, $HOME, \\backslash",
     "=?utf-8?q?hello=0ABcc:_somebody=40example.net?=",
     "one\ntwo\n\n.\n..\nBcc: somebody@example.net\n\nfour\ttabbed",
     "x" * 250,

@@ -1,0 +1,136 @@
+"""Every kind of channel passes the suite that authors of channels use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.targets import HttpTarget, MailTarget, certificate, closing
+
+from edgeq.config.section import Section
+from edgeq.errors import Problem
+from edgeq.notifications.channels import KINDS, Channel, Retry, Sent, build_channels
+from edgeq.testing.channels import ChannelSuite, links, notification
+
+
+def build(publish: Any = None, **keys: Any) -> Channel:
+    """The channel that the configuration would make of these keys."""
+    problems: list[Problem] = []
+    channels = build_channels({"it": Section("channels.it", keys)}, problems, publish=publish or links().publish)
+    assert not problems
+    return channels["it"]
+
+
+class TestLog(ChannelSuite):
+    breakable = False
+
+    @pytest.fixture(autouse=True)
+    def look(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "edgeq.notification")
+        self.caplog = caplog
+
+    def channel(self) -> Channel:
+        return build(kind="log")
+
+    def received(self) -> list[logging.LogRecord]:
+        return self.caplog.records
+
+    async def test_a_notification_is_one_line_at_the_level_of_its_severity(self) -> None:
+        await self.channel().send(notification(severity="critical", title="Too warm", body="since noon\n\n-12 °C"))
+        (record,) = self.caplog.records
+        assert record.getMessage() == "Too warm: since noon | -12 °C"
+        assert record.levelno == logging.CRITICAL
+
+
+class TestMqtt(ChannelSuite):
+    @pytest.fixture(autouse=True)
+    def session(self) -> None:
+        self.published: list[tuple[Any, ...]] = []
+        self.connected = True
+
+    def channel(self) -> Channel:
+        return build(self.publish, kind="mqtt", topic="siren/set")
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        if not self.connected:
+            raise ConnectionError("not connected to the broker")
+        self.published.append((topic, payload, qos, retain))
+
+    def received(self) -> list[tuple[Any, ...]]:
+        return self.published
+
+    def break_target(self) -> None:
+        self.connected = False
+
+    async def test_publishes_what_is_configured(self) -> None:
+        channel = build(self.publish, kind="mqtt", topic="siren/set", payload="ON", qos=0, retain=True)
+        assert await channel.send(notification()) == Sent()
+        assert self.published == [("siren/set", b"ON", 0, True)]
+
+    async def test_without_a_payload_the_notification_is_published_as_json(self) -> None:
+        await self.channel().send(notification())
+        topic, payload, qos, retain = self.published[0]
+        assert (topic, qos, retain) == ("siren/set", 1, False)
+        assert payload == notification().as_json()
+
+    async def test_says_why_the_broker_has_not_got_it(self) -> None:
+        self.connected = False
+        assert await self.channel().send(notification()) == Retry("not connected to the broker", target_down=True)
+
+
+class TestWebhook(ChannelSuite):
+    secrets = ("tok3n", "pa55", "s3cret-path", "cGE1NQ")
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        with closing(HttpTarget()) as self.target:
+            yield
+
+    def channel(self) -> Channel:
+        return build(
+            kind="webhook",
+            url=f"http://gw:pa55@127.0.0.1:{self.target.port}/s3cret-path",
+            headers={"X-Token": "tok3n"},
+        )
+
+    def received(self) -> list[Any]:
+        return self.target.requests
+
+    def break_target(self) -> None:
+        self.target.stop()
+
+
+class TestSmtp(ChannelSuite):
+    secrets = ("pa55word",)
+
+    @pytest.fixture(autouse=True)
+    def server(self, tmp_path: Path) -> Iterator[None]:
+        tls, self.ca = certificate(tmp_path)
+        with closing(MailTarget(user="gw", password="pa55word", tls=tls)) as self.target:
+            yield
+
+    def channel(self) -> Channel:
+        return build(
+            kind="smtp",
+            host="127.0.0.1",
+            port=self.target.port,
+            ca=self.ca,
+            username="gw",
+            password="pa55word",
+            to=["ops@example.net"],
+            **{"from": "Gateway <gw@example.net>"},
+        )
+
+    def received(self) -> list[Any]:
+        return self.target.mails
+
+    def break_target(self) -> None:
+        self.target.stop()
+
+
+def test_every_kind_is_tested_here() -> None:
+    tested = {suite.__name__.removeprefix("Test").lower() for suite in ChannelSuite.__subclasses__()}
+    assert set(KINDS) <= tested
