@@ -1,0 +1,92 @@
+"""`edgeq run` as a child process, with the configuration a test gives it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+DEADLINE_SECONDS = 30.0
+
+
+class Appliance:
+    """One appliance in `folder`. `configuration` is YAML; `start` returns when it runs (or has ended)."""
+
+    def __init__(self, folder: Path, configuration: str) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.database = folder / "edgeq.db"
+        self.log_file = folder / "edgeq.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.configure(configuration)
+
+    def configure(self, configuration: str) -> None:
+        """Write the configuration file."""
+        (self.folder / "edgeq.yaml").write_text(configuration)
+
+    def spawn(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start it, and don't wait."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgeq.cli.main", "run"],
+                cwd=self.folder,
+                env={**kept, **environment},
+                stdout=log,
+                stderr=log,
+            )
+        return self.process
+
+    def start(self, **environment: str) -> None:
+        """Start it, and return when it has connected to its broker."""
+        seen = self.log.count("connected to")
+        self.spawn(**environment)
+        self.until(lambda: self.log.count("connected to") > seen, "a connection")
+
+    def until(self, condition: Callable[[], Any], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Return when `condition()` is true. Fails with the log when it doesn't become so, or the process has ended."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process is None or self.process.poll() is None, f"edgeq ended:\n{self.log}"
+            assert time.monotonic() < deadline, f"waited {seconds:g}s for {what}:\n{self.log[-4000:]}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> int:
+        """End it in peace; its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(DEADLINE_SECONDS)
+        self.process = None
+        return status
+
+    def sql(self, text: str, *params: Any) -> list[Any]:
+        """Rows of a query, as anybody with a SQLite tool would read them; none before there is a database."""
+        if not self.database.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)) as connection:
+            try:
+                return connection.execute(text, params).fetchall()
+            except sqlite3.OperationalError as error:
+                if re.search("no such table|unable to open", str(error)):
+                    return []
+                raise
+
+    @property
+    def log(self) -> str:
+        """All that it logged, over all its runs."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
