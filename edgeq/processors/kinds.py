@@ -1,26 +1,33 @@
-"""Which processors there are, and how the configuration's become ready to run."""
+"""Which processors there are, and how the configuration's become ready to run.
+
+A kind is a word of `KINDS`, a class of one's own as `package.module:Class`, or the name of an entry point in the group
+`edgeq.processors`, by which other packages bring theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ..clock import Clock
-from ..config.schema import LoadedConfig
+from ..config.schema import LoadedConfig, Record
 from ..config.section import Section
 from ..config.suggest import did_you_mean
-from ..contracts import Contract, Link
 from ..errors import Problem
-from ..notifications.channels import Channel
-from ..notifications.policy import Policy
+from ..imports import load_name
 from ..telemetry.metrics import Metrics
 from .courier import Courier
 from .processor import QueueProcessor
 from .sentinel import Sentinel
 from .settings import ProcessorSettings
+
+if TYPE_CHECKING:
+    from ..contracts import Contract, Link
+    from ..notifications.policy import Policy
 
 ENTRY_POINTS = "edgeq.processors"
 
@@ -35,8 +42,6 @@ class Parts:
     clock: Clock
 
 
-Make = Callable[[Link | None], QueueProcessor]
-
 KINDS: dict[str, Callable[[Parts, Link | None], QueueProcessor]] = {
     "courier": lambda parts, link: Courier(parts.policy, parts.metrics),
     "sentinel": lambda parts, link: Sentinel(parts.contracts, parts.metrics, parts.clock, link),
@@ -47,62 +52,94 @@ KINDS: dict[str, Callable[[Parts, Link | None], QueueProcessor]] = {
 class PlannedProcessor:
     """A processor that can run: `make` gives a fresh one, told whether the sensors can be heard."""
 
-    make: Make
+    make: Callable[[Link | None], QueueProcessor]
     settings: ProcessorSettings = field(default_factory=ProcessorSettings)
 
 
 def plan_processors(
-    loaded: LoadedConfig, parts: Parts, channels: Mapping[str, Channel], problems: list[Problem]
+    loaded: LoadedConfig, parts: Parts, channels: Collection[str], problems: list[Problem]
 ) -> dict[str, PlannedProcessor]:
     """The processors of the configuration by name; mistakes are added to `problems`.
 
     Contracts need a sentinel and channels a courier: they are added under these names when no processor is one.
     """
     planned: dict[str, PlannedProcessor] = {}
-    kinds = set()
-    for name, section in loaded.config.processors.items():
-        kind = section.data.get("kind")
-        kinds.add(kind)
-        processor = _plan(section, kind, parts, problems)
+    sections = loaded.config.processors
+    for name, section in sections.items():
+        processor = _plan(section, parts, problems)
         if processor is not None:
             planned[name] = processor
-    for kind, needed in (("sentinel", bool(parts.contracts)), ("courier", bool(channels))):
-        if needed and kind not in kinds and kind not in planned:
+    kinds = [section.data.get("kind") for section in sections.values()]
+    for kind, needed in (("sentinel", parts.contracts), ("courier", channels)):
+        if needed and kind not in kinds and kind not in sections:
             planned[kind] = PlannedProcessor(_built_in(kind, parts))
     return planned
 
 
-def _plan(section: Section, kind: Any, parts: Parts, problems: list[Problem]) -> PlannedProcessor | None:
+def _plan(section: Section, parts: Parts, problems: list[Problem]) -> PlannedProcessor | None:
+    kind = section.data.get("kind")
     if not isinstance(kind, str):
-        problems.append(section.problem("kind", "is missing", f"there is: {', '.join(KINDS)}, or package.module:Class"))
+        message = "is missing" if kind is None else "must be text"
+        problems.append(section.problem("kind", message, f"there is: {', '.join(KINDS)}, or package.module:Class"))
         return None
-    settings = section.read(ProcessorSettings, problems)
     if kind in KINDS:
+        settings = section.read(ProcessorSettings, problems)
         return None if settings is None else PlannedProcessor(_built_in(kind, parts), settings)
     try:
-        own = _own(kind)
+        own = load_name(kind if ":" in kind else _plugged_in(kind))
+        _check(own, kind)
     except ValueError as error:
         problems.append(section.problem("kind", str(error)))
         return None
-    return None if settings is None else PlannedProcessor(lambda link: own(), settings)
+    keys: type[Record] | None = own.settings
+    names = set() if keys is None else {entry.encode_name for entry in msgspec.structs.fields(keys)}
+    settings = section.read(ProcessorSettings, problems, ignore={"kind", *names})
+    values = None if keys is None else section.read(keys, problems, ignore=section.data.keys() - names)
+    if settings is None or (keys is not None and values is None):
+        return None
+    return PlannedProcessor(lambda link: _make_own(own, values), settings)
 
 
-def _built_in(kind: str, parts: Parts) -> Make:
+def _built_in(kind: str, parts: Parts) -> Callable[[Link | None], QueueProcessor]:
     return lambda link: KINDS[kind](parts, link)
 
 
-def _own(kind: str) -> type[QueueProcessor]:
-    """The class that `package.module:Class`, or the name of an installed plug-in, stands for. Raises ValueError."""
-    target = kind
-    if ":" not in kind:
-        plugged_in = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
-        if kind not in plugged_in:
-            raise ValueError(f"there is no processor kind {kind!r}; {did_you_mean(kind, [*KINDS, *plugged_in])}")
-        target = plugged_in[kind]
+def _make_own(own: type[QueueProcessor], values: Any) -> QueueProcessor:
+    processor = own.__new__(own)
+    if values is not None:
+        vars(processor)["settings"] = values
+    processor.__init__()  # type: ignore[misc]
+    return processor
+
+
+def _plugged_in(kind: str) -> str:
+    """What the installed plug-in called `kind` refers to. Raises ValueError."""
+    from importlib.metadata import entry_points  # its memory is paid only where it is needed
+
+    known = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+    if kind not in known:
+        hint = did_you_mean(kind, [*KINDS, *known])
+        raise ValueError(f"there is no processor kind {kind!r}; {hint}; one of your own is package.module:Class")
+    return known[kind]
+
+
+def _check(own: Any, name: str) -> None:
+    """Raise ValueError for what would fail at every event, or at the start."""
+    if not (isinstance(own, type) and issubclass(own, QueueProcessor)) or own is QueueProcessor:
+        raise ValueError(f"{name} is not a class made from QueueProcessor")
+    for method in ("process_item", "process_batch", "opened", "on_time"):
+        if not inspect.iscoroutinefunction(getattr(own, method)):
+            raise ValueError(f"{name}.{method} must be written async def")
+    for method in ("filter_item", "due_at"):
+        if inspect.iscoroutinefunction(getattr(own, method)):
+            raise ValueError(f"{name}.{method} must be written def, not async def")
+    if own.process_item is QueueProcessor.process_item and own.process_batch is QueueProcessor.process_batch:
+        raise ValueError(f"{name} has neither process_item nor process_batch")
+    if isinstance(own.types, str) or isinstance(own.tags, str):
+        raise ValueError(f"types and tags of {name} must be lists, such as ['pump.*']")
+    if own.settings is not None and not (isinstance(own.settings, type) and issubclass(own.settings, Record)):
+        raise ValueError(f"{name}.settings must be a record class, made from edgeq.config.schema.Record")
     try:
-        found = resolve_name(target)
-    except Exception as error:  # noqa: BLE001 - somebody else's module may raise anything
-        raise ValueError(f"{target} can't be loaded: {type(error).__name__}: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, QueueProcessor)):
-        raise ValueError(f"{target} is not a QueueProcessor")
-    return found
+        inspect.signature(own).bind()
+    except TypeError as error:
+        raise ValueError(f"{name}() must need no arguments: {error}") from None

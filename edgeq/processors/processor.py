@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..clock import Clock
+from ..config.schema import Record
 from ..context import Context
 from ..events import Event
 from ..store.store import Store
@@ -36,14 +37,15 @@ class QueueProcessor:
     fits when one of the types fits, all tags are there, and the subject fits. The configuration's `types`, `tags` and
     `subject` take their place when given.
 
-    A class that has keys of its own in the configuration names a record of them, `settings: type[Record]`; its
-    instances then find the values in `self.settings`. Nothing else is handed to `__init__`, which takes no arguments.
-    All methods are called one at a time, on the event loop: what blocks there blocks everything.
+    A class that has keys of its own in the configuration says so with `settings`, a record of them; its instances find
+    the values in `self.settings`, also in `__init__`, which is called without arguments. All methods are called one at
+    a time, on the event loop: what blocks there blocks everything.
     """
 
     types: ClassVar[Sequence[str]] = ("*",)
     tags: ClassVar[Sequence[str]] = ()
     subject: ClassVar[str] = "*"
+    settings: ClassVar[type[Record] | None] = None
 
     def filter_item(self, event: Event) -> bool:
         """Whether to process `event`. Cheap: it is asked for each event that fits types, tags and subject."""

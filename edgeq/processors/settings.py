@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from ..config import checks
 from ..config.schema import OnError, Record
 from ..units import Duration
 
@@ -19,18 +20,7 @@ class ProcessorSettings(Record, frozen=True):
     types: list[str] | None = None
     tags: list[str] | None = None
     subject: str | None = None
-    batch_size: int = 100
-    poll_interval: Duration = Duration(5)
-    start: Literal["latest", "beginning"] | int = "latest"
+    batch_size: Annotated[int, checks.between(1, BATCH_SIZE_MAX)] = 100
+    poll_interval: Annotated[Duration, checks.positive] = Duration(5)
+    start: Literal["latest", "beginning"] | Annotated[int, checks.between(0, EVENT_ID_MAX)] = "latest"
     on_error: OnError = OnError()
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for what can't be."""
-        if not 1 <= self.batch_size <= BATCH_SIZE_MAX:
-            raise ValueError(f"batch_size must be from 1 to {BATCH_SIZE_MAX}, not {self.batch_size}")
-        if self.poll_interval <= 0:
-            raise ValueError("poll_interval must be longer than 0")
-        if isinstance(self.start, int) and not 0 <= self.start <= EVENT_ID_MAX:
-            raise ValueError(f"start must be latest, beginning or the id of an event, not {self.start}")
-        if self.on_error.attempts < 1:
-            raise ValueError(f"on_error.attempts must be at least 1, not {self.on_error.attempts}")

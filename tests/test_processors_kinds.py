@@ -1,0 +1,165 @@
+"""Processors of the configuration: the kinds, classes of one's own with keys of their own, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.clock import Clock
+from edgeq.config.load import load
+from edgeq.errors import Problem
+from edgeq.notifications.policy import Policy
+from edgeq.processors.courier import Courier
+from edgeq.processors.kinds import Parts, PlannedProcessor, plan_processors
+from edgeq.processors.sentinel import Sentinel
+from edgeq.telemetry.metrics import Metrics
+
+OWN = """
+from edgeq.config.schema import Record
+from edgeq.processors.processor import QueueProcessor
+
+class PumpSettings(Record, frozen=True):
+    pumps: int
+    label: str = "none"
+
+class PumpLog(QueueProcessor):
+    types = ["pump.*"]
+    settings = PumpSettings
+
+    def __init__(self):
+        self.text = f"{self.settings.pumps} pumps, {self.settings.label}"
+
+    async def process_item(self, event, ctx): ...
+
+class Plain(QueueProcessor):
+    async def process_batch(self, events, ctx): ...
+
+class Nothing(QueueProcessor):
+    pass
+
+class Blocking(QueueProcessor):
+    def process_item(self, event, ctx): ...
+
+class Dreaming(Plain):
+    async def filter_item(self, event): return False
+
+class Text(Plain):
+    types = "pump.*"
+
+class Needy(Plain):
+    def __init__(self, channel): ...
+
+class Loose(Plain):
+    settings = {"pumps": 3}
+
+other = 5
+"""
+
+Plan = Callable[..., tuple[dict[str, PlannedProcessor], list[Problem]]]
+_names = itertools.count()
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
+    """Plans the processors of a configuration; `OWN` in it stands for a module of one's own."""
+    module = f"own_{next(_names)}"
+    (tmp_path / f"{module}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(
+        text: str, *, contracts: Any = (), channels: Any = ()
+    ) -> tuple[dict[str, PlannedProcessor], list[Problem]]:
+        path = tmp_path / "edgeq.yaml"
+        path.write_text(text.replace("OWN", module))
+        problems: list[Problem] = []
+        loaded = load(str(path), environ={})
+        parts = Parts(contracts, Policy((), channels), Metrics(), Clock())
+        return plan_processors(loaded, parts, channels, problems), problems
+
+    yield make
+    sys.modules.pop(module, None)
+
+
+def test_built_in_kinds_under_names_of_ones_own(plan: Plan) -> None:
+    planned, problems = plan("processors: {mail: {kind: courier, batch_size: 7}, watch: {kind: sentinel}}")
+    assert problems == []
+    assert isinstance(planned["mail"].make(None), Courier)
+    assert isinstance(planned["watch"].make(None), Sentinel)
+    assert planned["mail"].settings.batch_size == 7
+
+
+def test_sentinel_and_courier_are_added_when_they_are_needed(plan: Plan) -> None:
+    assert plan("gateway: g")[0] == {}
+    assert plan("gateway: g", channels=["mail"])[0].keys() == {"courier"}
+    assert plan("processors: {mail: {kind: courier}}", channels=["mail"])[0].keys() == {"mail"}
+    assert plan("gateway: g", contracts=["any"])[0].keys() == {"sentinel"}
+
+
+def test_a_class_of_ones_own_with_keys_of_its_own(plan: Plan) -> None:
+    planned, problems = plan(
+        "processors:\n"
+        "  p: {kind: 'OWN:PumpLog', pumps: 3, start: 17, on_error: {attempts: 2, then: halt}}\n"
+        "  q: {kind: 'OWN:Plain'}"
+    )
+    assert problems == []
+    first, second = planned["p"].make(None), planned["p"].make(None)
+    assert first is not second
+    assert first.text == "3 pumps, none"  # type: ignore[attr-defined]
+    assert planned["p"].settings.start == 17
+    assert planned["p"].settings.on_error.then == "halt"
+    assert planned["q"].settings.start == "latest"
+
+
+def test_a_kind_of_another_package(plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    module = next(tmp_path.glob("own_*.py")).stem
+    entries = EntryPoints([EntryPoint("pump-log", f"{module}:Plain", "edgeq.processors")])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries.select(group=group))
+    planned, problems = plan("processors: {p: {kind: pump-log}}")
+    assert problems == []
+    assert type(planned["p"].make(None)).__name__ == "Plain"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        ("{}", "kind", "is missing"),
+        ("{kind: [courier]}", "kind", "must be text"),
+        ("{kind: curier}", "kind", "did you mean 'courier'?"),
+        ("{kind: 'OWN:Nowhere'}", "kind", "has no 'Nowhere'"),
+        ("{kind: 'nowhere:At'}", "kind", "there is no module 'nowhere'"),
+        ("{kind: 'OWN:other'}", "kind", "is not a class made from QueueProcessor"),
+        ("{kind: 'OWN:QueueProcessor'}", "kind", "is not a class made from QueueProcessor"),
+        ("{kind: 'OWN:Nothing'}", "kind", "neither process_item nor process_batch"),
+        ("{kind: 'OWN:Blocking'}", "kind", "process_item must be written async def"),
+        ("{kind: 'OWN:Dreaming'}", "kind", "filter_item must be written def"),
+        ("{kind: 'OWN:Text'}", "kind", "must be lists"),
+        ("{kind: 'OWN:Needy'}", "kind", "must need no arguments"),
+        ("{kind: 'OWN:Loose'}", "kind", "settings must be a record class"),
+        ("{kind: 'OWN:PumpLog'}", "pumps", "is missing"),
+        ("{kind: 'OWN:PumpLog', pumps: many}", "pumps", "whole number"),
+        ("{kind: 'OWN:PumpLog', pumps: 1, batch: 3}", "batch", "unknown key"),
+        ("{kind: 'OWN:Plain', pumps: 1}", "pumps", "unknown key"),
+        ("{kind: courier, batch_size: 0}", "batch_size", "between 1 and 1000"),
+        ("{kind: courier, batch_size: 1001}", "batch_size", "between 1 and 1000"),
+        ("{kind: courier, start: earliest}", "start", "latest, beginning or a whole number"),
+        ("{kind: courier, start: -1}", "start", "latest, beginning or a whole number"),
+        ("{kind: courier, start: 9223372036854775808}", "start", "latest, beginning or a whole number"),
+        ("{kind: courier, poll_interval: 5}", "poll_interval", "unit"),
+        ("{kind: courier, poll_interval: 0s}", "poll_interval", "more than 0"),
+        ("{kind: courier, on_error: {attempts: 0}}", "on_error.attempts", "at least 1"),
+        ("{kind: courier, on_error: {then: cry}}", "on_error.then", "dead_letter"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(plan: Plan, section: str, key: str, message: str) -> None:
+    planned, problems = plan(f"processors:\n  p: {section}\n")
+    assert planned == {}
+    (problem,) = problems
+    assert problem.path == (f"processors.p.{key}" if key else "processors.p")
+    assert message in str(problem)
+    assert problem.where.endswith("edgeq.yaml:2")
