@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..events import NewEvent, to_json
-from ..units import Duration
 from .contract import Contract, Instance, Verdict, say
 
 TAGS = ("contract", "notification")
@@ -21,8 +20,8 @@ def verdict_event(contract: Contract, instance: Instance, verdict: Verdict, now:
 def build(
     contract: str, kind: str, severity: str, instance: Instance, verdict: Verdict, message: str, now: int
 ) -> NewEvent:
-    """The event for a verdict on a contract that may be gone; `message` says what the violation is or was, or why it
-    ended if `verdict` has a reason for that.
+    """The event for a verdict on a contract that may be gone; `message` says what is wrong, or, if `verdict` has a
+    reason, why that doesn't matter any more.
 
     The key holds the time at which the episode began beside its number: numbers begin again with 1 for a contract that
     was removed and comes back.
@@ -34,14 +33,15 @@ def build(
     text = message
     if verdict.what == "resolved":
         data["duration"] = (verdict.at - verdict.since) / 1e6
-        text = f"{instance.subject} resolved after {spoken(data['duration'])}".strip()
-        if verdict.late_by_seconds is not None:
-            data["late_by"] = verdict.late_by_seconds
         if verdict.reason is not None:
             data["reason"] = verdict.reason
-            text = message
-        elif verdict.observed is not None:
+        elif verdict.late_by_seconds is not None:
+            data["late_by"] = verdict.late_by_seconds
+            text = f"{instance.subject} resolved, {spoken(verdict.late_by_seconds)} late".strip()
+        else:
+            text = f"{instance.subject} resolved after {spoken(data['duration'])}".strip()
             text += f" (observed {say(verdict.observed)})"
+        data["message"] = text
     return NewEvent(
         f"contract.{verdict.what}",
         subject=instance.subject,
@@ -58,7 +58,7 @@ def build(
 def spoken(seconds: float) -> str:
     """A length of time in at most two units: `12m34s`, `0.25s`, `3d4h`."""
     if seconds < 60:
-        return str(Duration(round(seconds, 3)))
+        return f"{round(seconds, 3):g}s"
     rest = round(seconds)
     for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if rest >= unit:

@@ -1,0 +1,173 @@
+"""The Sentinel under its runner: verdicts by events and by time, each exactly once, also when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
+from support.processing import Bench
+from support.watched_doors import CONTRACT
+
+from edgeq.events import NewEvent
+from edgeq.processors.runner import ProcessorRunner
+from edgeq.processors.sentinel import SETTLE_SECONDS, Sentinel
+from edgeq.store import contract_states, cursors, events
+from edgeq.testing import FakeClock, events_stored, until
+from edgeq.units import Duration
+
+KILLS = 6
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A store with a clock that stands still."""
+    bench = Bench(tmp_path, FakeClock())
+    await bench.store.open()
+    yield bench
+    await bench.close()
+
+
+def sentinel(bench: Bench, *mappings: dict[str, object]) -> Sentinel:
+    """A Sentinel for a bench."""
+    return Sentinel(contracts_of(*mappings), bench.metrics, bench.clock)
+
+
+async def settled_after(bench: Bench, runner: ProcessorRunner, seconds: float) -> None:
+    """Let time pass, and all be processed."""
+    bench.pass_time(seconds)
+    await bench.settled(runner)
+
+
+async def test_a_door_left_open(bench: Bench) -> None:
+    runner = await bench.run("sentinel", sentinel(bench, DEADLINE, ABSENCE))
+    await bench.add("noise", "opened", subject="door")
+    await settled_after(bench, runner, 10)
+    bench.pass_time(1)
+    (violated,) = await events_stored(bench.store, 1, "contract.*")
+    assert (violated.type, violated.subject, violated.cause_id, violated.occurred_at) == (
+        "contract.violated", "door", 2, micro(10),
+    )  # fmt: skip
+    (state,) = await contract_states.every(bench.store)
+    assert state.state == "violated"
+    await settled_after(bench, runner, 4)
+    await bench.add("closed", subject="door")
+    resolved = (await events_stored(bench.store, 2, "contract.*"))[1]
+    assert resolved.data["late_by"] == 5
+    await bench.settled(runner)
+    assert runner.state == "running"
+
+
+async def test_a_deadline_that_passed_while_nobody_looked(bench: Bench) -> None:
+    await bench.run("sentinel", sentinel(bench, DEADLINE))
+    await bench.add("opened", subject="left open")
+    await bench.add("opened", subject="closed in time")
+    bench = await bench.reopened()
+    await bench.add("closed", subject="closed in time")
+    bench.clock.advance(3600)  # type: ignore[attr-defined]
+    for _ in range(2):
+        runner = await bench.run("sentinel", sentinel(bench, DEADLINE))
+        await events_stored(bench.store, 1, "contract.*")
+        await bench.settled(runner)
+        bench = await bench.reopened()
+    found = [each for each in await events.after(bench.store, 0, 100) if each.type.startswith("contract.")]
+    assert [(each.type, each.subject) for each in found] == [("contract.violated", "left open")]
+    await bench.close()
+
+
+async def test_events_without_verdicts_cost_no_commit_of_their_own(bench: Bench) -> None:
+    runner = await bench.run("sentinel", sentinel(bench, ABSENCE))
+    await bench.add("reading", subject="a")
+    await bench.settled(runner)
+    assert await contract_states.every(bench.store) == []  # nor has the cursor moved
+    cursor = await cursors.one(bench.store, "sentinel")
+    assert cursor is not None
+    assert cursor.last_consumed_id == 0
+    await runner.stop()
+    await bench.add("noise")  # takes along what waits
+    assert len(await contract_states.every(bench.store)) == 1
+    cursor = await cursors.one(bench.store, "sentinel")
+    assert cursor is not None
+    assert cursor.last_consumed_id == 1
+
+
+async def test_a_cursor_put_back_says_nothing_twice(bench: Bench) -> None:
+    runner = await bench.run("sentinel", sentinel(bench, {**THRESHOLD, "above": 0}))
+    for value in (1, 0, 1):
+        new = NewEvent(
+            "reading", subject="a", data_json=f'{{"value": {value}}}', occurred_at=bench.clock.now(),
+            recorded_at=bench.clock.now(),
+        )  # fmt: skip
+        await bench.store.write(lambda tx, new=new: events.append(tx, [new]))
+    await events_stored(bench.store, 3, "contract.*")
+    await bench.settled(runner)
+    await bench.store.write(lambda tx: cursors.seek(tx, "sentinel", "start", bench.clock.now()))
+
+    async def again() -> bool:
+        cursor = await cursors.one(bench.store, "sentinel")
+        return cursor is not None and cursor.generation > 1 and runner.position == await events.head(bench.store)
+
+    await until(again, "the events to be read again", store=bench.store)
+    assert len([each for each in await events.after(bench.store, 0, 100) if each.type.startswith("contract.")]) == 3
+
+
+async def test_a_link_that_settles_later_is_noticed(bench: Bench) -> None:
+    class SlowLink:
+        settled: int | None = None
+
+        def settled_at(self) -> int | None:
+            return self.settled
+
+    link = SlowLink()
+    watcher = Sentinel(contracts_of(DEADLINE), bench.metrics, bench.clock, link)
+    runner = await bench.run("sentinel", watcher, poll_interval=Duration(0.05))
+    await bench.add("opened", subject="door")
+    await settled_after(bench, runner, 3600)
+    assert await events.head(bench.store) == 1
+    link.settled = bench.clock.now()
+    bench.pass_time(SETTLE_SECONDS)
+    await events_stored(bench.store, 1, "contract.violated")
+
+
+def test_each_verdict_exactly_once_however_often_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "edgeq.db"
+    program = [sys.executable, "-m", "support.watched_doors", str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    dice = random.Random(2)
+    for _ in range(KILLS):
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(
+                dice.uniform(0.1, 0.5)
+            )  # killed while deadlines are open; the next start comes after some passed
+            process.kill()
+    subprocess.run([*program, "drain"], check=True, stdout=subprocess.DEVNULL, env=environment, timeout=60)
+
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT type, subject, recorded_at, occurred_at, data FROM events ORDER BY id").fetchall()
+    connection.close()
+    opened = {subject: recorded for what, subject, recorded, _, _ in rows if what == "opened"}
+    closed = {subject: recorded for what, subject, recorded, _, _ in rows if what == "closed"}
+    within = Duration.parse(CONTRACT["within"]).microseconds
+    expected = []
+    for door, since in opened.items():
+        deadline = since + within
+        if closed.get(door, deadline + 1) > deadline:
+            expected.append(("contract.violated", door, deadline))
+            if door in closed:
+                expected.append(("contract.resolved", door, closed[door]))
+    told = [(what, subject, occurred) for what, subject, _, occurred, _ in rows if what.startswith("contract.")]
+    assert sorted(told) == sorted(expected)
+    assert len({what for what, _, _ in told}) == 2
+    assert all(json.loads(data)["episode"] == 1 for what, _, _, _, data in rows if what.startswith("contract."))
+    assert len(opened) > len([each for each in told if each[0] == "contract.violated"]) > 10
