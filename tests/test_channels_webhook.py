@@ -136,12 +136,14 @@ async def test_an_answer_that_does_not_come_is_waited_for_so_long_and_no_longer(
     assert not outcome.target_down, "the request was handed over: it may be to blame"
 
 
-async def test_a_server_that_only_drips_is_cut_off(target: HttpTarget) -> None:
+async def test_a_server_that_only_drips_is_cut_off() -> None:
     with closing(DripTarget()) as drip:
         for scheme in ("http", "https"):
-            outcome = await hook(target, url=f"{scheme}://127.0.0.1:{drip.port}/", timeout="300ms").send(notification())
+            outcome = await build(kind="webhook", url=f"{scheme}://127.0.0.1:{drip.port}/", timeout="300ms").send(
+                notification()
+            )
             assert isinstance(outcome, Retry)
-    await_threads_gone()
+        await_threads_gone()
 
 
 def await_threads_gone() -> None:

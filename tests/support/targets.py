@@ -140,6 +140,7 @@ class MailTarget:
         tls: ssl.SSLContext | None = None,
         starttls: bool = True,
         hang_at_quit: bool = False,
+        port: int = 0,
     ) -> None:
         self._hang_at_quit = hang_at_quit
         self.mails: list[EmailMessage] = []
@@ -160,7 +161,7 @@ class MailTarget:
             options["require_starttls"] = True
         elif tls is not None:
             options["ssl_context"] = tls
-        self._controller = Controller(self, hostname="127.0.0.1", port=_free_port(), **options)
+        self._controller = Controller(self, hostname="127.0.0.1", port=port or _free_port(), **options)
         self._controller.start()
         self.port = self._controller.port
 

@@ -37,7 +37,8 @@ _NOT_AUTHENTICATED = (530, 534, 535, 538)
 
 def _address(text: str) -> None:
     address = parseaddr(text)[1]
-    if not address or not address.isascii() or not text.isprintable() or any(sign in address for sign in " ,;<>"):
+    alone = text.strip() == address or text.rstrip().endswith(f"<{address}>")
+    if not address or not alone or not address.isascii() or not text.isprintable() or set(address) & set(" ,;<>"):
         raise ValueError("must be a mail address, such as gw@example.net or Greenhouse <gw@example.net>")
 
 

@@ -1,0 +1,157 @@
+"""Channels as the configuration says them: every mistake is found, none shows a secret."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.config.section import Section
+from edgeq.errors import Problem
+from edgeq.notifications import channels as module
+from edgeq.notifications.channels import build_channels
+from edgeq.testing.channels import links
+
+
+def build(**keys: Any) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
+    section = Section("channels.it", keys, {"": "edgeq.yaml:7"})
+    return build_channels({"it": section}, problems, publish=links().publish), problems
+
+
+MAIL = {"kind": "smtp", "host": "smtp.example.net", "from": "gw@example.net", "to": ["ops@example.net"]}
+HOOK = {"kind": "webhook", "url": "https://example.net/hook"}
+SIREN = {"kind": "mqtt", "topic": "siren/set"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"kind": "log"},
+        SIREN,
+        {**SIREN, "payload": "ON", "qos": 0, "retain": True},
+        HOOK,
+        {
+            **HOOK,
+            "url": "http://[::1]:8080",
+            "method": "PUT",
+            "headers": {"Authorization": "Bearer x"},
+            "timeout": "3s",
+        },
+        MAIL,
+        {**MAIL, "tls": "none", "port": 2525, "username": "gw", "password": "p", "timeout": "1m"},
+        {**MAIL, "host": "::1", "from": "Gateway 1 <gw@example.net>"},
+    ],
+)
+def test_good_ones_are_built(keys: dict[str, Any]) -> None:
+    built, problems = build(**keys)
+    assert not problems
+    assert built["it"].kind == keys["kind"]
+    assert built["it"].name == "it"
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "words"),
+    [
+        ({}, ".kind", "is missing (there is: log, mqtt, smtp, webhook)"),
+        ({"kind": 5}, ".kind", "must be text"),
+        ({"kind": "webhok"}, ".kind", "there is no channel kind 'webhok' (did you mean 'webhook'?)"),
+        ({"kind": "log", "level": "info"}, ".level", "unknown key"),
+        ({"kind": "mqtt"}, ".topic", "is missing"),
+        ({**SIREN, "topic": "siren/+"}, ".topic", "must be a topic without wildcards"),
+        ({**SIREN, "topic": ""}, ".topic", "must be a topic without wildcards"),
+        ({**SIREN, "topic": "$SYS/x"}, ".topic", "must be a topic without wildcards"),
+        ({**SIREN, "topic": "é" * 40_000}, ".topic", "must be at most 65535 bytes"),
+        ({**SIREN, "qos": 2}, ".qos", "must be 0 or 1"),
+        ({"kind": "webhook"}, ".url", "is missing"),
+        ({**HOOK, "url": "ftp://example.net"}, ".url", "must be an address such as"),
+        ({**HOOK, "url": "https://"}, ".url", "must be an address such as"),
+        ({**HOOK, "url": "https://example.net:99999/"}, ".url", "must be an address such as"),
+        ({**HOOK, "url": "https://example.net/\r\nX: y"}, ".url", "must be an address such as"),
+        ({**HOOK, "url": "http://[::1/"}, ".url", "must be an address such as"),
+        ({**HOOK, "url": f"http://{'x' * 70}.example/"}, ".url", "must be an address such as"),
+        ({**HOOK, "method": "GET"}, ".method", "must be POST or PUT"),
+        ({**HOOK, "headers": {"X-A": "b\r\nX-Evil: c"}}, ".headers.X-A", "must be one line"),
+        ({**HOOK, "headers": {"X-A": "冷"}}, ".headers.X-A", "must be one line of Latin-1"),
+        ({**HOOK, "headers": {"X A": "b"}}, "", "'X A' is not the name of a header"),
+        ({**HOOK, "headers": {"X\r\nEvil": "b"}}, "", "is not the name of a header"),
+        ({**HOOK, "headers": {"content-length": "5"}}, "", "content-length is set by edgeq"),
+        ({**HOOK, "timeout": "2h"}, ".timeout", "must be between 100ms and 1m"),
+        ({**HOOK, "timeout": "0"}, ".timeout", "must be between 100ms and 1m"),
+        ({**HOOK, "ca": "/nonexistent.pem"}, ".ca", "must be a readable file with certificates"),
+        ({**HOOK, "ca": __file__}, ".ca", "must be a readable file with certificates"),
+        ({**MAIL, "host": "smtp://example.net"}, ".host", "must be the name or address"),
+        ({**MAIL, "host": ""}, ".host", "must be the name or address"),
+        ({**MAIL, "port": 70_000}, ".port", "must be between 1 and 65535"),
+        ({**MAIL, "to": []}, ".to", "must not be empty"),
+        ({**MAIL, "to": ["ops@example.net\r\nBcc: x@example.net"]}, ".to[0]", "must be a mail address"),
+        ({**MAIL, "from": "nobody at all, really"}, ".from", "must be a mail address"),
+        ({**MAIL, "from": ""}, ".from", "must be a mail address"),
+        ({**MAIL, "username": "gw"}, ".username", "needs password"),
+        ({**MAIL, "tls": "ssl"}, ".tls", "must be starttls, tls or none"),
+    ],
+)
+def test_wrong_ones_are_errors_that_say_where(keys: dict[str, Any], path: str, words: str) -> None:
+    built, problems = build(**keys)
+    assert not built
+    (problem,) = problems
+    assert problem.where == "edgeq.yaml:7"
+    assert problem.path == f"channels.it{path}"
+    assert words in str(problem)
+
+
+def test_all_mistakes_are_found_at_once_and_the_good_ones_are_built() -> None:
+    problems: list[Problem] = []
+    sections = {
+        "good": Section("channels.good", {"kind": "log"}),
+        "bad": Section("channels.bad", {"kind": "smtp", "too": 1}),
+        "worse": Section("channels.worse", {"kind": "pigeon"}),
+    }
+    assert list(build_channels(sections, problems, publish=links().publish)) == ["good"]
+    assert [problem.path for problem in problems] == [
+        "channels.bad.too",
+        "channels.bad.host",
+        "channels.bad.from",
+        "channels.bad.to",
+        "channels.worse.kind",
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {**HOOK, "url": "https://gw:s3cret@example.net:99999/"},
+        {**HOOK, "url": "htps://example.net/?token=s3cret"},
+        {**HOOK, "headers": {"Authorization": "Bearer s3cret\r\n"}},
+        {**MAIL, "password": "s3cret\n"},
+    ],
+)
+def test_secrets_are_not_shown(keys: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        built, problems = build(**keys)
+    assert not built
+    assert "s3cret" not in "\n".join(map(str, problems)) + caplog.text
+
+
+def test_a_package_may_bring_a_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.joinpath("edgeq_pager.py").write_text(
+        "from edgeq.notifications.channels.log import LogChannel\n"
+        "class Pager(LogChannel):\n"
+        "    kind = 'pager'\n"
+        "number = 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        importlib.metadata.EntryPoint(name, f"edgeq_pager:{value}", module.ENTRY_POINTS)
+        for name, value in (("pager", "Pager"), ("number", "number"), ("gone", "Gone"), ("log", "number"))
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: points)
+    built, problems = build(kind="pager")
+    assert not problems
+    assert built["it"].kind == "pager"
+    assert "edgeq_pager:number is no Channel" in str(build(kind="number")[1][0])
+    assert "edgeq_pager:Gone can't be loaded" in str(build(kind="gone")[1][0])
+    assert build(kind="log")[0]["it"].kind == "log", "a package took the place of a kind of ours"

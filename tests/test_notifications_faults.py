@@ -1,0 +1,167 @@
+"""Outbox and real channels against targets that fail in every way, and a program that is killed between two steps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.outbox import Outbox, outbox
+from support.targets import Answer, HttpTarget, MailTarget, closing, until
+from test_channels_kinds import build
+
+from edgeq.backoff import Backoff
+from edgeq.clock import Clock
+from edgeq.notifications.channels.channel import Channel
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from edgeq.clock import Clock
+from edgeq.failpoints import arm
+from support.outbox import outbox
+from test_channels_kinds import build
+import os
+
+async def main(folder, url):
+    arm(os.environ)
+    async with outbox(Path(folder), Clock()) as box:
+        await box.start(build(kind="webhook", url=url), "hook")
+        await box.until({title: "sent" for title in await box.states()})
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Channel, "backoff", Backoff(0.005, 0.02))
+
+
+@pytest.fixture
+def target() -> Iterator[HttpTarget]:
+    with closing(HttpTarget()) as server:
+        yield server
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Outbox]:
+    async with outbox(tmp_path, Clock()) as box:
+        yield box
+
+
+def hook(target: HttpTarget, **keys: Any) -> Channel:
+    return build(kind="webhook", **{"url": target.url, "timeout": "200ms", **keys})
+
+
+def mail(port: int) -> Channel:
+    keys = {"from": "gw@example.net", "to": ["ops@example.net"]}
+    return build(kind="smtp", host="127.0.0.1", port=port, tls="none", **keys)
+
+
+async def test_whatever_the_server_does_nothing_is_lost_and_nothing_is_accepted_twice(
+    box: Outbox, target: HttpTarget
+) -> None:
+    choice = random.Random(4)
+    faults = [
+        Answer(500),
+        Answer(503, (("Retry-After", "0"),)),
+        Answer(429, (("Retry-After", "0"),)),
+        Answer(408),
+        Answer(302, (("Location", "/elsewhere"),)),
+        Answer(way="cut"),
+        Answer(way="garbage"),
+    ]
+    taken: list[bool] = []
+    for _ in range(60):
+        taken.append(choice.random() < 0.5)
+        target.answers.append(Answer(200) if taken[-1] else choice.choice(faults))
+    target.answers.insert(30, Answer(way="hang"))
+    taken.insert(30, False)
+    titles = [f"n{number}" for number in range(40)]
+    await box.queue(*titles, channel="hook")
+    await box.start(hook(target), "hook")
+    await box.until(dict.fromkeys(titles, "sent"))
+    taken += [True] * (len(target.requests) - len(taken))
+    accepted = [request.headers["Idempotency-Key"] for request, ok in zip(target.requests, taken, strict=False) if ok]
+    assert sorted(accepted) == sorted(f"{box.store.id}-{row.id}" for row in await box.rows())
+
+
+async def test_a_server_that_is_closed_for_a_while_gets_it_when_it_is_back(box: Outbox) -> None:
+    with closing(MailTarget()) as gone:
+        port = gone.port
+    sender = await box.start(mail(port), "mail")
+    await box.queue("opened", "closed", channel="mail")
+    await until(lambda: sender.last_error)
+    with closing(MailTarget(port=port)) as back:
+        await box.until({"opened": "sent", "closed": "sent"})
+        assert [mail["Subject"] for mail in back.mails] == ["opened", "closed"]
+    assert (await box.row("opened")).attempt == 1
+
+
+async def test_a_mail_server_that_refuses_one_mail_for_now_and_one_for_good(box: Outbox) -> None:
+    with closing(MailTarget()) as target:
+        target.refuse["DATA"] = ["451 4.3.0 Not now", "554 5.7.1 Spam"]
+        keys = {
+            "host": "127.0.0.1",
+            "port": target.port,
+            "tls": "none",
+            "from": "gw@example.net",
+            "to": ["o@example.net"],
+        }
+        await box.queue("later", "never", channel="mail")
+        await box.start(build(kind="smtp", **keys), "mail")
+        await box.until({"later": "sent", "never": "dead"})
+        assert [mail["Subject"] for mail in target.mails] == ["later"]
+        assert (await box.row("never")).error == "554 5.7.1 Spam"
+
+
+async def test_targets_that_hang_delay_no_other_and_leave_no_threads(box: Outbox, target: HttpTarget) -> None:
+    with closing(HttpTarget()) as stuck:
+        stuck.answers.append(Answer(way="hang"))
+        stuck.stay = True
+        for number in range(12):
+            await box.queue("stuck", channel=f"stuck{number}")
+            await box.start(hook(stuck, timeout="60s"), f"stuck{number}")
+        await until(lambda: len(stuck.requests) == 12)
+        await box.queue("fine", channel="hook")
+        await box.start(hook(target), "hook")
+        await box.until({"fine": "sent"})
+        assert len(stuck.requests) == 12
+        for sender in box.senders:
+            await sender.stop(0.0)
+    for thread in threading.enumerate():
+        if thread.name == "edgeq-channel":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+async def test_killed_between_sent_and_marked_it_comes_again_with_the_same_key(
+    tmp_path: Path, target: HttpTarget
+) -> None:
+    async with outbox(tmp_path, Clock()) as box:
+        await box.queue("one", "two", "three", channel="hook")
+        keys = [f"{box.store.id}-{row.id}" for row in await box.rows()]
+    killed = await asyncio.to_thread(program, tmp_path, target.url, EDGEQ_FAILPOINT="notification.sent:2")
+    assert killed == -signal.SIGKILL
+    assert await asyncio.to_thread(program, tmp_path, target.url) == 0
+    assert [request.headers["Idempotency-Key"] for request in target.requests] == [keys[0], keys[1], keys[1], keys[2]]
+    async with outbox(tmp_path, Clock()) as box:
+        assert await box.states() == {"one": "sent", "two": "sent", "three": "sent"}
+
+
+def program(folder: Path, url: str, **environ: str) -> int:
+    tests = Path(__file__).parent
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), url],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", **environ},
+        timeout=60,
+    ).returncode
