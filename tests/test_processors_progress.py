@@ -1,0 +1,144 @@
+"""Commits of one processor: in order or not at all, lazy ones too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.processing import Bench
+
+from edgeq.events import NewEvent
+from edgeq.processors.progress import CommitRefused, Progress
+from edgeq.store import cursors
+from edgeq.store.cursors import CursorMoved
+from edgeq.store.decisions import Decisions
+from edgeq.store.store import Tx
+from edgeq.testing import FakeClock, until
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path, FakeClock())
+    await bench.store.open()
+    yield bench
+    await bench.close()
+
+
+@pytest.fixture
+async def progress(bench: Bench) -> Progress:
+    progress = Progress("p", bench.store, bench.metrics, bench.clock)
+    await progress.take("beginning")
+    return progress
+
+
+def event() -> Decisions:
+    return Decisions(events=[NewEvent("out", occurred_at=0, recorded_at=0)])
+
+
+def refused(tx: Tx) -> None:
+    raise OverflowError("far too large")
+
+
+async def test_a_lazy_move_does_not_overtake_a_commit_under_way(bench: Bench, progress: Progress) -> None:
+    gate = threading.Event()
+    blocked = bench.store.submit(lambda tx: gate.wait())
+    progress.add(1, event())
+    progress._flush()
+    progress.add(2)
+    progress._flush()
+    assert bench.store._writer._lazy == []
+    gate.set()
+    await blocked
+    await progress.commit()
+    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+
+
+async def test_commit_waits_for_lazy_decisions_that_were_handed_over(bench: Bench, progress: Progress) -> None:
+    done: list[str] = []
+    progress.add(1, Decisions(lazily=[lambda tx: done.append("lazily")]))
+    progress._flush()
+    await progress.commit()
+    assert done == ["lazily"]
+    before = bench.metrics.commits.total()
+    await progress.commit()
+    assert bench.metrics.commits.total() == before, "there was nothing more to commit"
+
+
+async def test_a_refused_commit_takes_all_later_ones_with_it(bench: Bench, progress: Progress) -> None:
+    gate = threading.Event()
+    blocked = bench.store.submit(lambda tx: gate.wait())
+    progress.add(1, Decisions(also=[refused]))
+    progress._flush()
+    progress.add(2, event())
+    progress._flush()
+    progress.add(3, event())
+    gate.set()
+    with pytest.raises(CommitRefused, match="far too large"):
+        await progress.commit()
+    await blocked
+    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
+    assert (await progress.take("latest")).last_consumed_id == progress.position == 0
+    progress.add(3, event())
+    await progress.commit()
+    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 1)]
+
+
+async def test_a_seek_refuses_everything_that_is_under_way(bench: Bench, progress: Progress) -> None:
+    progress.add(1, event())
+    await bench.store.write(lambda tx: cursors.seek(tx, "p", "latest", 0))
+    with pytest.raises(CursorMoved):
+        await progress.commit()
+    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
+
+
+async def test_leaving_hands_over_what_is_done(bench: Bench, progress: Progress) -> None:
+    progress.add(1, event())
+    progress.leave()
+    await bench.store.write(lambda tx: None)
+    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(1, 1)]
+    progress.add(2)
+    progress.leave()
+    await bench.store.write(lambda tx: None)
+    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+
+
+async def test_leaving_behind_a_commit_under_way_keeps_the_order(bench: Bench, progress: Progress) -> None:
+    gate = threading.Event()
+    blocked = bench.store.submit(lambda tx: gate.wait())
+    progress.add(1, event())
+    progress._flush()
+    progress.add(2)
+    progress.leave()
+    gate.set()
+    await blocked
+    await bench.store.write(lambda tx: None)
+    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+
+
+async def test_a_commit_that_the_store_has_to_try_again_counts_once(
+    bench: Bench, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full; what was decided is the same when the store runs the units again."""
+    engine = bench.store._engine
+    commit = engine.commit
+    failures = ["database or disk is full"]
+
+    def full() -> None:
+        if failures:
+            raise OSError(failures.pop())
+        commit()
+
+    monkeypatch.setattr(engine, "commit", full)
+    gate = threading.Event()
+    blocked = bench.store.submit(lambda tx: gate.wait())
+    for number in (1, 2, 3):
+        progress.add(number, event())
+        progress._flush()
+    gate.set()
+    await progress.commit()
+    await blocked
+    await until(lambda: not failures, "the failure")
+    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 3)]
+    assert bench.metrics.events.total() == 3
