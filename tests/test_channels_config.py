@@ -152,6 +152,6 @@ def test_a_package_may_bring_a_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     built, problems = build(kind="pager")
     assert not problems
     assert built["it"].kind == "pager"
-    assert "edgeq_pager:number is no Channel" in str(build(kind="number")[1][0])
-    assert "edgeq_pager:Gone can't be loaded" in str(build(kind="gone")[1][0])
+    assert "edgeq_pager:number is not a class made from Channel" in str(build(kind="number")[1][0])
+    assert "edgeq_pager has no 'Gone'" in str(build(kind="gone")[1][0])
     assert build(kind="log")[0]["it"].kind == "log", "a package took the place of a kind of ours"

@@ -1,7 +1,7 @@
 """The senders: one for each channel takes what is queued for it to the target, one notification at a time.
 
-- What is queued stays queued until the target has answered and that is committed. Only a crash between the two makes
-  the same notification come again, with the same idempotency key.
+- What is queued stays queued until the target has answered and that is committed. Only a crash between the two, or a
+  stop that can't wait for the answer, makes the same notification come again, with the same idempotency key.
 - Notifications with one fingerprint are sent in order, and as a rule all of a channel are. One that fails waits longer
   and longer, and those that did not fail yet go before it; after `ATTEMPTS_MAX` attempts it becomes a dead letter.
 - While the target can't be reached or takes nothing, the channel waits as a whole, longer and longer, and no attempt is

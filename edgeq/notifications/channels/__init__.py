@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pkgutil import resolve_name
 
 from ...config.section import Section
 from ...config.suggest import did_you_mean
 from ...errors import Problem
+from ...imports import load_name
 from .channel import Channel, Links, Outcome, Publish, Rejected, Retry, Sent
 
 __all__ = ["KINDS", "Channel", "Links", "Outcome", "Publish", "Rejected", "Retry", "Sent", "build_channels"]
@@ -54,13 +54,13 @@ def _kind(section: Section, problems: list[Problem]) -> type[Channel] | None:
         problems.append(section.problem("kind", f"there is no channel kind {word!r}", did_you_mean(word, known)))
         return None
     try:
-        found = resolve_name(known[word])
-    except Exception as error:  # noqa: BLE001 - a module of somebody else's may raise anything
-        problems.append(section.problem("kind", f"{known[word]} can't be loaded: {type(error).__name__}: {error}"))
+        found = load_name(known[word])
+    except ValueError as error:
+        problems.append(section.problem("kind", str(error)))
         return None
     if isinstance(found, type) and issubclass(found, Channel):
         return found
-    problems.append(section.problem("kind", f"{known[word]} is no Channel"))
+    problems.append(section.problem("kind", f"{known[word]} is not a class made from Channel"))
     return None
 
 
