@@ -121,7 +121,7 @@ def test_the_unit_runs_edgeq_as_its_commands_expect() -> None:
     unit = settings()
     assert unit["Service.Type"] == ["notify"]
     assert unit["Service.ExecStart"] == ["/opt/edgeq/bin/edgeq run -c /etc/edgeq/edgeq.yaml"]
-    assert unit["Service.ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert unit["Service.ExecReload"] == ["/bin/sh -c 'kill -HUP ${MAINPID}'"]
     assert unit["Service.RestartPreventExitStatus"] == ["78"], "a wrong configuration doesn't get right by a restart"
     assert unit["Service.StateDirectory"] == ["edgeq"]
     assert int(unit["Service.TimeoutStopSec"][0]) > 30, "draining takes up to 30 seconds"
