@@ -35,6 +35,7 @@ def test_moving_a_deadline_on_and_back_costs_no_room() -> None:
             deadlines[key] = at
             timers.arm(key)
     assert len(timers) == len(KEYS)
+    timers = Timers(deadlines.get)
     for at in reversed(range(10_000)):
         for key in KEYS:
             deadlines[key] = at

@@ -256,6 +256,18 @@ class TestLink:
         await bench.at(3600)
         assert await bench.told() == []
 
+    async def test_a_step_of_the_clock_is_no_settled_link(self, bench: Bench) -> None:
+        link = FakeLink(None)
+        await bench.start(ABSENCE, link=link)
+        await bench.hear()
+        link.settled = 3600
+        await bench.at(3602)
+        bench.clock.step(3600)
+        await bench.at(7203)
+        assert await bench.told() == []
+        await bench.at(7205)
+        assert [each.occurred_at for each in await bench.told()] == [micro(3610)]
+
     async def test_the_settled_time_follows_a_step_of_the_clock(self, bench: Bench) -> None:
         await bench.start(ABSENCE, link=FakeLink(0))
         await bench.hear()
