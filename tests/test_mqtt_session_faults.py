@@ -385,14 +385,37 @@ async def test_a_full_inbox_keeps_the_session_from_connecting_again() -> None:
 
     inbox = Inbox(capacity=10)
     async with FakeBroker(twenty) as broker, running(broker.url, {"a": 1}, inbox=inbox, keepalive=1) as rig:
-        await rig.until(lambda: "waits for room" in rig.session.reason)
+        await rig.until(lambda: rig.session.reason == session_module.WAITS_FOR_ROOM)
+        await rig.until(lambda: rig.metrics.connects.values.get("lost") or rig.metrics.connects.values.get("closed"))
+        await rig.until(lambda: rig.session.reason == session_module.WAITS_FOR_ROOM)
         assert (broker.connections, len(inbox)) == (1, 20)
         await rig.take(20)
         await rig.until(lambda: broker.connections == 2)
 
 
+async def test_a_backlog_that_fills_the_inbox_does_not_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def overflows(line: Line) -> None:
+        await line.welcome(session_present=True)
+        for mid in range(1, 301):  # more than one read takes, so the answers come behind what isn't read yet
+            await line.send(publish(b"a", b"x" * 10_000, mid=mid, properties=b""))
+        await line.subscribed()
+        await line.serve()
+
+    monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.05)
+    inbox = Inbox(capacity=5)
+    async with FakeBroker(overflows) as broker, running(broker.url, {"a": 1}, inbox=inbox) as rig:
+        await rig.until(lambda: rig.session.reason == session_module.WAITS_FOR_ROOM)
+        await asyncio.sleep(0.3)  # several times what an answer may take
+        assert rig.session.connections == 1
+        monkeypatch.setattr(session_module, "ANSWER_SECONDS", 20)
+        assert len(await rig.take(300)) == 300
+        await rig.ready()
+        assert (rig.session.connections, rig.session.reason) == (1, "")
+
+
 async def test_publishing_fails_with_a_reason() -> None:
     sent: list[bytes] = []
+    greeted = asyncio.Event()
 
     async def sleepy(line: Line) -> None:
         await line.expect(0x10)
@@ -401,12 +424,14 @@ async def test_publishing_fails_with_a_reason() -> None:
         _, body = await line.expect(0x30)  # the presence
         mid = 2 + int.from_bytes(body[:2], "big")
         await line.send(b"\x40\x02" + body[mid : mid + 2])
+        greeted.set()
         while len(sent) < 2:
             sent.append((await line.expect(0x30))[1])
         sent.append((await line.read())[1])
 
     async with FakeBroker(sleepy, good) as broker, running(broker.url, {"a": 1}) as rig:
         await rig.ready()
+        await greeted.wait()
         with pytest.raises(PublishFailed, match=r"within 0\.2s"):
             await rig.session.publish("b", b"1", timeout_seconds=0.2)
         waiting = [asyncio.create_task(rig.session.publish("b", b"%d" % n)) for n in range(2, 1003)]

@@ -103,6 +103,7 @@ class Client(paho.Client):
             reconnect_on_failure=False,
             manual_ack=True,
         )
+        self.abandoned = False
         self._settings = settings
         self._framer = framer
         self._listener = listener
@@ -193,16 +194,18 @@ class Client(paho.Client):
         return self.unsubscribe(filters)[1]
 
     def _create_socket(self) -> Any:
-        """What paho does, but closing the socket when TLS fails."""
+        """What paho does, but closing the socket when TLS fails, or when it is too late to send CONNECT."""
         sock = socket.create_connection((self.host, self.port), timeout=self.connect_timeout)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an ack mustn't wait for the next
-            if self._tls is None:
-                return sock
-            return self._tls.wrap_socket(sock, server_hostname=self.host)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_hostname=self.host)
+            if self.abandoned:
+                raise ConnectionAbortedError("nobody waits for this connection any more")
         except BaseException:
             sock.close()
             raise
+        return sock
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if not self.hooked:
@@ -225,7 +228,7 @@ class Client(paho.Client):
         if not chunk:
             self._lose("the broker closed the connection", "closed")
             return
-        self._last_bytes_received = time.monotonic()
+        self._last_bytes_received = time.monotonic()  # paho's clock, which sends the pings
         deliveries, controls = self._framer.feed(chunk, received_at)
         for packet in controls:
             if self.socket() is None:

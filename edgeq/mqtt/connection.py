@@ -103,6 +103,7 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the socket, without a word to the broker. Safe at any time, also while dialling."""
+        self._client.abandoned = True
         self._client.on_socket_close = None
         self._client.on_socket_register_write = None
         sock = self._socket
@@ -154,7 +155,7 @@ class Connection:
         for answer in [self._sent(self._client.unsubscribe_from(list(packet))) for packet in packets]:
             _told(await answer)
 
-    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, timeout: float) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None) -> None:
         """Publish; returns when the broker has acknowledged it (QoS 0: when it is sent).
 
         Raises PublishFailed.
@@ -185,9 +186,9 @@ class Connection:
     # What the client tells: see `Listener`.
 
     def accepted(self, welcome: Welcome) -> None:
-        self.welcome = welcome
-        self._out = asyncio.Semaphore(min(OUT_MAX, max(1, welcome.receive_maximum)))
         if not self._accepted.done():
+            self.welcome = welcome
+            self._out = asyncio.Semaphore(min(OUT_MAX, max(1, welcome.receive_maximum)))
             self._accepted.set_result(None)
 
     def ended(self, ending: Ending) -> None:
@@ -248,13 +249,15 @@ class Connection:
         if self.over.done():
             return
         self._client.tick(reading=self.reading)
-        self._timer = self._loop.call_later(min(5.0, self._client.keepalive / 4), self._tick)
+        keepalive = self._client.keepalive or 20  # the broker may have said 0: none
+        self._timer = self._loop.call_later(min(5.0, keepalive / 4), self._tick)
 
     def _forget_socket(self) -> None:
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = None
+            self.reading = True
 
 
 def _told(codes: Codes | None) -> Codes:

@@ -38,8 +38,7 @@ class Inbox:
     def put(self, deliveries: list[Delivery]) -> None:
         """Add what arrived together. Never refuses: look at `full` afterwards."""
         self._waiting.extend(deliveries)
-        for delivery in deliveries:
-            self._bytes += len(delivery.payload)
+        self._bytes += sum([len(delivery.payload) for delivery in deliveries])
         if len(self._waiting) >= self.capacity or self._bytes >= self.bytes_max:
             self.full = True
         self._wake()

@@ -1,33 +1,33 @@
 """The session with the broker: persistent, always coming back, and acknowledging only what it is told to.
 
-What one can rely on: the client id is stable and the session is never started clean, so that the broker
-keeps what comes while edgeq is away (G2). A QoS 1 message is acknowledged by `ack` and by nothing else
-(G1). Reading stops while the inbox is full (G8). Whatever goes wrong, the session tries again, with
-jitter, for ever; `state` and `reason` say how it stands, and the log says it once, not for each attempt.
+What one can rely on: the client id is stable and the session is never started clean, so that the broker keeps what
+comes while edgeq is away (G2). A QoS 1 message is acknowledged by `ack` and by nothing else (G1). Reading stops while
+the inbox is full (G8). Whatever goes wrong, the session tries again, with jitter, for ever; `state` and `reason` say
+how it stands, and the log says it once, not for each attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any
 
 from ..backoff import Backoff
 from ..clock import Clock
 from ..config.schema import Mqtt
-from ..errors import EdgeqError
 from ..service import Service
 from ..telemetry.metrics import Metrics
 from ..units import Duration
 from .address import Address
-from .client import Ending
+from .client import Ending, Welcome
 from .connection import Connection, NotConnected, PublishFailed
 from .delivery import Delivery
 from .inbox import Inbox
 from .presence import OFFLINE, ONLINE, state_topic
-from .topics import check_topic, merge
+from .subscriptions import SubscriptionMemory, Subscriptions
+from .topics import check_topic
 
 STABLE_SECONDS = 10.0
 """A connection that lasted as long was a good one: the next waiting time is a short one again."""
@@ -36,37 +36,26 @@ FIGHT_SECONDS = 120.0
 CLOSINGS_MAX = 3
 """Brokers that don't say that another client took the session just close the connection, so often at least."""
 REPEAT_SECONDS = 300.0
-"""A reason that stays is logged again after this time."""
+"""A reason that stays is logged again after this time, and a refused subscription asked for again."""
 ANSWER_SECONDS = 30.0
-"""How long the broker may take to answer a SUBSCRIBE or the first message."""
-MEMORY_SECONDS = 10.0
-"""How long the session waits for the store to remember its subscriptions."""
+"""How long the broker may take to answer a SUBSCRIBE or the first message, while we read."""
+WAITS_FOR_ROOM = "the inbox is full: nothing more is read until something is committed"
 
 
 class State(StrEnum):
-    """How the session stands."""
+    """How the session stands; connected means subscribed, too."""
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
 
 
-class SubscriptionMemory(Protocol):
-    """Where the session keeps, over restarts, which filters the broker has for it."""
-
-    async def load(self) -> list[str]:
-        """The filters last saved; none at first."""
-
-    async def save(self, filters: list[str]) -> None:
-        """Keep these instead."""
-
-
 class Session(Service):
     """The session that `settings` describe, for the topic filters of the routes (filter -> QoS).
 
-    Filters that overlap are merged, so that a message comes once: see `topics.merge`. Raises ValueError
-    for a URL or a status topic that can't be used. A message whose packet is larger than
-    `packet_bytes_max` arrives as an oversize delivery.
+    Filters that overlap are merged, so that a message comes once: see `topics.merge`. Raises ValueError for a URL or a
+    status topic that can't be used. A message whose packet is larger than `packet_bytes_max` arrives as an oversize
+    delivery. Times are microseconds since 1970 UTC, `connections` counts those that the broker accepted.
     """
 
     reconnect_backoff = Backoff(1.0, 60.0)
@@ -85,34 +74,42 @@ class Session(Service):
     ) -> None:
         super().__init__("session", clock)
         self.state = State.DISCONNECTED
-        self.reason = "not started"
+        self._reason = "not connected yet"
         self.connected_since: int | None = None
         self.last_message_at: int | None = None
         self.connections = 0
-        self.refused: dict[str, str] = {}
         self.client_id = settings.client_id or f"edgeq-{gateway}"
         self.address = Address.parse(settings.url)
         self._settings = settings
         self._state_topic = state_topic(settings.status_topic, gateway)
-        self._wanted = self._to_subscribe(filters)
-        self._subscribed: dict[str, int] = {}  # what the broker confirmed for the session it has
-        self._memory = known_filters
-        self._known: list[str] = []  # what the broker may have from this or an earlier run
-        self._saved: list[str] = []
-        self._subscribing = asyncio.Lock()
+        self._subscriptions = Subscriptions(filters, settings.group, known_filters)
         self._inbox = inbox
-        self._room = asyncio.Event()
         self._inbox.when_room(self._on_room)
+        self._room = asyncio.Event()
         self._metrics = metrics
         self._packet_bytes_max = packet_bytes_max
         self._connection: Connection | None = None
         self._number = 0
-        self._closings = 0
         self._accepted_at: float | None = None
         self._ready = asyncio.Event()
         self._discarding = False
+        self._attempt = 0
+        self._closings = 0
+        self._flapping = False
+        self._steady: asyncio.TimerHandle | None = None
         self._told = ""
         self._told_at = 0.0
+
+    @property
+    def reason(self) -> str:
+        """In words for people: why there is no connection, or what doesn't work. Empty when all is well."""
+        paused = self._connection is not None and not self._connection.reading
+        return WAITS_FOR_ROOM if paused else self._reason
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """The filters that the broker refuses, with its reasons."""
+        return self._subscriptions.refused
 
     async def wait_ready(self) -> None:
         """Return when the broker has answered for every subscription; see `refused` for those it refused."""
@@ -121,8 +118,7 @@ class Session(Service):
     def ack(self, deliveries: Sequence[Delivery]) -> int:
         """Acknowledge in the order given; the number of those that were.
 
-        Deliveries at QoS 0 need none, and those of an earlier connection can't be: the broker sends them
-        again.
+        Deliveries at QoS 0 need none, and those of an earlier connection can't be: the broker sends them again.
         """
         connection = self._connection
         number = connection.number if connection is not None and not connection.over.done() else 0
@@ -141,9 +137,8 @@ class Session(Service):
     ) -> None:
         """Publish, and return when the broker has acknowledged it (at QoS 0: when it is sent).
 
-        Raises NotConnected without waiting for a connection, PublishFailed when the broker refuses the
-        message or doesn't acknowledge it in time (it may have arrived then), and ValueError for a topic
-        with a wildcard.
+        Raises NotConnected, without waiting for a connection; PublishFailed when the broker refuses the message or
+        doesn't acknowledge it in time (it may have arrived then); ValueError for a topic that can't be published to.
         """
         check_topic(topic)
         connection = self._connection
@@ -153,16 +148,16 @@ class Session(Service):
 
     async def set_filters(self, filters: Mapping[str, int]) -> None:
         """Subscribe to these from now on, and unsubscribe from what isn't among them any more."""
-        self._wanted = self._to_subscribe(filters)
-        if self._connection is not None and self._ready.is_set():
+        self._subscriptions.want(filters)
+        if self._connection is not None and self._accepted_at is not None:
             with contextlib.suppress(NotConnected):  # the next connection will
                 await self._subscribe(self._connection)
 
     def stop_reading(self) -> None:
         """Take no more messages, and close the inbox: the first step of a drain.
 
-        Acknowledgements and `publish` go on working until `stop`. What the broker still sends at QoS 1
-        comes again with the next connection.
+        Acknowledgements and `publish` go on working until `stop`. What the broker still sends at QoS 1 comes again with
+        the next connection.
         """
         self._discarding = True
         self._inbox.close()
@@ -171,24 +166,15 @@ class Session(Service):
 
     async def run(self) -> None:
         """See `Service`."""
-        self._known = self._saved = await self._memory.load()
+        await self._subscriptions.load()
         stop = asyncio.create_task(self.stopping.wait())
-        attempt = 0
         try:
             while not self.stopping.is_set():
                 ending = await self._one_connection(stop)
-                if self.stopping.is_set():
-                    break
-                lasted = 0.0 if self._accepted_at is None else self.clock.monotonic() - self._accepted_at
-                closed = ending.kind == "closed" and 0 < lasted < FIGHT_SECONDS
-                self._closings = self._closings + 1 if closed else 0
-                fight = ending.kind == "taken_over" or self._closings >= CLOSINGS_MAX
-                if lasted >= (FIGHT_SECONDS if fight else STABLE_SECONDS):
-                    attempt = 0
-                attempt = max(attempt + 1, 4) if fight else attempt + 1
-                self._tell(ending)
-                await self.pause(self.reconnect_backoff.delay(attempt))
-                await self._wait_for_room(stop)
+                if not self.stopping.is_set():
+                    delay = self._after(ending)
+                    await self.pause(delay)
+                    await self._wait_for_room(stop)
         finally:
             stop.cancel()
 
@@ -218,6 +204,8 @@ class Session(Service):
             return Ending("stopped", "stopped")
         finally:
             living.cancel()
+            if self._steady is not None:
+                self._steady.cancel()
             self._ready.clear()
             self.state = State.DISCONNECTED
             self.connected_since = None
@@ -227,27 +215,29 @@ class Session(Service):
         refused = await connection.open(self.address)
         if refused is not None:
             return refused
-        self._on_accepted(connection)
+        self._on_accepted(connection.welcome)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._subscribe(connection)
+            await _answered(connection, self._subscribe(connection))
         except TimeoutError:
             return Ending("the broker doesn't answer a SUBSCRIBE")
         except NotConnected:
             return await connection.over
+        self.state = State.CONNECTED
+        self.connected_since = self.clock.now()
         self._ready.set()
         try:
-            await connection.publish(self._state_topic, ONLINE, 1, True, ANSWER_SECONDS)
+            await _answered(connection, connection.publish(self._state_topic, ONLINE, 1, True, None))
         except NotConnected:
             return await connection.over
-        except PublishFailed as error:
-            self.log.warning("can't publish that the gateway is online to %s: %s", self._state_topic, error)
+        except (PublishFailed, TimeoutError) as error:
+            why = error or "the broker doesn't answer"
+            self.log.warning("can't publish that the gateway is online to %s: %s", self._state_topic, why)
         while True:
             await asyncio.wait({connection.over}, timeout=REPEAT_SECONDS if self.refused else None)
             if connection.over.done():
                 return connection.over.result()
             with contextlib.suppress(NotConnected):
-                await self._subscribe(connection)  # ask again for what was refused
+                await self._subscribe(connection)
 
     async def _say_goodbye(self, connection: Connection) -> None:
         self._discarding = True
@@ -255,40 +245,20 @@ class Session(Service):
         with contextlib.suppress(PublishFailed):
             await connection.publish(self._state_topic, OFFLINE, 1, True, 1.0)
         await connection.goodbye()
-        self.reason = "stopped"
+        self._reason = "stopped"
 
     async def _subscribe(self, connection: Connection) -> None:
-        """Bring the broker's subscriptions to what is wanted: first the new ones, so that no message falls between."""
-        async with self._subscribing:
-            wanted = self._wanted
-            missing = {name: qos for name, qos in wanted.items() if self._subscribed.get(name) != qos}
-            dropped = [name for name in self._known if name not in wanted]
-            await self._remember([*wanted, *dropped])
-            self.refused = await connection.subscribe(missing)
-            await connection.unsubscribe(dropped)
-            self._subscribed = {name: qos for name, qos in wanted.items() if name not in self.refused}
-            await self._remember(list(wanted))
-        self.reason = "; ".join(
+        await self._subscriptions.sync(connection)
+        self._reason = "; ".join(
             f"the broker refused the subscription to {name!r}: {why}" for name, why in self.refused.items()
         )
-        if self.reason:
-            self._warn(self.reason)
-
-    async def _remember(self, filters: list[str]) -> None:
-        self._known = filters
-        if sorted(filters) == sorted(self._saved):
-            return
-        try:
-            async with asyncio.timeout(MEMORY_SECONDS):
-                await self._memory.save(filters)
-            self._saved = filters
-        except (TimeoutError, EdgeqError) as error:
-            self.log.warning("can't store which subscriptions the broker has: %s", error or "no answer in time")
+        if self._reason:
+            self._warn(self._reason)
 
     async def _wait_for_room(self, stop: asyncio.Task[bool]) -> None:
         """Don't connect while the inbox is full: each connection would bring one read more into it (G8)."""
         if self._inbox.full:
-            self.reason = "waits for room in the inbox: nothing is being committed"
+            self._reason = WAITS_FOR_ROOM
             self._room.clear()
             room = asyncio.create_task(self._room.wait())
             await asyncio.wait({room, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -296,7 +266,9 @@ class Session(Service):
 
     def _take(self, deliveries: list[Delivery]) -> None:
         if self._discarding:
-            self._metrics.dropped.add(sum(1 for delivery in deliveries if not delivery.qos), "stopping")
+            lost = sum(1 for delivery in deliveries if not delivery.qos)
+            if lost:
+                self._metrics.dropped.add(lost, "stopping")
             return
         self._metrics.received.add(len(deliveries))
         self.last_message_at = deliveries[-1].received_at
@@ -309,37 +281,48 @@ class Session(Service):
         if self._connection is not None:
             self._connection.start_reading()
 
-    def _on_accepted(self, connection: Connection) -> None:
-        self.state = State.CONNECTED
+    def _on_accepted(self, welcome: Welcome) -> None:
         self.connections += 1
-        self.connected_since = self.clock.now()
         self._accepted_at = self.clock.monotonic()
         self._metrics.connects.add(1, "accepted")
-        welcome = connection.welcome
-        if not welcome.session_present:
-            self._subscribed = {}
-        self.log.info(
-            "connected to %s as %s (%s session)",
-            self.address,
-            self.client_id,
-            "known" if welcome.session_present else "new",
-        )
+        if self._flapping:
+            self._steady = asyncio.get_running_loop().call_later(STABLE_SECONDS, self._say_connected, welcome)
+        else:
+            self._say_connected(welcome)
+        if not welcome.session_present and self._subscriptions.forgotten():
+            self.log.warning("the broker has lost our session: what it kept for us, and what came meanwhile, is gone")
         kept = welcome.session_expiry_seconds
         if kept is not None and kept < self._settings.session_expiry:
-            self._warn(f"the broker keeps the session for {Duration(kept)} only; what comes later is lost")
+            self._warn(f"the broker keeps the session for {Duration(kept)} only; it loses what comes later")
 
-    def _tell(self, ending: Ending) -> None:
-        """Say why there is no connection: in `reason` always, in the log once."""
-        self.reason = ending.reason
-        self._metrics.connects.add(1, ending.kind)
+    def _say_connected(self, welcome: Welcome) -> None:
+        self._told = ""
+        kind = "known" if welcome.session_present else "new"
+        self.log.info("connected to %s as %s (%s session)", self.address, self.client_id, kind)
+
+    def _after(self, ending: Ending) -> float:
+        """Say why there is no connection, in `reason` always and in the log once; the seconds to wait."""
+        lasted = 0.0 if self._accepted_at is None else self.clock.monotonic() - self._accepted_at
+        closed = ending.kind == "closed" and 0 < lasted < FIGHT_SECONDS
+        self._closings = self._closings + 1 if closed else 0
+        self._flapping = 0 < lasted < STABLE_SECONDS
+        self._reason = ending.reason
+        fight = True
         if ending.kind == "taken_over":
-            self.reason = (
+            self._reason = (
                 f"another client took the session over with our client id {self.client_id!r}: "
                 "give each its own mqtt.client_id"
             )
         elif self._closings >= CLOSINGS_MAX:
-            self.reason += f" again and again: does another client use our client id {self.client_id!r}?"
-        self._warn(f"not connected: {self.reason}")
+            self._reason += f" again and again: does another client use our client id {self.client_id!r}?"
+        else:
+            fight = False
+        self._metrics.connects.add(1, ending.kind)
+        self._warn(f"not connected: {self._reason}")
+        if lasted >= (FIGHT_SECONDS if fight else STABLE_SECONDS):
+            self._attempt = 0
+        self._attempt = max(self._attempt + 1, 4) if fight else self._attempt + 1
+        return self.reconnect_backoff.delay(self._attempt)
 
     def _warn(self, text: str) -> None:
         now = self.clock.monotonic()
@@ -347,7 +330,15 @@ class Session(Service):
             self._told, self._told_at = text, now
             self.log.warning("%s", text)
 
-    def _to_subscribe(self, filters: Mapping[str, int]) -> dict[str, int]:
-        merged = merge({name: min(qos, 1) for name, qos in filters.items()})
-        group = self._settings.group
-        return {f"$share/{group}/{name}": qos for name, qos in merged.items()} if group else merged
+
+async def _answered(connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, which waits for an answer. Raises TimeoutError when none comes although we read."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            _, waiting = await asyncio.wait({task}, timeout=ANSWER_SECONDS)
+            if waiting and connection.reading:
+                raise TimeoutError
+    finally:
+        task.cancel()
+    task.result()
