@@ -401,11 +401,11 @@ async def test_a_backlog_that_fills_the_inbox_does_not_end_the_connection(monkey
         await line.subscribed()
         await line.serve()
 
-    monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.5)
     inbox = Inbox(capacity=5)
     async with FakeBroker(overflows) as broker, running(broker.url, {"a": 1}, inbox=inbox) as rig:
         await rig.until(lambda: rig.session.reason == session_module.WAITS_FOR_ROOM)
-        await asyncio.sleep(0.3)  # several times what an answer may take
+        await asyncio.sleep(1.2)  # more than twice what an answer may take
         assert rig.session.connections == 1
         monkeypatch.setattr(session_module, "ANSWER_SECONDS", 20)
         assert len(await rig.take(300)) == 300

@@ -336,8 +336,9 @@ async def _answered(connection: Connection, work: Coroutine[Any, Any, None]) -> 
     task = asyncio.create_task(work)
     try:
         while not task.done():
+            paused = not connection.reading
             _, waiting = await asyncio.wait({task}, timeout=ANSWER_SECONDS)
-            if waiting and connection.reading:
+            if waiting and connection.reading and not paused:
                 raise TimeoutError
     finally:
         task.cancel()
