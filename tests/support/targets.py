@@ -128,6 +128,28 @@ class HttpTarget:
         self._thread.join(DEADLINE_SECONDS)
 
 
+class _Controller(Controller):
+    """Leaves no connection open."""
+
+    def factory(self) -> Any:
+        protocol = super().factory()
+        self.protocols = [*getattr(self, "protocols", []), protocol]
+        return protocol
+
+    def hang_up(self) -> None:
+        """End what is connected."""
+
+        async def end() -> None:
+            for protocol in self.protocols:
+                if protocol.transport is not None:
+                    protocol.transport.abort()
+            for _ in range(5):  # the transports close in the loop's next turns
+                await asyncio.sleep(0)
+
+        if self.loop.is_running():
+            asyncio.run_coroutine_threadsafe(end(), self.loop).result(DEADLINE_SECONDS)
+
+
 class MailTarget:
     """Takes mail, unless `refuse` (by SMTP command) holds the answers to give first: `refuse["DATA"] = ["451 later"]`.
     With `hang_at_quit` it says nothing after the last mail."""
@@ -161,7 +183,7 @@ class MailTarget:
             options["require_starttls"] = True
         elif tls is not None:
             options["ssl_context"] = tls
-        self._controller = Controller(self, hostname="127.0.0.1", port=port or _free_port(), **options)
+        self._controller = _Controller(self, hostname="127.0.0.1", port=port or _free_port(), **options)
         self._controller.start()
         self.port = self._controller.port
 
@@ -195,6 +217,7 @@ class MailTarget:
 
     def stop(self) -> None:
         """Close it: from now on connections are refused."""
+        self._controller.hang_up()
         self._controller.stop()
 
 
