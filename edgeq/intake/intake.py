@@ -273,7 +273,7 @@ class Intake(Service):
             detail["payload_size"] = delivery.payload_size
         return NewDeadLetter(
             source=SOURCE,
-            reason=_printable(reason),
+            reason=_printable(reason) or "rejected",
             error=sentence if rejected else _trace(error),
             topic=delivery.topic,
             payload=kept,
