@@ -12,6 +12,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -144,7 +145,7 @@ class Attempt:
                 return await value if inspect.isawaitable(value) else value
         except Exception as error:
             if scope.expired():
-                raise TimedOut(f"took longer than {Duration(limit)}") from error
+                raise TimedOut(f"took longer than {Duration(limit)}", error) from None
             raise
 
     # How it ended
@@ -214,7 +215,11 @@ class Attempt:
 
 
 class TimedOut(TimeoutError):
-    """A handler took longer than its class allows."""
+    """A handler took longer than its class allows. `cancelled` knows where it was then."""
+
+    def __init__(self, message: str, ended_by: BaseException) -> None:
+        super().__init__(message)
+        self.cancelled = ended_by.__cause__ or ended_by
 
 
 def in_thread(name: str, function: Callable[..., Any], *args: Any) -> Returned:
@@ -243,13 +248,21 @@ def in_thread(name: str, function: Callable[..., Any], *args: Any) -> Returned:
 
 def describe(error: BaseException) -> str:
     """What happened, in a first line, and below it where, in the author's code. Fit to be stored."""
+    if isinstance(error, EdgeqError):
+        return storable(str(error))
+    if isinstance(error, TimedOut):
+        where = "".join(traceback.format_tb(_author_frames(error.cancelled)))
+        return storable(f"{error}\n\n{where[-ERROR_CHARACTERS_MAX:]}".rstrip())
     summary = "".join(traceback.format_exception_only(error)).strip()
+    if len(summary) > ERROR_CHARACTERS_MAX:
+        summary = summary[:ERROR_CHARACTERS_MAX] + "…"
+    frames = _author_frames(error)
+    trace = "".join(traceback.format_exception(type(error), error, frames)) if frames else ""
+    return storable(f"{summary}\n\n{trace[-ERROR_CHARACTERS_MAX:]}".rstrip())
+
+
+def _author_frames(error: BaseException) -> TracebackType | None:
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("edgeq.jobs."):
         frames = frames.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, frames)) if frames or error.__cause__ else ""
-    if len(summary) > ERROR_CHARACTERS_MAX:
-        summary = summary[:ERROR_CHARACTERS_MAX] + "…"
-    if isinstance(error, EdgeqError):
-        return storable(str(error))
-    return storable(f"{summary}\n\n{trace[-ERROR_CHARACTERS_MAX:]}" if trace else summary)
+    return frames
