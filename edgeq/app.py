@@ -49,20 +49,31 @@ _FILTERS_KEY = "mqtt_filters"
 
 
 class App:
-    """One appliance. `run()` it until it is asked to stop."""
+    """One appliance. `run()` it until it is asked to stop.
 
-    def __init__(self, load: Callable[[], LoadedConfig], *, clock: Clock | None = None) -> None:
+    `load` gives the configuration at the start and at every `reload()`; `reloaded` is called with each that takes the
+    place of another. Raises ConfigError when the first one is wrong.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], LoadedConfig],
+        *,
+        clock: Clock | None = None,
+        reloaded: Callable[[LoadedConfig], None] = lambda loaded: None,
+    ) -> None:
         self._load = load
+        self._reloaded = reloaded
         self._clock = clock or Clock()
         self.metrics = Metrics()
         self.plan = self._plan(load())
-        config = self.plan.loaded.config
+        self._store_settings = config = self.plan.loaded.config.store
         self.store = SqliteStore(
-            sqlite_path(config.store.url),
+            sqlite_path(config.url),
             metrics=self.metrics,
             clock=self._clock,
-            durability=config.store.durability,
-            commit_interval_seconds=float(config.store.commit_interval),
+            durability=config.durability,
+            commit_interval_seconds=float(config.commit_interval),
         )
         self.parts: Parts | None = None
         self.started_at = self._clock.now()
@@ -102,22 +113,19 @@ class App:
         await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
 
     async def run(self) -> None:
-        """Run until `stop()`. Raises StoreError when the store can't be opened or turns out to be damaged."""
+        """Run until `stop()`. A store that can't be opened now is waited for.
+
+        Raises StoreError when it can't be opened at all, EdgeqError when it turns out to be damaged.
+        """
         # Python lets a waiting thread have its turn every 5 ms by default; a commit needs several turns.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        await self.store.open()
         status = Status(self, self._clock)
         control = ControlServer(socket_path(self.store.path), {"status": status.gather})
+        attending = asyncio.create_task(self._attend(status))
         try:
-            await self._tell_of_quarantine()
-            await control.start()
-            await self._start_embedded()
-            self.parts = Parts(self.plan, self, self._clock)
-            await self.parts.start()
-            self._started.set()
-            self._notifier.ready()
-            log.info("edgeq %s is running", self.plan.loaded.config.gateway)
-            await self._attend(self.parts, status)
+            if await self._open_store(control):
+                await self._start()
+                await self._until_stopped()
         finally:
             self._notifier.stopping()
             await control.stop()
@@ -125,83 +133,153 @@ class App:
                 await self.parts.stop()
             await self._stop_embedded()
             await self.store.close()
+            attending.cancel()
+        if self.store.damaged:
+            raise EdgeqError(
+                f"{self.store.path} is damaged; it is put aside at the next start",
+                hint="systemd starts edgeq again by itself",
+            )
         log.info("stopped")
 
-    async def _attend(self, parts: Parts, status: Status) -> None:
-        """Wait for what comes from outside, feed the watchdog, and see whether the store is still whole."""
-        interval = min(5.0, self._notifier.watchdog_interval_seconds or 5.0)
+    async def _open_store(self, control: ControlServer) -> bool:
+        """Open the store, as soon as that is possible; False when `stop()` comes first."""
+        attempt = 0
+        while not self._stop.is_set():
+            try:
+                await self.store.open()
+            except StoreUnavailable:
+                attempt += 1
+                self._notifier.ready()  # to systemd, as the boot must not wait for this; its status line says why
+                await control.start()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _OPEN_AGAIN.delay(attempt))
+            else:
+                await control.start()
+                return True
+        return False
+
+    async def _start(self) -> None:
+        for warning in self.plan.warnings:
+            log.warning("%s", warning)
+        await self._start_embedded()
+        self.parts = Parts(self.plan, self, self._clock)
+        self._tell_of_quarantine()
+        await self.parts.start()
+        self._started.set()
+        self._notifier.ready()
+        log.info("edgeq %s is running", self.plan.loaded.config.gateway)
+
+    async def _until_stopped(self) -> None:
+        """Return when `stop()` was called, and reload when that is asked for."""
         waiting = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reload.wait())}
         try:
             while not self._stop.is_set():
-                await asyncio.wait(waiting, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
-                if self.store.damaged:
-                    raise EdgeqError(
-                        f"{self.store.path} is damaged; it is put aside at the next start",
-                        hint="systemd starts edgeq again by itself",
-                    )
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if self._reload.is_set():
                     self._reload.clear()
                     waiting.add(asyncio.create_task(self._reload.wait()))
-                    parts = await self._reloaded(parts)
-                if parts.progressing():
-                    self._notifier.watchdog()
-                self._notifier.status(parts.summary())
-                status.sample()
+                    await self._take_over()
         finally:
             for task in waiting:
                 task.cancel()
 
-    async def _reloaded(self, parts: Parts) -> Parts:
-        """Parts for the configuration as it is now; the present ones when that is wrong."""
+    async def _attend(self, status: Status) -> None:
+        """Again and again: feed the watchdog, tell systemd how it stands, note the counters, look after the store."""
+        limit = self._notifier.watchdog_interval_seconds or inf
+        while True:
+            if self.parts is None or self.parts.progressing():
+                self._notifier.watchdog()
+            self._notifier.status(self._summary())
+            status.sample()
+            if self.store.damaged:
+                self.stop()
+            # Twice as often as it must be: one look at the progress may come in a moment of rest.
+            await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))
+
+    def _summary(self) -> str:
+        """One line for `systemctl status`."""
+        told = [] if self.store.health.ok else [f"store: {self.store.health.reason}"]
+        if self.parts is not None:
+            session = self.parts.session
+            told.append(f"broker: {session.state}" + (f" ({session.reason})" if session.reason else ""))
+        return "; ".join([*told, f"{self.metrics.received.total()} messages received"])
+
+    async def _take_over(self) -> None:
+        """Put parts for the configuration as it is now in the place of the present ones, unless it is wrong."""
         try:
-            loaded = self._load()
-            plan = self._plan(loaded)
+            plan = self._plan(self._load())
+            embedded = await self._other_broker(plan)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("%s", problem)
             log.error("the configuration is wrong; the one in use stays")
-            return parts
-        if plan.loaded.config.store != self.plan.loaded.config.store:
-            log.warning("changes of `store` need a restart; the rest is taken over")
-        other_broker = plan.loaded.config.mqtt.url != self.plan.loaded.config.mqtt.url
+            return
+        except EdgeqError as error:
+            log.error("%s; the configuration in use stays", error)
+            return
+        config = plan.loaded.config
+        if config.store != self._store_settings:
+            log.warning("%s: changes of `store` need a restart; the rest is taken over", plan.loaded.where("store"))
         self._notifier.reloading()
-        self.plan = plan
-        await parts.stop()
-        if other_broker:
+        self._reloaded(plan.loaded)
+        for warning in plan.warnings:
+            log.warning("%s", warning)
+        if self.parts is not None:
+            await self.parts.stop()
+        if embedded is not self._embedded:
             await self._stop_embedded()
-            await self._start_embedded()
-        parts = self.parts = Parts(plan, self, self._clock)
-        await parts.start()
+        self.plan, self._embedded = plan, embedded
+        self.parts = Parts(plan, self, self._clock)
+        await self.parts.start()
         self._notifier.ready()
         log.info("the configuration was read again")
-        return parts
 
     def _plan(self, loaded: LoadedConfig) -> Plan:
         return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics)
 
-    async def _tell_of_quarantine(self) -> None:
+    def _tell_of_quarantine(self) -> None:
         if self.store.quarantined is None:
             return
+        plan, now = self.plan, self._clock.now()
         ctx = Context(self._clock)
         ctx.emit(
             "edgeq.store_damaged",
-            subject=self.plan.loaded.config.gateway,
+            subject=plan.loaded.config.gateway,
             data={"severity": "critical", "put_aside_as": self.store.quarantined},
             tags=("notification",),
             description=f"The database was damaged, put aside as {self.store.quarantined}; edgeq started empty.",
         )
-        await self.store.write(lambda tx: record(tx, ctx.decisions))
+
+        def unit(tx: Tx) -> None:
+            for name, processor in plan.processors.items():  # those that start at `latest` must see it, too
+                cursors.take(tx, name, processor.settings.start, now)
+            record(tx, ctx.decisions)
+
+        self.store.submit(unit).add_done_callback(_note_failure)
+
+    async def _other_broker(self, plan: Plan) -> EmbeddedBroker | None:
+        """The embedded broker that `plan` needs: the present one, if its address is the same, or a running one."""
+        url = plan.loaded.config.mqtt.url
+        if url == self.plan.loaded.config.mqtt.url:
+            return self._embedded
+        return await _embedded(url)
 
     async def _start_embedded(self) -> None:
-        url = self.plan.loaded.config.mqtt.url
-        if is_embedded(url):
-            self._embedded = EmbeddedBroker(url)
-            await self._embedded.start()
+        self._embedded = await _embedded(self.plan.loaded.config.mqtt.url)
 
     async def _stop_embedded(self) -> None:
         if self._embedded is not None:
             await self._embedded.stop()
             self._embedded = None
+
+
+async def _embedded(url: str) -> EmbeddedBroker | None:
+    """A running broker, if `url` asks for one in this process."""
+    if not is_embedded(url):
+        return None
+    broker = EmbeddedBroker(url)
+    await broker.start()
+    return broker
 
 
 class Parts:
@@ -210,8 +288,9 @@ class Parts:
     def __init__(self, plan: Plan, app: App, clock: Clock) -> None:
         config = plan.loaded.config
         store, metrics = app.store, app.metrics
-        window = config.mqtt.receive_maximum + _QOS0_ROOM
-        self.inbox = Inbox(window)
+        # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
+        window = config.mqtt.receive_maximum
+        self.inbox = Inbox(window + _QOS0_ROOM)
         self.session = Session(
             app.mqtt_settings(),
             config.gateway,

@@ -150,7 +150,6 @@ class Intake(Service):
 
     def _take(self, batch: list[Delivery]) -> None:
         """Handle what can be handled on the spot, start a task for each of the rest; commit."""
-        self._metrics.received.add(len(batch))
         together: list[tuple[Delivery, Matches]] = []
         for delivery in batch:
             matches = self._table.lookup(delivery.topic)
