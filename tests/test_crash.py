@@ -1,0 +1,255 @@
+"""Kill -9 at every named place on the way of a message, and at random under load; then one audit.
+
+What was published at QoS 1 and acknowledged by the broker must be an event; ids only grow; twice comes only what was in
+flight at a kill; and what a processor made of the events is there once for each.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from support.appliance import Appliance
+from support.mosquitto import Mosquitto
+
+from edgeq.failpoints import NAMES
+
+WINDOW = 100
+
+CONFIGURATION = """\
+gateway: crash
+mqtt: {{url: "{url}", receive_maximum: {window}}}
+store: {{url: edgeq.db}}
+app: {{path: ., modules: [echo]}}
+routes:
+  - topic: load/{{sender}}/{{number:int}}
+    emit: load.received
+    subject: "{{sender}}"
+  - topic: jobs/{{number:int}}
+    dispatch: echo:Note
+processors:
+  echo: {{kind: "echo:Echo", start: beginning}}
+  courier: {{kind: courier, start: beginning}}
+channels:
+  out: {{kind: webhook, url: "http://127.0.0.1:{port}/", timeout: 5s}}
+jobs:
+  queues: {{default: {{concurrency: 4, lease: 2s}}}}
+log: {{level: info}}
+"""
+
+APP = """\
+from edgeq import Context, Event, Job, QueueProcessor
+
+
+class Echo(QueueProcessor):
+    types = ("load.received",)
+
+    async def process_item(self, event: Event, ctx: Context) -> None:
+        ctx.emit("load.echoed", subject=event.subject, data={"of": event.id})
+
+
+class Note(Job):
+    number: int
+
+    async def handle(self, ctx: Context) -> int:
+        ctx.emit("job.done", data={"number": self.number})
+        return self.number
+"""
+
+
+class Load:
+    """Publishes numbered messages at QoS 1 and knows which ones the broker has acknowledged."""
+
+    def __init__(self, port: int, sender: str) -> None:
+        self.acknowledged: set[int] = set()
+        self.sender = sender
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.max_inflight_messages_set(200)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def send(self, count: int) -> None:
+        """Publish `count` more and return when the broker has acknowledged them."""
+        first = len(self.acknowledged)
+        for number in range(first, first + count):
+            info = self._client.publish(f"load/{self.sender}/{number}", b'{"value": 1}', qos=1)
+        info.wait_for_publish(60)  # the last one: a broker acknowledges in order
+        assert info.is_published(), "the broker doesn't acknowledge"
+        self.acknowledged.update(range(first, first + count))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def appliance(tmp_path: Path, mosquitto: Callable[..., Mosquitto]) -> Iterator[tuple[Appliance, Mosquitto]]:
+    broker = mosquitto("max_queued_messages 0", "max_inflight_messages 0")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "echo.py").write_text(APP)
+    made = Appliance(tmp_path / "a", CONFIGURATION.format(url=broker.url, window=WINDOW, port=1))
+    yield made, broker
+    made.kill()
+
+
+def audit(appliance: Appliance, load: Load, kills: int) -> None:
+    """Fails unless all that was acknowledged to the sender is there, and no more came twice than a kill may double."""
+    rows = appliance.sql(
+        "SELECT id, topic FROM events WHERE type = 'load.received' AND subject = ? ORDER BY id", load.sender
+    )
+    stored = Counter(int(topic.rpartition("/")[2]) for _, topic in rows)
+    assert load.acknowledged - set(stored) == set(), "acknowledged messages are missing"
+    doubled = sum(stored.values()) - len(stored)
+    # edgeq has at most WINDOW messages committed and not acknowledged; as many acknowledgements again may be lost in the
+    # socket of a killed process, because mosquitto 2.0.11 sends more than the receive maximum after a reconnect.
+    assert doubled <= kills * 2 * WINDOW, f"{doubled} messages came twice in {kills} kills"
+    echoes = Counter(
+        of for (of,) in appliance.sql("SELECT json_extract(data, '$.of') FROM events WHERE type = 'load.echoed'")
+    )
+    received = {row[0] for row in appliance.sql("SELECT id FROM events WHERE type = 'load.received'")}
+    assert set(echoes) == received, "the processor passed over an event"
+    assert set(echoes.values()) <= {1}, "the processor's decision was committed twice"
+    assert appliance.sql("PRAGMA integrity_check") == [("ok",)]
+    assert appliance.sql("SELECT count(*) FROM dead_letters WHERE source != 'channel:out'") == [(0,)]
+
+
+def drained(appliance: Appliance, load: Load) -> Callable[[], bool]:
+    """Whether every message is stored and echoed."""
+
+    def done() -> bool:
+        count = "SELECT count(DISTINCT topic), count(*) FROM events WHERE type = 'load.received' AND subject = ?"
+        rows = appliance.sql(count, load.sender)
+        if not rows or rows[0][0] < len(load.acknowledged):
+            return False
+        echoed = appliance.sql("SELECT count(*) FROM events WHERE type = 'load.echoed'")[0][0]
+        received = appliance.sql("SELECT count(*) FROM events WHERE type = 'load.received'")[0][0]
+        return bool(echoed >= received)
+
+    return done
+
+
+MESSAGE_FAILPOINTS = [name for name in NAMES if name.startswith(("intake.", "processor."))]
+
+
+@pytest.mark.parametrize("name", MESSAGE_FAILPOINTS)
+def test_killed_at_a_failpoint_nothing_is_lost(appliance: tuple[Appliance, Mosquitto], name: str) -> None:
+    edgeq, broker = appliance
+    edgeq.start()
+    assert edgeq.stop() == 0  # the session exists from now on: the broker keeps what comes
+    load = Load(broker.port, "failpoint")
+    kills = 0
+    for count in (1, 2, 3):
+        load.send(400)
+        process = edgeq.spawn(EDGEQ_FAILPOINT=f"{name}:{count}")
+        assert process.wait(60) == -9, f"the failpoint {name}:{count} was not reached:\n{edgeq.log}"
+        kills += 1
+    edgeq.start()
+    edgeq.until(drained(edgeq, load), "all messages")
+    load.close()
+    audit(edgeq, load, kills)
+    assert edgeq.stop() == 0
+
+
+def test_killed_at_random_under_load_nothing_is_lost(appliance: tuple[Appliance, Mosquitto]) -> None:
+    edgeq, broker = appliance
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    edgeq.start()
+    load = Load(broker.port, "random")
+    rounds = 30
+    for _ in range(rounds):
+        sending = threading.Thread(target=load.send, args=(200,))
+        sending.start()
+        stored = edgeq.sql("SELECT count(*) FROM events")[0][0]
+        wanted = chance.randrange(1, 300)
+        limit = time.monotonic() + 2
+        while edgeq.sql("SELECT count(*) FROM events")[0][0] < stored + wanted and time.monotonic() < limit:
+            pass
+        edgeq.kill()
+        sending.join()
+        edgeq.start()
+    edgeq.until(drained(edgeq, load), "all messages", seconds=60)
+    load.close()
+    audit(edgeq, load, rounds)
+    assert edgeq.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["job.claimed", "job.handled"])
+def test_a_job_whose_worker_is_killed_runs_again(appliance: tuple[Appliance, Mosquitto], name: str) -> None:
+    edgeq, broker = appliance
+    edgeq.start()
+    edgeq.stop()
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    for number in range(20):
+        client.publish(f"jobs/{number}", b"{}", qos=1).wait_for_publish(10)
+    client.disconnect()
+    client.loop_stop()
+    process = edgeq.spawn(EDGEQ_FAILPOINT=f"{name}:2")
+    assert process.wait(60) == -9, edgeq.log
+    edgeq.start()
+    finished = "SELECT count(DISTINCT json_extract(args, '$.number')) FROM jobs WHERE state = 'completed'"
+    edgeq.until(lambda: edgeq.sql(finished)[0][0] == 20, "all jobs")
+    done = Counter(
+        row[0] for row in edgeq.sql("SELECT json_extract(data, '$.number') FROM events WHERE type = 'job.done'")
+    )
+    jobs = edgeq.sql("SELECT count(*) FROM jobs")[0][0]
+    assert sum(done.values()) == jobs, "what a job decided is committed with its completion, once"
+    assert set(done) == set(range(20))
+    assert edgeq.stop() == 0
+
+
+def test_killed_between_sent_and_marked_a_notification_comes_again_with_its_key(
+    appliance: tuple[Appliance, Mosquitto], tmp_path: Path
+) -> None:
+    edgeq, broker = appliance
+    target = subprocess.Popen([sys.executable, "-c", TARGET, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert target.stdout is not None
+        port = int(target.stdout.readline())
+        edgeq.configure(CONFIGURATION.format(url=broker.url, window=WINDOW, port=port))
+        edgeq.start()
+        edgeq.stop()
+        emit = [sys.executable, "-m", "edgeq.cli.main", "emit", "alarm", "--tag", "notification"]
+        subprocess.run(emit, cwd=edgeq.folder, check=True, capture_output=True)
+        process = edgeq.spawn(EDGEQ_FAILPOINT="notification.sent:1")
+        assert process.wait(60) == -9, edgeq.log
+        edgeq.start()
+        edgeq.until(lambda: edgeq.sql("SELECT state FROM notifications") == [("sent",)], "the notification")
+        keys = (tmp_path / "keys").read_text().split()
+        assert len(keys) == 2
+        assert len(set(keys)) == 1, "both deliveries must carry the same key"
+        assert edgeq.stop() == 0
+    finally:
+        target.kill()
+        target.wait()
+        if target.stdout is not None:
+            target.stdout.close()
+
+
+TARGET = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with open(sys.argv[1] + "/keys", "a") as file:
+            file.write(self.headers["Idempotency-Key"] + "\\n")
+        self.send_response(204)
+        self.end_headers()
+    def log_message(self, *args): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
