@@ -54,6 +54,7 @@ async def test_poison_becomes_a_dead_letter_and_stops_nothing(
         assert letter.reason in ("undecodable", "missing_field", "bad_text", "bad_time", "too_large")
         assert [event.type for event in await rig.events()] == ["good", "good"]
         assert rig.metrics.dead_letters.values == {"intake": 1}
+        assert rig.metrics.rejected.values == {letter.reason: 1}
 
 
 async def test_numbers_beyond_64_bits_and_null_characters_in_data_are_kept(tmp_path: Path) -> None:

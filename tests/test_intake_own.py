@@ -189,6 +189,7 @@ async def test_whatever_is_raised_makes_a_dead_letter_and_nothing_else(
         assert (letters[0].source, letters[0].topic, letters[0].detail["route"]) == ("intake", "bad", "bad")
         assert [event.type for event in await rig.events()] == ["good", "good"]
         assert rig.metrics.dead_letters.values == {"intake": 2}
+        assert rig.metrics.rejected.values == {"failed" if reason == "failed" else "rejected": 2}
         assert rig.intake.crashes == 0
 
 

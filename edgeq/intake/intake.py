@@ -44,6 +44,12 @@ THREADS_MAX = 16
 PAYLOAD_KEPT_BYTES = 2**20
 """How much of a payload a dead letter keeps."""
 
+REASONS = (
+    "undecodable", "missing_field", "bad_text", "bad_time", "bad_arguments", "unmapped", "too_large", "over_limit",
+    "timeout", "failed",
+)  # fmt: skip
+"""Why a message becomes a dead letter. Those that one's own controllers think of are counted as `rejected`."""
+
 _REFUSED_RETRY_SECONDS = 10.0
 _ERROR_CHARACTERS = 8000
 
@@ -68,7 +74,7 @@ class _Segment:
 
 
 class Intake(Service):
-    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`."""
+    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`; `landed` counts those that got there."""
 
     def __init__(
         self, table: RouteTable, inbox: Inbox, session: Acknowledges, store: Store, metrics: Metrics, clock: Clock,
@@ -76,6 +82,7 @@ class Intake(Service):
     ) -> None:  # fmt: skip
         super().__init__("intake", clock)
         self.last_message_at: dict[str, int] = {}
+        self.landed = 0
         self._table = table
         self._inbox = inbox
         self._session = session
@@ -113,6 +120,11 @@ class Intake(Service):
     def in_flight(self) -> int:
         """How many deliveries are taken and not yet acknowledged."""
         return self._flying
+
+    @property
+    def handling(self) -> bool:
+        """Whether a controller of one's own is at work."""
+        return bool(self._tasks)
 
     async def redrive(self, letter: DeadLetter) -> None:
         """Handle a dead letter's message again, and commit what comes of it with the mark that it was redriven.
@@ -310,8 +322,9 @@ class Intake(Service):
         self._metrics.events.add(len(decisions.events) - duplicates)
         if duplicates:
             self._metrics.duplicates.add(duplicates)
-        if decisions.dead_letters:
-            self._metrics.dead_letters.add(len(decisions.dead_letters), SOURCE)
+        for letter in decisions.dead_letters:
+            self._metrics.dead_letters.add(1, SOURCE)
+            self._metrics.rejected.add(1, letter.reason if letter.reason in REASONS else "rejected")
 
     def _set_aside(self, segment: _Segment, error: BaseException) -> None:
         """The store refuses something in this segment, which no check foresaw: its message becomes a dead letter."""
@@ -346,6 +359,7 @@ class Intake(Service):
             landed += first.deliveries
         if landed:
             self._flying -= len(landed)
+            self.landed += len(landed)
             self._session.ack(landed)
             failpoint("intake.acked")
             self._landed.set()

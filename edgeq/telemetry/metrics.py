@@ -34,6 +34,7 @@ class Metrics:
         self.acked = Counter("edgeq_messages_acked_total", "QoS 1 messages acknowledged after their commit.")
         self.routed = Counter("edgeq_messages_routed_total", "Messages handled, by route.", "route")
         self.dropped = Counter("edgeq_messages_dropped_total", "Messages dropped on purpose, by reason.", "reason")
+        self.rejected = Counter("edgeq_messages_rejected_total", "Messages made dead letters, by reason.", "reason")
         self.dead_letters = Counter("edgeq_dead_letters_total", "Dead letters written, by source.", "source")
         self.duplicates = Counter("edgeq_events_duplicate_total", "Events not stored again: the key was there.")
         self.events = Counter("edgeq_events_total", "Events committed.")
