@@ -8,17 +8,20 @@ the rest finish what they have in hand.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Callable
+from math import inf
 
+from .backoff import Backoff
 from .clock import Clock
 from .config.load import sqlite_path
 from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
-from .errors import ConfigError, EdgeqError
+from .errors import ConfigError, EdgeqError, StoreUnavailable
 from .intake.intake import Intake
 from .jobs.worker import Worker
 from .link import Link
@@ -30,8 +33,8 @@ from .plan import Plan, make_plan
 from .processors.runner import ProcessorRunner
 from .redrive import Redriver
 from .service import Service
-from .status import Status
-from .store import dead_letters, jobs, meta, notifications
+from .status import SAMPLE_SECONDS, Status
+from .store import cursors, dead_letters, jobs, meta, notifications
 from .store.dead_letters import DeadLetter
 from .store.decisions import record
 from .store.events import one as one_event
@@ -45,6 +48,7 @@ log = logging.getLogger("edgeq.app")
 _QOS0_ROOM = 1000
 _SWITCH_SECONDS = 0.0005
 _DRAIN_SECONDS = 10.0
+_OPEN_AGAIN = Backoff(0.5, 5.0)
 _FILTERS_KEY = "mqtt_filters"
 
 
@@ -315,7 +319,6 @@ class Parts:
         }
         self._store = store
         self._clock = clock
-        self._metrics = metrics
         self.redriver = Redriver(
             {
                 "intake": self.intake.redrive,
@@ -326,7 +329,7 @@ class Parts:
             store,
             clock,
         )
-        self._acked_before = -1
+        self._landed_before = 0
 
     def services(self) -> list[Service]:
         """Everything but the session and the intake, in the order of starting."""
@@ -347,19 +350,14 @@ class Parts:
         await self.session.stop(_DRAIN_SECONDS)
 
     def progressing(self) -> bool:
-        """Whether the intake gets on, or has a reason not to: what the watchdog is fed by."""
-        acked = self._metrics.acked.total()
-        moved = acked != self._acked_before or self.intake.in_flight() == 0
-        self._acked_before = acked
-        return moved or not self._store.health.ok
+        """Whether messages got on since the last call, or it is known why not: what the watchdog is fed by.
 
-    def summary(self) -> str:
-        """One line for `systemctl status`."""
-        session = self.session
-        text = f"broker: {session.state}" + (f" ({session.reason})" if session.reason else "")
-        if not self._store.health.ok:
-            text += f"; store: {self._store.health.reason}"
-        return f"{text}; {self._metrics.received.total()} messages received"
+        A message may wait for the disk, and for a controller of one's own, which has its time limit.
+        """
+        landed = self.intake.landed
+        moved = landed != self._landed_before
+        self._landed_before = landed
+        return moved or not self.intake.in_flight() or self.intake.handling or self._store.busy
 
     async def _redrive_processor(self, letter: DeadLetter) -> None:
         name = letter.source.partition(":")[2]
@@ -404,3 +402,9 @@ class _Filters:
 
     async def save(self, filters: list[str]) -> None:
         await self._store.write(lambda tx: meta.put(tx, _FILTERS_KEY, "\n".join(filters)))
+
+
+def _note_failure(done: asyncio.Future[None]) -> None:
+    error = None if done.cancelled() else done.exception()
+    if error is not None:
+        log.error("that the database was damaged could not be stored as an event: %s", error)

@@ -2,14 +2,16 @@
 
 `edgeq status` asks it for what no table holds: the session's state, the reason why the store takes no commits, the
 counters. It only answers; whatever changes something goes through the store. Only the user that runs edgeq (and root)
-can connect. A request is one line, the answer one line of JSON.
+can connect. A request is one line, the answer one line of JSON; `{"error": …}` says why there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ _REQUEST_BYTES_MAX = 4096
 _ANSWER_BYTES_MAX = 16 * 2**20
 _SECONDS = 10.0
 
-Handler = Callable[[], Awaitable[Any]]
+Handler = Callable[[], Awaitable[dict[str, Any]]]
+
+log = logging.getLogger("edgeq.control")
 
 
 def socket_path(database: str) -> str:
@@ -30,7 +34,7 @@ def socket_path(database: str) -> str:
 
 
 class ControlServer:
-    """Answers requests by name, one handler each."""
+    """Answers requests by name, one handler each. Start it only on a database that nobody else runs on."""
 
     def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
         self._path = path
@@ -38,64 +42,89 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the folder doesn't allow it."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        with _short(self._path) as path:
-            before = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(self._serve, path, limit=_REQUEST_BYTES_MAX)
-            finally:
-                os.umask(before)
+        """Listen, unless that is so already. When the folder or the disk doesn't allow it, the log says so: the work
+        goes on without."""
+        if self._server is not None:
+            return
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)  # of one that was killed
+            with _short(self._path) as path:
+                before = os.umask(0o177)
+                try:
+                    listener.bind(path)
+                finally:
+                    os.umask(before)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_REQUEST_BYTES_MAX)
+        except OSError as error:
+            listener.close()
+            log.warning("`edgeq status` can't ask this process: %s: %s", self._path, error.strerror)
 
     async def stop(self) -> None:
         """Stop listening and remove the socket."""
         if self._server is not None:
             self._server.close()
             self._server = None
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_SECONDS):
                 name = (await reader.readline()).decode("utf-8", "replace").strip()
-                handler = self._handlers.get(name)
-                answer = {"error": f"unknown request {name[:40]!r}"} if handler is None else await handler()
-                writer.write(to_json(answer).encode() + b"\n")
+                writer.write(to_json(await self._answer(name)).encode() + b"\n")
                 await writer.drain()
-        except (OSError, TimeoutError, ValueError, EdgeqError):
-            pass  # whoever asked is gone or talks nonsense; there is nobody to tell
+        except (OSError, ValueError):
+            pass  # whoever asked is gone, or talks without end; there is nobody to tell
         finally:
             writer.close()
 
+    async def _answer(self, name: str) -> dict[str, Any]:
+        handler = self._handlers.get(name)
+        if handler is None:
+            return {"error": f"there is no request {name[:40]!r}"}
+        try:
+            return await handler()
+        except EdgeqError as error:
+            return {"error": str(error)}
 
-async def ask(path: str, name: str) -> Any:
+
+async def ask(path: str, name: str) -> dict[str, Any] | None:
     """The answer of the appliance that listens at `path`; None when there is none. Raises EdgeqError when it may not be
-    asked, or gives no sensible answer."""
+    asked, or gives no sensible answer within 10 seconds."""
     try:
-        with _short(path) as short:
-            reader, writer = await asyncio.open_unix_connection(short, limit=_ANSWER_BYTES_MAX)
+        async with asyncio.timeout(_SECONDS):
+            with _short(path) as short:
+                reader, writer = await asyncio.open_unix_connection(short, limit=_ANSWER_BYTES_MAX)
+            try:
+                writer.write(name.encode() + b"\n")
+                answer = from_json(await reader.readline())
+            finally:
+                writer.close()
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
         raise EdgeqError(
             "the running appliance belongs to another user", hint="ask as that user, or with sudo"
         ) from None
-    try:
-        async with asyncio.timeout(_SECONDS):
-            writer.write(name.encode() + b"\n")
-            return from_json(await reader.readline())
-    except (OSError, TimeoutError, ValueError) as error:
-        raise EdgeqError(f"the running appliance doesn't answer: {error}") from None
-    finally:
-        writer.close()
+    except TimeoutError:
+        raise EdgeqError(
+            f"the running appliance doesn't answer within {_SECONDS:g}s", hint="look at its log, or restart it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise EdgeqError(f"the running appliance gives no sensible answer: {error}") from None
+    if not isinstance(answer, dict):
+        raise EdgeqError(f"the running appliance gives no sensible answer: {answer!r}")
+    if "error" in answer:
+        raise EdgeqError(f"the running appliance can't say: {answer['error']}")
+    return answer
 
 
 @contextlib.contextmanager
 def _short(path: str) -> Iterator[str]:
     """The same place under a short name: a socket's address has room for 107 bytes only."""
-    folder = os.open(Path(path).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(Path(path).resolve().parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{Path(path).name}"
     finally:

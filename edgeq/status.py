@@ -8,11 +8,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .clock import MICROSECONDS, Clock
+from .errors import StoreError
 from .store import contract_states, cursors, dead_letters, events, jobs, notifications
-from .store.store import Store
+from .store.store import Health, Store
 
 if TYPE_CHECKING:
     from .app import App
+
+SAMPLE_SECONDS = 5.0
+_SAMPLES = 12
 
 
 async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
@@ -34,7 +38,7 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
             }
         )
     return {
-        "store": {"path": path, "id": store.id, "head": head, **_disk(path)},
+        "store": {"path": path, "id": store.id, "head": head, **disk(path)},
         "processors": places,
         "jobs": await jobs.counts(store, now),
         "notifications": await notifications.counts(store),
@@ -49,10 +53,10 @@ class Status:
     def __init__(self, app: App, clock: Clock) -> None:
         self._app = app
         self._clock = clock
-        self._samples: deque[tuple[float, int, int]] = deque(maxlen=13)
+        self._samples: deque[tuple[float, int, int]] = deque([(clock.monotonic(), 0, 0)], maxlen=_SAMPLES)
 
     def sample(self) -> None:
-        """Note the counters; called every few seconds, so that rates over the last minute can be told."""
+        """Note the counters. Called every `SAMPLE_SECONDS`, so that rates over the last minute can be told."""
         metrics = self._app.metrics
         self._samples.append((self._clock.monotonic(), metrics.received.total(), metrics.events.total()))
 
@@ -67,9 +71,14 @@ class Status:
             "rates": self._rates(),
             "counters": {counter.name: counter.values for counter in app.metrics.all()},
         }
-        answer.update(await stored(app.store, app.store.path, self._clock.now()))
         health = app.store.health
-        answer["store"].update(ok=health.ok, reason=health.reason, since=health.since)
+        path = app.store.path
+        try:
+            answer |= await stored(app.store, path, self._clock.now())
+        except StoreError as error:
+            health = Health(False, health.reason or str(error), health.since)
+            answer["store"] = {"path": path, **disk(path)}
+        answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:
             return answer
         session = parts.session
@@ -92,29 +101,27 @@ class Status:
             }
             for route in app.plan.table.routes
         ]
-        for place in answer["processors"]:
+        for place in answer.get("processors", []):
             runner = parts.runners.get(place["name"])
             place["state"] = "not configured" if runner is None else runner.state
-        answer["channels"] = {
-            name: {"last_error": sender.last_error, **answer["notifications"].get(name, {})}
-            for name, sender in parts.senders.items()
-        }
+        for name, sender in parts.senders.items():
+            waits = {"last_error": sender.last_error, "waiting_until": sender.waiting_until}
+            answer.setdefault("notifications", {}).setdefault(name, {}).update(waits)
         return answer
 
     def _rates(self) -> dict[str, float]:
-        self.sample()
-        then, received, stored_events = self._samples[0]
-        now, received_now, events_now = self._samples[-1]
-        seconds = now - then
-        if seconds <= 0:
-            return {"messages_per_second": 0.0, "events_per_second": 0.0}
+        then, received, events_then = self._samples[0]
+        seconds = max(self._clock.monotonic() - then, 1.0)
+        metrics = self._app.metrics
         return {
-            "messages_per_second": round((received_now - received) / seconds, 2),
-            "events_per_second": round((events_now - stored_events) / seconds, 2),
+            "messages_per_second": round((metrics.received.total() - received) / seconds, 2),
+            "events_per_second": round((metrics.events.total() - events_then) / seconds, 2),
         }
 
 
-def _disk(path: str) -> dict[str, int]:
+def disk(path: str) -> dict[str, int]:
+    """The bytes that the database file takes, and that are left where it lies."""
+
     def size(name: str) -> int:
         try:
             return os.stat(name).st_size

@@ -10,7 +10,8 @@ from ..clock import Clock
 from ..errors import EdgeqError
 from ..plan import Plan, make_plan
 from ..telemetry.metrics import Metrics
-from .common import as_json, configured, load_config, say, say_error, say_json
+from .common import as_json, configured, load_config
+from .printing import say, say_error, say_json
 
 
 @click.command()

@@ -1,11 +1,10 @@
-"""What the commands share: where the configuration comes from, the store beside a running appliance, and printing."""
+"""What the commands share: their options, where the configuration comes from, and the store beside an appliance."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,14 +13,16 @@ import click
 from ..clock import Clock
 from ..config.load import load, sqlite_path
 from ..config.schema import LoadedConfig
-from ..events import to_json
 from ..store.sqlite import SqliteStore
+from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 WRITE_SECONDS = 15.0
+ROWS = click.IntRange(1, 1_000_000)
+ID = click.IntRange(1, 2**63 - 1)
 
 
 def configured(function: F) -> F:
@@ -35,6 +36,8 @@ def configured(function: F) -> F:
         said = ctx.find_root().obj
         said["config_path"] = config_path or said["config_path"]
         said["verbose"] = verbose or said["verbose"]
+        # What a command has to say it says itself.
+        configure("debug" if said["verbose"] else "critical", "text")
         return function(**options)
 
     return command  # type: ignore[return-value]
@@ -82,44 +85,3 @@ async def open_store(loaded: LoadedConfig) -> AsyncIterator[SqliteStore]:
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
     return asyncio.run(main)
-
-
-def say(text: str = "", end: str = "\n") -> None:
-    """Print a line for a person or a pipe."""
-    print(text, end=end)
-
-
-def say_error(text: str) -> None:
-    """Print a line to standard error."""
-    print(f"edgeq: {text}", file=sys.stderr)
-
-
-def say_json(value: Any) -> None:
-    """Print one JSON object on a line of its own."""
-    print(to_json(value))
-
-
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table, or the sentence `empty` when it has no rows."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    listed = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
-    if not listed:
-        say(empty)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in listed:
-        table.add_row(*row)
-    if sys.stdout.isatty():
-        Console(highlight=False).print(table)
-        return
-    # A pipe has no width of its own: lines are not broken there.
-    console = Console(width=1000, highlight=False, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        say(line.rstrip())

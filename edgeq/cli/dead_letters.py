@@ -12,7 +12,8 @@ from ..errors import EdgeqError
 from ..store import dead_letters as table
 from ..store.dead_letters import DeadLetter
 from ..store.store import Unit
-from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .printing import last_line, say, say_fields, say_json, say_table
 
 
 @click.group("dead-letters")
@@ -22,7 +23,7 @@ def dead_letters() -> None:
 
 def _choice(function: Any) -> Any:
     for option in (
-        click.argument("ids", type=int, nargs=-1),
+        click.argument("ids", metavar="[ID]...", type=ID, nargs=-1),
         click.option("--source", default="", help="All of this source, such as intake or processor:NAME."),
         click.option("--reason", default="", help="All with this reason, such as undecodable."),
         click.option("--all", "everything", is_flag=True, help="All."),
@@ -35,7 +36,7 @@ def _choice(function: Any) -> Any:
 @click.option("--source", default="", help="Only of this source.")
 @click.option("--reason", default="", help="Only with this reason.")
 @click.option("--redriven", is_flag=True, help="Those that were redriven, too.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="How many, the latest.")
+@click.option("--limit", default=50, show_default=True, type=ROWS, help="How many, the latest.")
 @as_json
 @configured
 def list_letters(source: str, reason: str, redriven: bool, limit: int, json_lines: bool) -> None:
@@ -53,7 +54,7 @@ def list_letters(source: str, reason: str, redriven: bool, limit: int, json_line
         say_table(
             ("id", "when", "source", "reason", "topic", "error"),
             [
-                (each.id, rfc3339(each.created_at), each.source, each.reason, each.topic, _last_line(each.error))
+                (each.id, rfc3339(each.created_at), each.source, each.reason, each.topic, last_line(each.error))
                 for each in found
             ],
             empty="no dead letters",
@@ -63,7 +64,7 @@ def list_letters(source: str, reason: str, redriven: bool, limit: int, json_line
 
 
 @dead_letters.command()
-@click.argument("letter_id", metavar="ID", type=int)
+@click.argument("letter_id", metavar="ID", type=ID)
 @as_json
 @configured
 def show(letter_id: int, json_lines: bool) -> None:
@@ -77,10 +78,7 @@ def show(letter_id: int, json_lines: bool) -> None:
         if json_lines:
             say_json(_as_dict(letter))
             return
-        for key, value in _as_dict(letter).items():
-            if value not in (None, "", {}):
-                text = rfc3339(value) if key.endswith("_at") else str(value)
-                say(f"{key:<22}" + text.rstrip().replace("\n", "\n" + " " * 22))
+        say_fields(_as_dict(letter))
 
     run_async(main())
 
@@ -136,8 +134,3 @@ def _as_dict(letter: DeadLetter) -> dict[str, Any]:
             fields["payload"] = None
             fields["payload_base64"] = base64.b64encode(payload).decode()
     return fields
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1][:200] if lines else ""

@@ -18,7 +18,7 @@ from ..config.load import load
 from ..demo.scenario import CONFIGURATION, Sensors
 from ..demo.view import Screen, Watch, summary
 from ..telemetry.log import configure
-from .common import say
+from .printing import say
 
 _REFRESH_SECONDS = 0.25
 

@@ -15,10 +15,12 @@ from ..clock import MICROSECONDS, Clock, rfc3339
 from ..context import Context
 from ..events import Event, from_json
 from ..store import events as table
-from ..store.decisions import record
-from ..store.store import Store
+from ..store.decisions import Decisions, record
+from ..store.store import Store, Tx
+from ..telemetry.log import printable
 from ..units import Duration
-from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+from .common import ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .printing import cell, say, say_json, say_table
 
 _PAGE = 500
 _COLUMNS = ("id", "when", "type", "subject", "data", "tags")
@@ -48,7 +50,7 @@ def _filters(function: Any) -> Any:
 
 @events.command("list")
 @_filters
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many, the latest.")
+@click.option("--limit", default=20, show_default=True, type=ROWS, help="How many, the latest.")
 @as_json
 @configured
 def list_events(type_pattern: str, subject: str, tag: str, since: str, limit: int, json_lines: bool) -> None:
@@ -70,7 +72,9 @@ def list_events(type_pattern: str, subject: str, tag: str, since: str, limit: in
 
 @events.command()
 @_filters
-@click.option("--limit", default=10, show_default=True, type=click.IntRange(0), help="How many to begin with.")
+@click.option(
+    "--limit", default=10, show_default=True, type=click.IntRange(0, ROWS.max), help="How many to begin with."
+)
 @as_json
 @configured
 def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json_lines: bool) -> None:
@@ -82,7 +86,7 @@ def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json
             first = await table.recent(
                 store, limit=max(limit, 1), type_pattern=type_pattern, subject=subject, tag=tag, since=_since(since)
             )
-            for event in first[: limit or 0]:
+            for event in first[:limit]:
                 _print(event, json_lines)
             wanted = _matcher(type_pattern, subject, tag)
             while True:
@@ -107,7 +111,7 @@ def export(type_pattern: str, subject: str, tag: str, since: str, form: str) -> 
     async def main() -> None:
         wanted = _matcher(type_pattern, subject, tag)
         earliest = _since(since)
-        sheet = csv.DictWriter(sys.stdout, _FIELDS, lineterminator="\n")
+        sheet = csv.DictWriter(_Output(), _FIELDS, lineterminator="\n")
         if form == "csv":
             sheet.writeheader()
         async with open_store(load_config()) as store:
@@ -142,30 +146,45 @@ def emit(
 ) -> None:
     """Add an event by hand. A running appliance takes it up at once."""
 
-    async def main() -> None:
-        ctx = Context(Clock())
-        try:
-            ctx.emit(
-                event_type,
-                subject=subject,
-                data=from_json(data),
-                tags=tags,
-                description=description,
-                idempotency_key=idempotency_key,
-            )
-        except ValueError as error:
-            raise click.UsageError(f"--data: {error}") from None
-        async with open_store(load_config()) as store:
-            duplicates = await store.write(lambda tx: record(tx, ctx.decisions), timeout_seconds=WRITE_SECONDS)
-            head = await table.head(store)
-        if json_lines:
-            say_json({"stored": not duplicates, "id": None if duplicates else head})
-        elif duplicates:
-            say(f"not stored: there is an event with the key {idempotency_key!r}")
-        else:
-            say(f"stored {event_type}")
+    if not event_type:
+        raise click.UsageError("TYPE must not be empty")
+    try:
+        value = from_json(data)
+    except ValueError as error:
+        raise click.UsageError(f"--data is not JSON: {error}") from None
+    ctx = Context(Clock())
+    ctx.emit(
+        event_type,
+        subject=subject,
+        data=value,
+        tags=tags,
+        description=description,
+        idempotency_key=idempotency_key,
+    )
 
-    run_async(main())
+    async def main() -> int | None:
+        async with open_store(load_config()) as store:
+            return await store.write(lambda tx: _stored_as(tx, ctx.decisions), timeout_seconds=WRITE_SECONDS)
+
+    event_id = run_async(main())
+    if json_lines:
+        say_json({"stored": event_id is not None, "id": event_id})
+    elif event_id is None:
+        say(f"not stored: there is an event with the key {idempotency_key!r}")
+    else:
+        say(f"stored {event_type} as event {event_id}")
+
+
+def _stored_as(tx: Tx, decisions: Decisions) -> int | None:
+    """The id of the one event; None when there was one with its key already."""
+    return None if record(tx, decisions) else table.newest_id(tx)
+
+
+class _Output:
+    """Standard output, to which a sheet goes as it is; a terminal must not take any of it as a command."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
 
 
 async def _after(store: Store, event_id: int) -> AsyncIterator[Event]:
@@ -199,11 +218,12 @@ def _since(text: str) -> int:
 
 
 def _row(event: Event) -> tuple[Any, ...]:
-    return event.id, rfc3339(event.recorded_at), event.type, event.subject, event.data_json, " ".join(event.tags)
+    data = " ".join(line.strip() for line in event.data_json.split("\n"))
+    return event.id, rfc3339(event.recorded_at), event.type, event.subject, data, " ".join(event.tags)
 
 
 def _print(event: Event, json_lines: bool) -> None:
     if json_lines:
         say_json(event.as_dict())
     else:
-        say("  ".join(str(cell) for cell in _row(event)))
+        say("  ".join(map(cell, _row(event))))

@@ -12,7 +12,8 @@ from ..errors import EdgeqError
 from ..events import from_json
 from ..store import jobs as table
 from ..store.jobs import STATES, StoredJob
-from .common import as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+from .common import ID, ROWS, as_json, configured, load_config, open_store, run_async
+from .printing import say_fields, say_json, say_table
 
 
 @click.group()
@@ -24,7 +25,7 @@ def jobs() -> None:
 @click.option("--queue", default="", help="Only of this queue.")
 @click.option("--state", type=click.Choice(STATES), default=None, help="Only in this state.")
 @click.option("--kind", default="", metavar="MODULE:CLASS", help="Only of this kind.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="How many, the latest.")
+@click.option("--limit", default=50, show_default=True, type=ROWS, help="How many, the latest.")
 @as_json
 @configured
 def list_jobs(queue: str, state: str | None, kind: str, limit: int, json_lines: bool) -> None:
@@ -53,7 +54,7 @@ def list_jobs(queue: str, state: str | None, kind: str, limit: int, json_lines: 
 
 
 @jobs.command()
-@click.argument("job_id", metavar="ID", type=int)
+@click.argument("job_id", metavar="ID", type=ID)
 @as_json
 @configured
 def show(job_id: int, json_lines: bool) -> None:
@@ -69,10 +70,7 @@ def show(job_id: int, json_lines: bool) -> None:
     if json_lines:
         say_json(_as_dict(job))
         return
-    for key, value in _as_dict(job).items():
-        if value is not None:
-            text = rfc3339(value) if key.endswith("_at") else str(value)
-            say(f"{key:<18}" + text.rstrip().replace("\n", "\n" + " " * 18))
+    say_fields(_as_dict(job))
 
 
 def _as_dict(job: StoredJob) -> dict[str, Any]:

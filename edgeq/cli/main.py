@@ -1,11 +1,13 @@
 """`edgeq`: finds the command, and turns errors into sentences and exit statuses.
 
-0 fine, 1 failed at run time, 2 wrong usage, 78 wrong configuration (systemd must not restart that).
+0 fine, 1 failed at run time, 2 wrong usage, 78 wrong configuration (systemd must not restart that), 130 ended by
+Ctrl-C.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,11 +15,13 @@ from collections.abc import Sequence
 import click
 
 from ..errors import ConfigError, EdgeqError
-from .common import say_error
+from ..telemetry.log import printable
+from .printing import say_error
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
 
 # Command -> module of this package and the function in it; imported only when that command is called.
 _COMMANDS = {
@@ -68,27 +72,48 @@ def cli(ctx: click.Context, config_path: str | None, verbose: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
     try:
-        status = cli.main(args=args, prog_name="edgeq", standalone_mode=False)
+        status = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
-        sys.exit(status if isinstance(status, int) else 0)
+    except BrokenPipeError:
+        status = EXIT_FAILED  # nobody reads on: nothing to say
+        _forget_output()
+    except OSError as error:
+        say_error(str(error))
+        status = EXIT_FAILED
+        _forget_output()
+    sys.exit(status)
+
+
+def _run(args: Sequence[str]) -> int:
+    try:
+        for arg in args:
+            if not arg.isascii() and any("\ud800" <= sign <= "\udfff" for sign in arg):
+                raise click.UsageError(f"an argument isn't UTF-8: {printable(arg)}")
+        status = cli.main(args=args, prog_name="edgeq", standalone_mode=False)
     except ConfigError as error:
         for problem in error.problems:
             say_error(str(problem))
         count = len(error.problems)
         say_error(f"the configuration has {count} mistake{'s' if count > 1 else ''}")
-        sys.exit(EXIT_CONFIG)
+        return EXIT_CONFIG
     except EdgeqError as error:
         say_error(f"{error}" + (f" ({error.hint})" if error.hint else ""))
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILED)
+        return EXIT_INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _forget_output() -> None:
+    """Have nothing more written to standard output, also not by Python at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

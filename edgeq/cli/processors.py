@@ -13,7 +13,8 @@ from ..status import stored
 from ..store import cursors
 from ..store.sqlite import SqliteStore
 from ..store.store import Unit
-from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async, say, say_json, say_table
+from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .printing import last_line, say, say_json, say_table
 
 
 @click.group()
@@ -43,7 +44,7 @@ def list_processors(json_lines: bool) -> None:
             (
                 each["name"], each["state"], each["last_consumed_id"], each["lag_events"],
                 f"{each['lag_seconds']:.0f}s" if each["lag_events"] else "", rfc3339(each["updated_at"]),
-                (each["error"] or "").strip().splitlines()[-1:] and (each["error"] or "").strip().splitlines()[-1],
+                last_line(each["error"]),
             )
             for each in places
         ],

@@ -9,10 +9,11 @@ import signal
 import click
 
 from ..app import App
+from ..config.load import load
 from ..config.schema import LoadedConfig
 from ..failpoints import arm
 from ..telemetry.log import configure
-from .common import configured, load_config, verbose
+from .common import config_path, configured, load_config, verbose
 
 
 @click.command()
@@ -21,21 +22,22 @@ def run() -> None:
     """Run the appliance: intake, processors, notifications, jobs.
 
     SIGTERM and Ctrl-C finish what is in hand and stop; a second one ends at once. SIGHUP reads the configuration again;
-    if it is wrong, the one in use stays.
+    if it is wrong, the one in use stays. Python that is imported already isn't read again.
     """
     loaded = load_config()
-    configure("debug" if verbose() else loaded.config.log.level, loaded.config.log.format)
+    wordy = verbose()
+
+    def log_as_told(told: LoadedConfig) -> None:
+        configure("debug" if wordy else told.config.log.level, told.config.log.format)
+
+    log_as_told(loaded)
     try:
         arm(os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    first = [loaded]
-
-    def load() -> LoadedConfig:
-        return first.pop() if first else load_config()
-
-    with asyncio.Runner() as runner:
-        runner.run(_run(App(load)))
+    path, first = config_path(), [loaded]
+    app = App(lambda: first.pop() if first else load(path), reloaded=log_as_told)
+    asyncio.run(_run(app))
 
 
 async def _run(app: App) -> None:

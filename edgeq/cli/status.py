@@ -12,10 +12,15 @@ from ..clock import MICROSECONDS, Clock, rfc3339
 from ..config.load import sqlite_path
 from ..config.schema import LoadedConfig
 from ..control import ask, socket_path
-from ..errors import StoreError
+from ..errors import EdgeqError, StoreError
 from ..status import stored
+from ..telemetry.log import printable
 from ..units import Size
-from .common import as_json, configured, load_config, open_store, run_async, say, say_json
+from .common import as_json, configured, load_config, open_store, run_async
+from .printing import last_line, say, say_json
+
+_WATCH_SECONDS = 2.0
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @click.command()
@@ -26,24 +31,37 @@ def status(watch: bool, json_lines: bool) -> None:
     """Session, rates, processors, jobs, contracts, notifications, dead letters, disk."""
     loaded = load_config()
     while True:
-        answer = run_async(_ask(loaded))
+        now = Clock().now()
+        try:
+            answer = run_async(_ask(loaded))
+        except EdgeqError as error:
+            if not watch:
+                raise
+            answer = {"running": True, "gateway": loaded.config.gateway, "error": str(error)}
         if json_lines:
             say_json(answer)
+        elif watch and sys.stdout.isatty():
+            _redraw(lines(answer, now))
         else:
-            if watch and sys.stdout.isatty():
-                say("\x1b[H\x1b[2J", end="")
-            for line in lines(answer, Clock().now()):
+            for line in lines(answer, now):
                 say(line)
         if not watch:
             return
-        time.sleep(2.0)
+        sys.stdout.flush()
+        time.sleep(_WATCH_SECONDS)
+
+
+def _redraw(shown: list[str]) -> None:
+    """Write over what stands on the terminal, without a moment of emptiness."""
+    text = "".join(f"{printable(line, keep='')}{_CLEAR_LINE}\n" for line in shown)
+    sys.stdout.write(f"{_HOME}{text}{_CLEAR_BELOW}")
 
 
 async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
     path = sqlite_path(loaded.config.store.url)
     answer = await ask(socket_path(path), "status")
     if answer is not None:
-        return dict(answer)
+        return answer
     answer = {"running": False, "gateway": loaded.config.gateway}
     try:
         async with open_store(loaded) as store:
@@ -54,41 +72,41 @@ async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
 
 def lines(answer: dict[str, Any], now: int) -> list[str]:
     """The screen, line by line. `now` is in microseconds since 1970 UTC."""
-    store = answer["store"]
-    made = [_head(answer, now), *_session(answer, now), _store(store)]
+    made = [_head(answer, now)]
+    if "error" in answer:
+        return [*made, f"              {answer['error']}"]
+    made += [*_session(answer, now), *_store(answer["store"], answer["running"], now)]
     for route in answer.get("routes", []):
-        seen = f", last {_ago(route['last_message_at'], now)}" if route["last_message_at"] else ""
+        seen = f", the last {_ago(route['last_message_at'], now)}" if route["last_message_at"] else ""
         made.append(f"route         {route['topic']}: {route['messages']} messages{seen}")
     for place in answer.get("processors", []):
-        lag = (
-            f"{place['lag_events']} events, {place['lag_seconds']:.0f}s behind" if place["lag_events"] else "up to date"
+        lag = f"{place['lag_events']} events, {_time(place['lag_seconds'])} behind"
+        made.append(
+            f"processor     {place['name']}: {place['state']}, at event {place['last_consumed_id']}, "
+            f"{lag if place['lag_events'] else 'up to date'}{_why(place['error'])}"
         )
-        error = f"; {_last_line(place['error'])}" if place.get("error") else ""
-        made.append(f"processor     {place['name']}: {place['state']}, at {place['last_consumed_id']}, {lag}{error}")
     made += [f"jobs          {queue['queue']}: {_numbers(queue)}" for queue in answer.get("jobs", [])]
     made += [f"contract      {each['contract']}: {_numbers(each)}" for each in answer.get("contracts", [])]
     for channel, counts in answer.get("notifications", {}).items():
-        error = f"; {_last_line(counts['error'])}" if counts.get("error") else ""
-        made.append(f"channel       {channel}: {_numbers(counts)}{error}")
+        error = counts.get("error") or counts.get("last_error")
+        made.append(f"channel       {channel}: {_numbers(counts)}{_why(error)}")
     made += [
         f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
-        f"oldest {_ago(letters['oldest_at'], now)}"
+        f"the oldest {_ago(letters['oldest_at'], now)}"
         for letters in answer.get("dead_letters", [])
     ]
-    dropped = {
-        reason: count
-        for reason, count in answer.get("counters", {}).get("edgeq_messages_dropped_total", {}).items()
-        if count
-    }
-    if dropped:
+    dropped = answer.get("counters", {}).get("edgeq_messages_dropped_total", {})
+    if any(dropped.values()):
         made.append("dropped       " + ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())))
     return made
 
 
 def _head(answer: dict[str, Any], now: int) -> str:
-    if not answer["running"]:
-        return f"gateway       {answer['gateway']}: edgeq is not running"
-    return f"gateway       {answer['gateway']}: running as {answer['pid']}, started {_ago(answer['started_at'], now)}"
+    if "pid" in answer:
+        how = f"running as process {answer['pid']}, started {_ago(answer['started_at'], now)}"
+    else:
+        how = "running" if answer["running"] else "edgeq is not running"
+    return f"gateway       {answer['gateway']}: {how}"
 
 
 def _session(answer: dict[str, Any], now: int) -> list[str]:
@@ -97,40 +115,49 @@ def _session(answer: dict[str, Any], now: int) -> list[str]:
         return []
     text = f"broker        {session['url']} as {session['client_id']}: {session['state']}"
     if session["connected_since"]:
-        text += f" since {_ago(session['connected_since'], now)}"
+        text += f" for {_time((now - session['connected_since']) / MICROSECONDS)}"
     if session["reason"]:
         text += f": {session['reason']}"
     rates = answer["rates"]
     return [
         text,
-        f"rates         {rates['messages_per_second']} messages/s, {rates['events_per_second']} events/s; "
+        f"rates         {rates['messages_per_second']:g} messages/s, {rates['events_per_second']:g} events/s; "
         f"{session['waiting']} waiting, {session['in_flight']} not acknowledged yet",
     ]
 
 
-def _store(store: dict[str, Any]) -> str:
+def _store(store: dict[str, Any], running: bool, now: int) -> list[str]:
+    made = []
     if not store.get("ok", True):
-        return f"store         takes no commits: {store['reason']}"
-    return (
-        f"store         {store['path']}: {store['head']} events up to now, {Size(store['file_bytes'])} "
-        f"and {Size(store['wal_bytes'])} of log, {Size(store['free_disk_bytes'])} free on the disk"
-    )
+        since = f" (for {_time((now - store['since']) / MICROSECONDS)})" if store.get("since") else ""
+        made.append(f"store         {f'takes no commits{since}: ' if running else ''}{store['reason']}")
+    if "head" in store:
+        made.append(
+            f"store         {store['path']}: {store['head']} events up to now, {Size(store['file_bytes'])} "
+            f"and {Size(store['wal_bytes'])} of log, {Size(store['free_disk_bytes'])} free on the disk"
+        )
+    return made
 
 
 def _numbers(counts: dict[str, Any]) -> str:
     """`3 executing, 1 dead`: the counts that aren't zero, without times and texts."""
-    found = [f"{count} {name}" for name, count in counts.items() if type(count) is int and count and name[-3:] != "_at"]
+    times = ("_at", "_until")
+    found = [f"{n} {name}" for name, n in counts.items() if type(n) is int and n and not name.endswith(times)]
     return ", ".join(found) or "none"
+
+
+def _why(error: str | None) -> str:
+    return f"; {last_line(error)[:200]}" if error else ""
 
 
 def _ago(moment: int, now: int) -> str:
     seconds = (now - moment) / MICROSECONDS
-    if seconds < 0 or seconds > 7 * 86400:
-        return rfc3339(moment)
-    if seconds < 120:
-        return f"{seconds:.0f}s ago"
-    return f"{seconds / 60:.0f}m ago" if seconds < 7200 else f"{seconds / 3600:.0f}h ago"
+    return f"{_time(seconds)} ago" if -1 < seconds < 7 * 86400 else rfc3339(moment)
 
 
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1][:200]
+def _time(seconds: float) -> str:
+    """Roughly, for a glance: `12s`, `5m`, `3h`, `2d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"

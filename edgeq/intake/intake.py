@@ -68,7 +68,7 @@ class _Segment:
 
     def __init__(self, deliveries: list[Delivery]) -> None:
         self.deliveries = deliveries
-        self.payload_bytes = sum([len(delivery.payload) for delivery in deliveries])
+    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`; `landed` counts those that are there."""
         self.decisions = Decisions()
         self.committed = False
 

@@ -62,6 +62,12 @@ async def one(store: Store, event_id: int) -> Event | None:
     return _event(rows[0]) if rows else None
 
 
+def newest_id(tx: Tx) -> int:
+    """The highest event id, as the transaction sees it; 0 when there is none."""
+    rows = tx.rows(_HEAD, (1,))
+    return int(rows[0][0]) if rows else 0
+
+
 async def head(store: Store) -> int:
     """The highest event id, 0 when there is none."""
     rows = await store.read(_HEAD, (1,))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
 
 _SUFFIXES = ("", "-wal", "-shm")
 _QUICK_CHECK_BYTES_MAX = 64 * 2**20
 _HEADER = b"SQLite format 3\x00"
+_MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class FileLock:
@@ -24,12 +26,16 @@ class FileLock:
         self._file: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock. Raises StoreError, naming the holder's process, when somebody else has it."""
+        """Take the lock, unless it is held already. Raises StoreError, naming the holder's process, when somebody else
+        has it; StoreUnavailable while the disk is full, read-only or answers with errors."""
+        if self._file is not None:
+            return
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StoreError(
-                f"can't write beside the database: {error}", hint="look at the rights of the folder"
+            kind = StoreUnavailable if error.errno in _MAY_PASS else StoreError
+            raise kind(
+                f"can't write beside the database: {error}", hint="look at the rights of the folder and at its disk"
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

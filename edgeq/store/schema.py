@@ -47,16 +47,12 @@ def migrate(path: str, *, may_change: bool) -> None:
     if done == known():
         return
     if not may_change:
-        raise StoreError(
-            f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again"
-        )
+        raise StoreError(f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again")
     # Imported when needed: a start with nothing to migrate doesn't pay its memory.
     import peewee as pw
     from playhouse.migrations import Runner
 
-    database = pw.SqliteDatabase(
-        path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000}
-    )
+    database = pw.SqliteDatabase(path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000})
     with database:
         Runner(database, directory=os.fspath(FOLDER)).up()
         database.execute_sql(

@@ -50,6 +50,8 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_NOTADB: "the database file is damaged",
 }
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What keeps a file from being opened until somebody changes its rights or puts it aside.
+_STAYS = (*_DAMAGED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 class SqliteTx(Tx):
@@ -257,6 +259,11 @@ class SqliteStore(Store):
         return self._writer.health
 
     @property
+    def busy(self) -> bool:
+        """See Store.busy."""
+        return self._writer.busy
+
+    @property
     def damaged(self) -> bool:
         """Whether SQLite has said that the file is damaged: end the program, and the next start puts it aside."""
         return self._engine.damaged
@@ -268,7 +275,11 @@ class SqliteStore(Store):
 
     async def open(self) -> None:
         """See Store.open."""
-        await asyncio.to_thread(self._prepare)
+        try:
+            await asyncio.to_thread(self._prepare)
+        except StoreUnavailable as error:
+            self._writer.unavailable(str(error))
+            raise
         self._writer.start()
         try:
             await self._open_reader()
@@ -285,9 +296,7 @@ class SqliteStore(Store):
             reason = damaged(self.path)
             if reason:
                 self.quarantined = quarantine(self.path, self._clock.now())
-                log.error(
-                    "%s is damaged (%s): put aside as %s, starting empty", self.path, reason, self.quarantined
-                )
+                log.error("%s is damaged (%s): put aside as %s, starting empty", self.path, reason, self.quarantined)
         elif not os.path.exists(self.path):
             raise StoreError(
                 f"there is no database at {self.path}",
@@ -298,8 +307,10 @@ class SqliteStore(Store):
             self._engine.connect()
             self._id = store_id(self.path)
         except sqlite3.Error as error:
-            raise StoreError(
-                self._engine.unavailable(error) or f"{self.path}: {error}",
+            reason = self._engine.unavailable(error)
+            kind = StoreUnavailable if reason and _code(error) not in _STAYS else StoreError
+            raise kind(
+                reason or f"{self.path}: {error}",
                 hint="look at the rights of the file and its folder, and at the space left on the disk",
             ) from error
 

@@ -185,12 +185,20 @@ class Store(ABC):
 
     @property
     @abstractmethod
+    def busy(self) -> bool:
+        """Whether a commit is under way, or tried again and again: then it is the disk that others wait for."""
+
+    @property
+    @abstractmethod
     def id(self) -> str:
         """The store's own id, made when it was created: a restored or fresh store is told from the old one."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect, bring the schema up to date, begin to take units. Raises StoreError."""
+        """Connect, bring the schema up to date, begin to take units.
+
+        Raises StoreError; StoreUnavailable, of which `health` tells, when it may be tried again later.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -214,12 +222,20 @@ class Store(ABC):
         Raises what the unit raised, or StoreUnavailable after `timeout_seconds` (None: wait as long as it takes) or
         when the store is closed first.
         """
-        future = self.submit(unit)
         if timeout_seconds is None:
-            return await future
+            return await self.submit(unit)
+        late = False
+
+        def in_time(tx: Tx) -> T:
+            if late:  # whoever asked was told that it failed
+                raise StoreUnavailable("the time for this unit is over")
+            return unit(tx)
+
+        future = self.submit(in_time)
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_seconds)
         except TimeoutError:
+            late = True
             future.cancel()
             raise StoreUnavailable(self.health.reason or "the store did not answer in time") from None
 

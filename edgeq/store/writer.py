@@ -79,6 +79,7 @@ class Writer:
         self, engine: Engine, signal: Signal, metrics: Metrics, clock: Clock, commit_interval_seconds: float
     ) -> None:
         self.health = Health(ok=True)
+        self.busy = False
         self._engine = engine
         self._signal = signal
         self._metrics = metrics
@@ -96,6 +97,7 @@ class Writer:
     def start(self) -> None:
         """Begin. Call it on the event loop to which futures belong."""
         self._loop = asyncio.get_running_loop()
+        self._available()
         self._thread = threading.Thread(target=self._run, name="edgeq-writer", daemon=True)
         self._thread.start()
 
@@ -111,6 +113,21 @@ class Writer:
         """See Store.submit_lazily."""
         with self._lazy_lock:
             self._lazy.append((unit, self._clock.monotonic() + within_seconds))
+
+    def unavailable(self, reason: str) -> None:
+        """Note, and say once, why no commit can be taken now."""
+        now = self._clock.monotonic()
+        if self.health.ok:
+            self.health = Health(ok=False, reason=reason, since=self._clock.now())
+            self._said_at = now
+            log.error(
+                "the store can't take commits: %s. Nothing is acknowledged until it can; nothing is lost.",
+                reason,
+            )
+        elif reason != self.health.reason or now - self._said_at > _REMIND_SECONDS:
+            self.health = Health(ok=False, reason=reason, since=self.health.since)
+            self._said_at = now
+            log.error("the store still can't take commits: %s", reason)
 
     async def close(self) -> None:
         """Commit what waits, unless the store can't take it; then end the thread."""
@@ -133,7 +150,9 @@ class Writer:
                 self._gather_for_interval()
             batch = self._batch(first)
             if batch:
+                self.busy = True
                 self._commit(batch)
+                self.busy = False
             self._look_around(committed=bool(batch))
             if self._closing.is_set() and self._queue.empty():
                 break
@@ -172,13 +191,13 @@ class Writer:
                 self._engine.rollback()
                 reason = self._engine.unavailable(error) or f"{type(error).__name__}: {error}"
             attempt += 1
-            self._unhealthy(reason)
+            self.unavailable(reason)
             if self._closing.wait(_RETRY.delay(attempt)) and attempt > 3:
                 self._report([], batch, StoreUnavailable(reason))
                 return
             self._reconnect()
         self._last_commit = self._clock.monotonic()
-        self._healthy()
+        self._available()
         self._report(sorted(touched), batch, None)
 
     def _try(self, batch: list[_Waiting]) -> set[Topic]:
@@ -214,21 +233,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt says it again
             log.debug("reconnecting failed: %s", error)
 
-    def _unhealthy(self, reason: str) -> None:
-        now = self._clock.monotonic()
-        if self.health.ok:
-            self.health = Health(ok=False, reason=reason, since=self._clock.now())
-            self._said_at = now
-            log.error(
-                "the store can't take commits: %s. Nothing is acknowledged until it can; nothing is lost.",
-                reason,
-            )
-        elif reason != self.health.reason or now - self._said_at > _REMIND_SECONDS:
-            self.health = Health(ok=False, reason=reason, since=self.health.since)
-            self._said_at = now
-            log.error("the store still can't take commits: %s", reason)
-
-    def _healthy(self) -> None:
+    def _available(self) -> None:
         if not self.health.ok:
             seconds = (self._clock.now() - self.health.since) / 1e6
             self.health = Health(ok=True)
