@@ -68,13 +68,13 @@ class _Segment:
 
     def __init__(self, deliveries: list[Delivery]) -> None:
         self.deliveries = deliveries
-    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`; `landed` counts those that are there."""
+        self.payload_bytes = sum([len(delivery.payload) for delivery in deliveries])
         self.decisions = Decisions()
         self.committed = False
 
 
 class Intake(Service):
-    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`; `landed` counts those that got there."""
+    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`. `landed` counts them."""
 
     def __init__(
         self, table: RouteTable, inbox: Inbox, session: Acknowledges, store: Store, metrics: Metrics, clock: Clock,
