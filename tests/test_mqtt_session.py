@@ -227,11 +227,11 @@ async def test_a_retained_message_is_marked(broker: Mosquitto, version: str) -> 
 async def test_a_retained_message_comes_once_per_subscription(broker: Mosquitto) -> None:
     with Peer(broker.port) as peer:
         peer.publish("a/kept", "old", retain=True)
-        for expected in (b"old", b"end"):  # the second time, the session has the subscription already
+        for expected in ([b"old", b"end"], [b"end"]):  # the second time, the session has the subscription already
             async with running(broker.url, {"a/#": 1}, version="5") as rig:
                 await rig.ready()
                 await asyncio.to_thread(peer.publish, "a/1", "end")
-                assert (await rig.take(1))[0].payload == expected
+                assert payloads(await rig.take(len(expected))) == expected
 
 
 @versions
@@ -294,6 +294,8 @@ async def test_publishing_waits_for_the_broker(broker: Mosquitto, version: str) 
             await asyncio.to_thread(late.wait, lambda: late.seen == [("out", b"kept")])
         with pytest.raises(ValueError, match="wildcard"):
             await rig.session.publish("out/#", b"")
+        await rig.session.publish("large", b"x" * 20_000_000)  # more than the socket takes at once
+        assert rig.session.connections == 1
 
 
 async def test_publishing_more_than_the_broker_takes_fails(mosquitto: Callable[..., Mosquitto]) -> None:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.mosquitto import Mosquitto, free_port
+from support.mosquitto import Mosquitto, Peer, free_port
 from support.sessions import payloads, running
 
 from edgeq.config.schema import Tls
+from edgeq.mqtt.client import Client
+from edgeq.mqtt.inbox import Inbox
 from edgeq.mqtt.session import State
 
+hooks = pytest.mark.parametrize("hooked", [True, False])
 versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
 
 
@@ -62,7 +65,13 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def tls_broker(mosquitto: Callable[..., Mosquitto], authority: Authority) -> Mosquitto:
     cert, key = authority.certificate("broker", "DNS:localhost,IP:127.0.0.1")
-    return mosquitto(f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "max_inflight_messages 0")
+    return mosquitto(
+        f"cafile {authority.ca}",
+        f"certfile {cert}",
+        f"keyfile {key}",
+        "max_inflight_messages 0",
+        "max_queued_messages 0",
+    )
 
 
 def secure(broker: Mosquitto) -> str:
@@ -70,7 +79,11 @@ def secure(broker: Mosquitto) -> str:
 
 
 @versions
-async def test_messages_over_tls(tls_broker: Mosquitto, authority: Authority, version: str) -> None:
+@hooks
+async def test_messages_over_tls(
+    tls_broker: Mosquitto, authority: Authority, version: str, hooked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "hooked", hooked)
     # Enough at once that decrypted bytes wait in the TLS object where epoll doesn't see them.
     sent = [b"%d %s" % (number, b"x" * 500) for number in range(400)]
     async with running(secure(tls_broker), {"a": 1}, version=version, tls=Tls(ca=authority.ca)) as rig:
@@ -85,18 +98,21 @@ async def test_messages_over_tls(tls_broker: Mosquitto, authority: Authority, ve
 
 
 @versions
+@hooks
 async def test_reading_over_tls_goes_on_after_the_inbox_was_full(
-    tls_broker: Mosquitto, authority: Authority, version: str
+    tls_broker: Mosquitto, authority: Authority, version: str, hooked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgeq.mqtt.inbox import Inbox
-
-    inbox = Inbox(capacity=5)
-    async with running(secure(tls_broker), {"a": 1}, version=version, tls=Tls(ca=authority.ca), inbox=inbox) as rig:
+    tls = Tls(ca=authority.ca)
+    async with running(secure(tls_broker), {"a": 1}, version=version, tls=tls) as rig:
         await rig.ready()
-        publishing = [asyncio.create_task(rig.session.publish("a", b"z" * 8000)) for _ in range(10)]
+    with Peer(tls_broker.port, ca=authority.ca) as peer:
+        peer.publish_many([("a", b"%d" % number) for number in range(200)])
+    monkeypatch.setattr(Client, "hooked", hooked)
+    inbox = Inbox(capacity=5)
+    async with running(secure(tls_broker), {"a": 1}, version=version, tls=tls, inbox=inbox) as rig:
         await rig.until(lambda: inbox.full)
-        assert len(await rig.take(10)) == 10
-        await asyncio.gather(*publishing)
+        assert payloads(await rig.take(200)) == [b"%d" % number for number in range(200)]
+        assert rig.session.connections == 1
 
 
 async def test_a_certificate_that_nobody_vouches_for(tls_broker: Mosquitto) -> None:

@@ -161,7 +161,7 @@ class Client(paho.Client):
         While nobody is `reading`, the broker is pinged but its answers can't be seen, so they aren't missed.
         """
         if not reading:
-            self._ping_t = 0.0
+            self._ping_t = 0.0  # or paho 2.1 gives up
             self._last_bytes_received = time.monotonic()
         self.loop_misc()
 

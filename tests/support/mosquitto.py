@@ -102,7 +102,15 @@ class Mosquitto:
 class Peer:
     """Another client: publishes at once, and collects what it subscribed to. Use it in a `with` block."""
 
-    def __init__(self, port: int, *filters: str, client_id: str = "", username: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        port: int,
+        *filters: str,
+        client_id: str = "",
+        username: str = "",
+        password: str = "",
+        ca: str | None = None,
+    ) -> None:
         self.messages: list[paho.MQTTMessage] = []
         self._changed = threading.Condition()
         self._subscribed = False
@@ -110,6 +118,8 @@ class Peer:
         self._client.max_inflight_messages_set(1000)
         if username:
             self._client.username_pw_set(username, password)
+        if ca is not None:
+            self._client.tls_set(ca)
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
         self._client.connect("127.0.0.1", port)
