@@ -192,13 +192,13 @@ async def test_the_end_waits_no_longer_than_it_may_and_acknowledges_nothing_unco
 
 async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path: Path) -> None:
     clock = FakeClock()
-    broken = True
+    error: BaseException | None = RuntimeError("not today")
     router = Router()
 
     @router.on("a/{b}")
     async def flaky(ctx: Any, b: str) -> None:
-        if broken:
-            raise RuntimeError("not today")
+        if error is not None:
+            raise error
         ctx.emit("mended", subject=b, data=ctx.json())
 
     table = table_of([Route(topic="a/+", emit="always")], [router], clock=clock)
@@ -210,7 +210,10 @@ async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path:
         with pytest.raises(EdgeqError, match=r"'a/{b}' failed again: RuntimeError: not today"):
             await rig.intake.redrive(letter)
         assert (await rig.dead_letters())[0].redriven_at is None
-        broken = False
+        error = SystemExit(1)
+        with pytest.raises(EdgeqError, match=r"raised SystemExit"):
+            await rig.intake.redrive(letter)
+        error = None
         await rig.intake.redrive(letter)
         await rig.intake.redrive(letter)  # somebody asked twice
         assert (await rig.dead_letters())[0].redriven_at == clock.now()

@@ -14,10 +14,9 @@ when there are, nothing more is taken from the inbox.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -32,26 +31,15 @@ from ..store.decisions import Decisions, record
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
+from . import rejection
 from .context import MessageContext
 from .router import CompiledRoute, Matches, RouteTable
 from .threads import Threads
 
-SOURCE = "intake"
-
 BATCH_MAX = 500
 BYTES_MAX = 16 * 2**20
 THREADS_MAX = 16
-PAYLOAD_KEPT_BYTES = 2**20
-"""How much of a payload a dead letter keeps."""
-
-REASONS = (
-    "undecodable", "missing_field", "bad_text", "bad_time", "bad_arguments", "unmapped", "too_large", "over_limit",
-    "timeout", "failed",
-)  # fmt: skip
-"""Why a message becomes a dead letter. Those that one's own controllers think of are counted as `rejected`."""
-
 _REFUSED_RETRY_SECONDS = 10.0
-_ERROR_CHARACTERS = 8000
 
 
 class Acknowledges(Protocol):
@@ -93,7 +81,7 @@ class Intake(Service):
         self._flight: deque[_Segment] = deque()
         self._flying = 0
         self._flying_bytes = 0
-        self._landed = asyncio.Event()
+        self._landing = asyncio.Event()
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = Threads(THREADS_MAX)
@@ -103,14 +91,14 @@ class Intake(Service):
         try:
             while True:
                 while self._flying >= self._window or self._flying_bytes >= BYTES_MAX:
-                    await self._landing()
+                    await self._next_landing()
                 batch = await self._inbox.get_batch(min(BATCH_MAX, self._window - self._flying))
                 if not batch:
                     break
                 failpoint("intake.received")
                 self._take(batch)
             while self._flight:
-                await self._landing()
+                await self._next_landing()
             self._threads.close()
             self.stopping.set()
         finally:
@@ -148,7 +136,7 @@ class Intake(Service):
             try:
                 await self._run_route(ctx, route)
             except Exception as error:
-                raise EdgeqError(f"route {route.label!r} failed again: {_sentence(error)}") from error
+                raise EdgeqError(f"route {route.label!r} failed again: {rejection.sentence(error)}") from error
             decisions.extend(ctx.decisions)
         now = self.clock.now()
         decisions.events = [replace(event, recorded_at=now) for event in decisions.events]
@@ -213,21 +201,20 @@ class Intake(Service):
     async def _handle_own(self, segment: _Segment, matches: Matches, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        task = asyncio.current_task()
         delivery = segment.deliveries[0]
         for route, params in matches.routes:
             ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
             try:
                 if self._admit(ctx, route):
                     await self._run_route(ctx, route)
-            except BaseException as error:
-                if task is None or task.cancelling():
-                    self._let_go()
-                    raise
+            except asyncio.CancelledError:
+                self._let_go()
+                raise
+            except Exception as error:  # noqa: BLE001 - G3
                 segment.decisions.dead_letters.append(self._dead_letter(delivery, route.label, error))
             else:
                 segment.decisions.extend(ctx.decisions)
-        if self._tails.get(delivery.topic) is task:
+        if self._tails.get(delivery.topic) is asyncio.current_task():
             del self._tails[delivery.topic]
         self._commit(segment)
 
@@ -243,6 +230,11 @@ class Intake(Service):
             if not limit.expired():
                 raise  # the controller's own
             raise RejectedMessage("timeout", f"the controller took longer than {route.timeout_seconds:g}s") from None
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError(f"the controller raised {type(error).__name__}") from error
 
     def _admit(self, ctx: MessageContext, route: CompiledRoute) -> bool:
         """Whether the route wants this message at all. Raises RejectedMessage for what it must not take."""
@@ -268,29 +260,15 @@ class Intake(Service):
         return True
 
     def _dead_letter(self, delivery: Delivery, route: str, error: BaseException) -> NewDeadLetter:
-        rejected = isinstance(error, RejectedMessage)
-        reason = str(error.reason) if isinstance(error, RejectedMessage) else "failed"
-        sentence = _sentence(error)
+        letter = rejection.dead_letter(delivery, route, error)
         self._calm.warning(
-            f"{route} {reason}",
+            f"{route} {letter.reason}",
             "a message on %r became a dead letter (%s): %s",
             delivery.topic,
-            reason,
-            _printable(sentence),
+            letter.reason,
+            rejection.one_line(rejection.sentence(error)),
         )
-        detail: dict[str, Any] = {"route": route, "qos": delivery.qos, "retain": delivery.retain}
-        kept = delivery.payload[:PAYLOAD_KEPT_BYTES]
-        if delivery.payload_size > len(kept):
-            detail["payload_size"] = delivery.payload_size
-        return NewDeadLetter(
-            source=SOURCE,
-            reason=_printable(reason) or "rejected",
-            error=sentence if rejected else _trace(error),
-            topic=delivery.topic,
-            payload=kept,
-            created_at=delivery.received_at,
-            detail=detail,
-        )
+        return letter
 
     # 3. committed
 
@@ -323,8 +301,8 @@ class Intake(Service):
         if duplicates:
             self._metrics.duplicates.add(duplicates)
         for letter in decisions.dead_letters:
-            self._metrics.dead_letters.add(1, SOURCE)
-            self._metrics.rejected.add(1, letter.reason if letter.reason in REASONS else "rejected")
+            self._metrics.dead_letters.add(1, letter.source)
+            self._metrics.rejected.add(1, rejection.label(letter))
 
     def _set_aside(self, segment: _Segment, error: BaseException) -> None:
         """The store refuses something in this segment, which no check foresaw: its message becomes a dead letter."""
@@ -344,7 +322,9 @@ class Intake(Service):
             segment.decisions = Decisions(dead_letters=[letter])
             self._commit(segment)
         else:
-            self._calm.warning("refused", "the store refuses a dead letter, and is asked again: %s", _sentence(error))
+            self._calm.warning(
+                "refused", "the store refuses a dead letter, and is asked again: %s", rejection.sentence(error)
+            )
             asyncio.get_running_loop().call_later(_REFUSED_RETRY_SECONDS, self._commit, segment)
 
     # 4. acknowledged
@@ -362,30 +342,15 @@ class Intake(Service):
             self.landed += len(landed)
             self._session.ack(landed)
             failpoint("intake.acked")
-            self._landed.set()
+            self._landing.set()
 
-    async def _landing(self) -> None:
+    async def _next_landing(self) -> None:
         """Return when something more was acknowledged, or let go."""
-        self._landed.clear()
-        await self._landed.wait()
+        self._landing.clear()
+        await self._landing.wait()
 
     def _let_go(self) -> None:
         """edgeq is ending: what isn't acknowledged comes again."""
         self._flight.clear()
         self._flying = self._flying_bytes = 0
-        self._landed.set()
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, EdgeqError):
-        return str(error)[:_ERROR_CHARACTERS]
-    return "".join(traceback.format_exception_only(error)).strip()[-_ERROR_CHARACTERS:]
-
-
-def _trace(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-_ERROR_CHARACTERS:]
-
-
-def _printable(text: str) -> str:
-    """One line for a log: what a stranger may have put into an error must not look like lines of our own."""
-    return "".join([sign if sign.isprintable() else " " for sign in text[:500]])
+        self._landing.set()
