@@ -70,6 +70,10 @@ def plan_processors(
         if processor is not None:
             planned[name] = processor
     kinds = [section.data.get("kind") for section in sections.values()]
+    sentinels = [section for section in sections.values() if section.data.get("kind") == "sentinel"]
+    problems += [
+        section.problem("kind", "there is a sentinel already; two would judge alike") for section in sentinels[1:]
+    ]
     for kind, needed in (("sentinel", parts.contracts), ("courier", channels)):
         if needed and kind not in kinds and kind not in sections:
             planned[kind] = PlannedProcessor(_built_in(kind, parts))
