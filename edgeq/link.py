@@ -15,9 +15,8 @@ class Link:
     """Watches the session and the intake; asked, not told. See contracts.link.
 
     MQTT doesn't say when a backlog has been sent. While it comes in, the way from the broker to the acknowledgement is
-    full: as many messages are under way as the broker may send. So the backlog counts as let in once, for
-    `QUIET_SECONDS`, at
-    each look fewer than `BUSY_MESSAGES` were under way.
+    full: as many messages are under way as the broker may send. So the backlog counts as let in once each look, for
+    `QUIET_SECONDS`, has found fewer than `BUSY_MESSAGES` under way.
     """
 
     def __init__(self, session: Session, inbox: Inbox, intake: Intake, clock: Clock) -> None:

@@ -88,7 +88,6 @@ CREATE TABLE notifications (
     error TEXT,
     created_at INTEGER NOT NULL
 );
-CREATE INDEX notifications_queued ON notifications (channel, id) WHERE state = 'queued';
 CREATE INDEX notifications_state ON notifications (state, channel);
 CREATE TABLE contract_states (
     contract TEXT NOT NULL,
