@@ -1,0 +1,210 @@
+"""What the benches share: a broker with room for everything, a quick publisher, an `edgeq run`, and what /proc says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeq.control import ask, socket_path
+
+DEADLINE_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def scratch(parent: str) -> Iterator[Path]:
+    """A new folder in `parent`, which must be on a disk: in memory, a commit costs nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="edgeq-bench-", dir=parent))
+    try:
+        if file_system(folder) in ("tmpfs", "ramfs"):
+            raise SystemExit(f"{parent} is in memory: name a folder on a disk with --folder")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that `folder` is on."""
+    best = ("", "")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        if folder.resolve().is_relative_to(mount) and len(mount) >= len(best[0]):
+            best = (mount, kind)
+    return best[1]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def mosquitto(folder: Path) -> Iterator[int]:
+    """A mosquitto that holds back nothing; its port."""
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise SystemExit("this bench needs mosquitto: sudo apt install mosquitto")
+    port = free_port()
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\n"
+        "max_inflight_messages 0\nmax_queued_messages 0\n"
+    )
+    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("mosquitto doesn't start")
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Wire:
+    """A client of MQTT 3.1.1 that sends packets made beforehand, so that publishing costs next to nothing."""
+
+    def __init__(self, port: int, client_id: str, *, clean: bool = True) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        name = client_id.encode()
+        body = b"\x00\x04MQTT\x04" + bytes([2 if clean else 0]) + b"\x00\x00" + struct.pack(">H", len(name)) + name
+        self._socket.sendall(b"\x10" + bytes([len(body)]) + body)
+        self._expect(b"\x20\x02", 4)
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Subscribe at QoS 1."""
+        name = topic_filter.encode()
+        body = b"\x00\x01" + struct.pack(">H", len(name)) + name + b"\x01"
+        self._socket.sendall(b"\x82" + bytes([len(body)]) + body)
+        self._expect(b"\x90\x03\x00\x01\x01", 5)
+
+    def publish(self, packets: Sequence[bytes]) -> None:
+        """Send these PUBLISH packets of QoS 1, and return when the broker has acknowledged them all."""
+        sender = threading.Thread(target=self._socket.sendall, args=(b"".join(packets),))
+        sender.start()
+        missing = 4 * len(packets)
+        while missing:
+            missing -= len(self._socket.recv(65536)) or missing
+        sender.join()
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._socket.sendall(b"\xe0\x00")
+        self._socket.close()
+
+    def _expect(self, start: bytes, size: int) -> None:
+        answer = self._socket.recv(size, socket.MSG_WAITALL)
+        if not answer.startswith(start):
+            raise SystemExit(f"the broker answers {answer!r}")
+
+
+def publish_packet(topic: str, payload: bytes, mid: int) -> bytes:
+    """A PUBLISH of QoS 1 in MQTT 3.1.1, shorter than 128 bytes."""
+    name = topic.encode()
+    body = struct.pack(">H", len(name)) + name + struct.pack(">H", mid % 65535 + 1) + payload
+    if len(body) > 127:
+        raise ValueError("too long")
+    return b"\x32" + bytes([len(body)]) + body
+
+
+class Appliance:
+    """`edgeq run` with a configuration, as a child process."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        self.database = folder / "edgeq.db"
+        path = folder / "edgeq.yaml"
+        path.write_text(f"store: {{url: {self.database}}}\nlog: {{level: warning}}\n{config}")
+        self.process = subprocess.Popen([sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)], cwd=folder)
+        self.pid = self.process.pid
+
+    def __enter__(self) -> Appliance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def status(self) -> dict[str, Any] | None:
+        """What it says of itself; None while it doesn't answer yet."""
+        return asyncio.run(ask(socket_path(str(self.database)), "status"))
+
+    def counter(self, name: str) -> int:
+        """A counter's sum."""
+        values: dict[str, int] = (self.status() or {}).get("counters", {}).get(name, {})
+        return sum(values.values())
+
+    def wait_connected(self) -> None:
+        """Return when it is connected and subscribed."""
+        self.wait(lambda: ((self.status() or {}).get("session") or {}).get("state") == "connected", "to connect")
+
+    def wait(self, condition: Any, what: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """Return when `condition()` holds. Ends the bench when it doesn't in time."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.process.poll() is not None:
+                raise SystemExit(f"edgeq ended with status {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise SystemExit(f"waited {seconds:g}s for edgeq {what}")
+            time.sleep(0.05)
+
+
+def bytes_written(pid: int) -> int:
+    """How many bytes the process has made the kernel write to disks."""
+    return _fields(f"/proc/{pid}/io")["write_bytes"]
+
+
+def memory_mib(pid: int, *, peak: bool = False) -> float:
+    """Resident memory, now or at its peak."""
+    return _fields(f"/proc/{pid}/status")["VmHWM" if peak else "VmRSS"] / 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wakeups(pid: int) -> int:
+    """How often one of the process's threads was woken from sleep so far."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(_fields(f"{task}/status")["voluntary_ctxt_switches"] for task in tasks)
+
+
+def _fields(path: str) -> dict[str, int]:
+    fields = {}
+    for line in Path(path).read_text().splitlines():
+        name, _, value = line.partition(":")
+        number = value.split()[0] if value.split() else ""
+        if number.isdigit():
+            fields[name] = int(number)
+    return fields
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of `values` lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
