@@ -7,8 +7,8 @@
 3. *committed*: all that is decided goes to the store in one unit. While it can't be written, nothing is acknowledged.
 4. *acknowledged*: in order of arrival (MQTT 5, 4.6), as soon as a delivery and all before it are committed.
 
-Between 1 and 4 there are at most `window` deliveries, and at most BYTES_MAX bytes of payload more than one batch holds;
-when there are, nothing more is taken from the inbox.
+Between 1 and 4 there are at most `window` deliveries, and nothing more is taken from the inbox while the payloads of
+those take BYTES_MAX bytes or more.
 """
 
 from __future__ import annotations

@@ -18,15 +18,17 @@ class Limiter:
         self._rate = rate
         self._burst = burst
         self._monotonic = monotonic
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # By the key's hash: the key itself comes from a message and may be as long as one.
+        self._buckets: OrderedDict[int, tuple[float, float]] = OrderedDict()
 
     def allow(self, key: str) -> bool:
         """Take a token for `key`; False when there is none."""
         now = self._monotonic()
-        tokens, then = self._buckets.pop(key, (self._burst, now))
+        place = hash(key)
+        tokens, then = self._buckets.pop(place, (self._burst, now))
         tokens = min(self._burst, tokens + (now - then) * self._rate)
         allowed = tokens >= 1.0
-        self._buckets[key] = (tokens - 1.0 if allowed else tokens, now)
+        self._buckets[place] = (tokens - 1.0 if allowed else tokens, now)
         if len(self._buckets) > KEYS_MAX:
             self._buckets.popitem(last=False)
         return allowed

@@ -25,7 +25,8 @@ from .template import Text, compile_text, compile_value
 F = TypeVar("F", bound=Callable[..., Any])
 JobResolver = Callable[[str], type[Any]]
 
-_TOPICS_CACHED = 10_000
+TOPICS_CACHED = 4096
+TOPIC_CHARACTERS_CACHED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,10 @@ class RouteTable:
                 (route, params) for route in self.routes if (params := route.template.match(levels)) is not None
             )
             found = Matches(matches, inline=all(route.own is None for route, _ in matches))
-            if len(self._cache) >= _TOPICS_CACHED:
-                self._cache.clear()
-            self._cache[topic] = found
+            if len(topic) <= TOPIC_CHARACTERS_CACHED:
+                if len(self._cache) >= TOPICS_CACHED:
+                    self._cache.clear()
+                self._cache[topic] = found
         return found
 
 
