@@ -16,7 +16,8 @@ from .config.schema import LoadedConfig
 from .contracts import Contract, load_contracts
 from .errors import ConfigError, Problem
 from .imports import load_module
-from .intake.router import Router, RouteTable, compile_routes
+from .intake.router import Router
+from .intake.table import RouteTable, compile_routes
 from .jobs.job import resolve
 from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy, check_routes

@@ -14,7 +14,8 @@ from edgeq.clock import Clock
 from edgeq.config.load import load
 from edgeq.config.schema import Route
 from edgeq.errors import Problem
-from edgeq.intake.router import TOPICS_CACHED, Router, RouteTable, compile_routes
+from edgeq.intake.router import Router
+from edgeq.intake.table import TOPICS_CACHED, RouteTable, compile_routes
 from edgeq.jobs.job import resolve
 
 

@@ -33,7 +33,7 @@ from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
 from . import rejection
 from .context import MessageContext
-from .router import CompiledRoute, Matches, RouteTable
+from .table import CompiledRoute, Matches, RouteTable
 from .threads import Threads
 
 BATCH_MAX = 500

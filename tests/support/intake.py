@@ -15,7 +15,8 @@ from edgeq.config.schema import Config, LoadedConfig, Route
 from edgeq.errors import Problem
 from edgeq.events import Event
 from edgeq.intake.intake import Intake
-from edgeq.intake.router import JobResolver, Router, RouteTable, compile_routes
+from edgeq.intake.router import Router
+from edgeq.intake.table import JobResolver, RouteTable, compile_routes
 from edgeq.jobs.job import resolve
 from edgeq.mqtt.delivery import Delivery
 from edgeq.mqtt.inbox import Inbox
