@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
 import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from support.fakebroker import FakeBroker, Line
@@ -16,6 +19,7 @@ from support.proxy import Proxy
 from support.sessions import Memory, Rig, payloads, running
 
 from edgeq.errors import StoreUnavailable
+from edgeq.mqtt import client as client_module
 from edgeq.mqtt import connection as connection_module
 from edgeq.mqtt import session as session_module
 from edgeq.mqtt.connection import NotConnected, PublishFailed
@@ -216,6 +220,79 @@ async def test_stopping_does_not_wait_for_the_broker(stage: str, monkeypatch: py
         async with asyncio.timeout(5):
             await rig.session.stop()
     release.set()
+
+
+async def test_a_connection_that_comes_too_late_takes_nobodys_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    dialling = asyncio.Event()
+    release = threading.Event()
+    connect = socket.create_connection
+
+    def slow(*arguments: Any, **options: Any) -> socket.socket:
+        loop.call_soon_threadsafe(dialling.set)
+        release.wait(20)
+        return connect(*arguments, **options)
+
+    heard: list[bytes] = []
+
+    async def listens(line: Line) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            heard.append(bytes([(await line.read())[0]]))
+        heard.append(b"end")
+
+    monkeypatch.setattr(client_module.socket, "create_connection", slow)
+    async with FakeBroker(listens) as broker:
+        async with running(broker.url, {"a": 1}) as rig:
+            await asyncio.wait_for(dialling.wait(), 20)
+        release.set()
+        await rig.until(lambda: heard)
+    assert heard == [b"end"]
+
+
+async def test_a_connection_cut_while_much_is_to_be_written() -> None:
+    cut = asyncio.Event()
+
+    async def stops_reading(line: Line) -> None:
+        await line.welcome()
+        await line.subscribed()
+        await cut.wait()
+
+    async with FakeBroker(stops_reading, good) as broker, running(broker.url, {"a": 1}) as rig:
+        await rig.ready()
+        publishing = asyncio.create_task(rig.session.publish("b", b"x" * 20_000_000))
+        await rig.until(lambda: rig.session._connection is not None and rig.session._connection._writing)
+        cut.set()
+        with pytest.raises(NotConnected):
+            await publishing
+        await rig.until(lambda: rig.session.connections == 2)
+        await rig.ready()
+        await rig.session.publish("b", b"again")
+
+
+async def test_filters_are_remembered_before_the_broker_has_them() -> None:
+    asked = asyncio.Event()
+
+    async def never_answers(line: Line) -> None:
+        await line.welcome()
+        await line.expect(0x80)
+        asked.set()
+        await line.serve()
+
+    memory = Memory()
+    memory.filters = ["old"]
+    async with FakeBroker(never_answers) as broker, running(broker.url, {"a": 1}, memory=memory):
+        await asyncio.wait_for(asked.wait(), 20)
+    assert sorted(memory.filters) == ["a", "old"]
+
+
+async def test_a_broker_that_forgot_the_session_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    memory = Memory()
+    async with FakeBroker(good) as broker, running(broker.url, {"a": 1}, memory=memory) as rig:
+        await rig.ready()
+        assert "lost our session" not in caplog.text
+    async with FakeBroker(good) as broker, running(broker.url, {"a": 1}, memory=memory) as rig:
+        await rig.ready()
+        assert "the broker has lost our session" in caplog.text
 
 
 async def test_refused_subscriptions_are_named_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

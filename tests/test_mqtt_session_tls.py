@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.mosquitto import Mosquitto, Peer, free_port
+from support.fakebroker import FakeBroker, Line
+from support.mosquitto import Mosquitto, free_port
+from support.packets import publish
 from support.sessions import payloads, running
 
 from edgeq.config.schema import Tls
@@ -17,7 +20,6 @@ from edgeq.mqtt.client import Client
 from edgeq.mqtt.inbox import Inbox
 from edgeq.mqtt.session import State
 
-hooks = pytest.mark.parametrize("hooked", [True, False])
 versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
 
 
@@ -79,17 +81,11 @@ def secure(broker: Mosquitto) -> str:
 
 
 @versions
-@hooks
-async def test_messages_over_tls(
-    tls_broker: Mosquitto, authority: Authority, version: str, hooked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Client, "hooked", hooked)
-    # Enough at once that decrypted bytes wait in the TLS object where epoll doesn't see them.
+async def test_messages_over_tls(tls_broker: Mosquitto, authority: Authority, version: str) -> None:
     sent = [b"%d %s" % (number, b"x" * 500) for number in range(400)]
     async with running(secure(tls_broker), {"a": 1}, version=version, tls=Tls(ca=authority.ca)) as rig:
         await rig.ready()
-        for start in range(0, 400, 100):
-            await asyncio.gather(*[rig.session.publish("a", payload) for payload in sent[start : start + 100]])
+        await asyncio.gather(*[rig.session.publish("a", payload) for payload in sent])
         assert sorted(payloads(await rig.take(400))) == sorted(sent)
         await rig.session.publish("a", b"y" * 250_000)
         (large,) = await rig.take(1)
@@ -97,20 +93,29 @@ async def test_messages_over_tls(
         assert rig.session.connections == 1
 
 
-@versions
-@hooks
-async def test_reading_over_tls_goes_on_after_the_inbox_was_full(
-    tls_broker: Mosquitto, authority: Authority, version: str, hooked: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hooked", [True, False])
+@pytest.mark.parametrize("capacity", [5, 1000])
+async def test_what_waits_in_the_tls_object_is_read(
+    authority: Authority, hooked: bool, capacity: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = Tls(ca=authority.ca)
-    async with running(secure(tls_broker), {"a": 1}, version=version, tls=tls) as rig:
-        await rig.ready()
-    with Peer(tls_broker.port, ca=authority.ca) as peer:
-        peer.publish_many([("a", b"%d" % number) for number in range(200)])
+    # Many packets in one TLS record: epoll tells of the record once, and of nothing that is left of it.
+    messages = [publish(b"a", b"%d" % number, mid=number + 1, properties=b"") for number in range(200)]
+
+    async def sends_one_record(line: Line) -> None:
+        await line.welcome()
+        await line.subscribed()
+        await line.send(b"".join(messages))
+        await line.serve()
+
+    cert, key = authority.certificate("broker", "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
     monkeypatch.setattr(Client, "hooked", hooked)
-    inbox = Inbox(capacity=5)
-    async with running(secure(tls_broker), {"a": 1}, version=version, tls=tls, inbox=inbox) as rig:
-        await rig.until(lambda: inbox.full)
+    inbox = Inbox(capacity=capacity)
+    async with (
+        FakeBroker(sends_one_record, tls=context) as broker,
+        running(broker.url, {"a": 1}, tls=Tls(ca=authority.ca), inbox=inbox) as rig,
+    ):
         assert payloads(await rig.take(200)) == [b"%d" % number for number in range(200)]
         assert rig.session.connections == 1
 

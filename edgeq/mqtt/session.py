@@ -241,7 +241,6 @@ class Session(Service):
 
     async def _say_goodbye(self, connection: Connection) -> None:
         self._discarding = True
-        connection.start_reading()  # the answer to the last message comes behind what is still to read
         with contextlib.suppress(PublishFailed):
             await connection.publish(self._state_topic, OFFLINE, 1, True, 1.0)
         await connection.goodbye()

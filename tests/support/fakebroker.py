@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 
 from support.packets import connack, packet, suback
@@ -76,22 +77,25 @@ class FakeBroker:
     Use it in an `async with` block. The connection is closed when its script returns.
     """
 
-    def __init__(self, *scripts: Callable[[Line], Awaitable[None]], version5: bool = True) -> None:
+    def __init__(
+        self, *scripts: Callable[[Line], Awaitable[None]], version5: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.port = 0
         self.connections = 0
         self.errors: list[BaseException] = []
         self._scripts = scripts
         self._version5 = version5
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """For `mqtt.url`."""
-        return f"mqtt://127.0.0.1:{self.port}"
+        return f"mqtt{'s' if self._tls else ''}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> FakeBroker:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
