@@ -53,16 +53,20 @@ def migrate(path: str, *, may_change: bool) -> None:
     from playhouse.migrations import Runner
 
     database = pw.SqliteDatabase(path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000})
-    with database:
-        Runner(database, directory=os.fspath(FOLDER)).up()
-        database.execute_sql(
-            "INSERT INTO meta (key, value) VALUES ('store_id', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,)
-        )
-        database.execute_sql(
-            "INSERT INTO meta (key, value) VALUES ('schema_version', ?) "
-            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (known()[-1],),
-        )
+    try:
+        with database:
+            Runner(database, directory=os.fspath(FOLDER)).up()
+            database.execute_sql(
+                "INSERT INTO meta (key, value) VALUES ('store_id', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,)
+            )
+            database.execute_sql(
+                "INSERT INTO meta (key, value) VALUES ('schema_version', ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (known()[-1],),
+            )
+    except pw.DatabaseError as error:
+        # peewee's errors hold those of the driver, which the caller knows.
+        raise (error.args[0] if isinstance(error.args[0], sqlite3.Error) else error) from None
 
 
 def store_id(path: str) -> str:

@@ -131,20 +131,26 @@ class SqliteEngine:
             check_same_thread=False,
             cached_statements=256,
         )
+        try:
+            for pragma in (
+                "journal_mode=WAL",
+                f"synchronous={self._synchronous}",
+                "wal_autocheckpoint=0",
+                f"journal_size_limit={_WAL_BYTES_KEPT}",
+                "temp_store=MEMORY",
+                "cache_size=-2048",
+                "foreign_keys=OFF",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            # Half set up, it would write without what durability needs.
+            connection.close()
+            raise
         self._connection = connection
-        for pragma in (
-            "journal_mode=WAL",
-            f"synchronous={self._synchronous}",
-            "wal_autocheckpoint=0",
-            f"journal_size_limit={_WAL_BYTES_KEPT}",
-            "temp_store=MEMORY",
-            "cache_size=-2048",
-            "foreign_keys=OFF",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
         self._tx = SqliteTx(connection, self._database)
         self._rows_checkpointed = 0
-        self._data_version = self._read_data_version()
+        # When it was lost before, others may have committed meanwhile: any version is a new one then.
+        self._data_version = -1 if self._data_version else self._read_data_version()
 
     def disconnect(self) -> None:
         """See Engine.disconnect."""
@@ -242,6 +248,7 @@ class SqliteStore(Store):
         exclusive: bool = True,
     ) -> None:
         self.path = path
+        self._read_only_uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
         self.signal = Signal()
         self.quarantined: str | None = None
         self._exclusive = exclusive
@@ -315,8 +322,9 @@ class SqliteStore(Store):
             ) from error
 
     async def _open_reader(self) -> None:
-        uri = f"{Path(os.path.abspath(self.path)).as_uri()}?mode=ro"
-        self._reader = await aiosqlite.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        self._reader = await aiosqlite.connect(
+            self._read_only_uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None
+        )
         await self._reader.execute("PRAGMA cache_size=-1024")
 
     async def close(self) -> None:
