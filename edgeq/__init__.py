@@ -10,8 +10,8 @@ The way of one message, and where each station lives:
                 the courier queues notifications (notifications/), the sentinel judges contracts (contracts/)
     jobs/       workers claim jobs under a lease and complete them in one commit with what they decided
 
-`app` builds and runs these from a configuration (`config/`, `plan`), `cli/` is the command line, `testing/` helps authors
-of controllers, processors and jobs. `service` is the form that every long-lived part has.
+`app` builds and runs these from a configuration (`config/`, `plan`), `cli/` is the command line, `testing/` helps
+authors of controllers, processors and jobs. `service` is the form that every long-lived part has.
 
 The guarantees, each kept in one place: acknowledged means on disk (intake.intake); poison goes aside (intake.intake); a
 cursor moves with its effects (processors.runner); ids only grow (store.events); a lost lease can't complete

@@ -110,8 +110,8 @@ def audit(appliance: Appliance, load: Load, kills: int) -> None:
     stored = Counter(int(topic.rpartition("/")[2]) for _, topic in rows)
     assert load.acknowledged - set(stored) == set(), "acknowledged messages are missing"
     doubled = sum(stored.values()) - len(stored)
-    # edgeq has at most WINDOW messages committed and not acknowledged; as many acknowledgements again may be lost in the
-    # socket of a killed process, because mosquitto 2.0.11 sends more than the receive maximum after a reconnect.
+    # edgeq has at most WINDOW messages committed and not acknowledged; as many acknowledgements again may be lost in
+    # the socket of a killed process, because mosquitto 2.0.11 sends more than the receive maximum after a reconnect.
     assert doubled <= kills * 2 * WINDOW, f"{doubled} messages came twice in {kills} kills"
     echoes = Counter(
         of for (of,) in appliance.sql("SELECT json_extract(data, '$.of') FROM events WHERE type = 'load.echoed'")
