@@ -198,9 +198,7 @@ def test_merged_filters_match_each_topic_once(filters: dict[str, int], levels: l
 def test_merging_is_independent_of_the_order_and_widens_only_what_overlaps(filters: dict[str, int]) -> None:
     merged = merge(filters)
     backwards = merge(dict(reversed(filters.items())))
-    assert {_plain(name): qos for name, qos in merged.items()} == {
-        _plain(name): qos for name, qos in backwards.items()
-    }
+    assert {_plain(name): qos for name, qos in merged.items()} == {_plain(name): qos for name, qos in backwards.items()}
     for name in merged:
         inside = [given_name for given_name in filters if covers(name, given_name)]
         assert inside

@@ -4,7 +4,7 @@ paho reads the socket byte by byte and decodes every property. This client reads
 deliveries of the PUBLISH packets itself (`framing`) and serves every other packet to paho through the one
 hook that it reads by, `_sock_recv`; acknowledgements go out in one write through `_packet_queue`. Should
 a paho without these hooks be installed, everything still works by its public means, slower.
-`tests/test_mqtt_client.py` compares the two.
+`tests/test_mqtt_session_client.py` compares the two.
 
 A client is one network connection: it is made anew for each attempt, so that nothing of the last one is
 left in it.
