@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-import msgspec
-
-from .clock import Clock
+from .clock import Clock, is_time
 from .events import NewEvent, to_json
 from .store.decisions import Decisions
 from .store.jobs import NewJob
 from .units import Duration
-
-_ENCODABLE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class Dispatchable(Protocol):
@@ -53,13 +49,16 @@ class Context:
 
         `data` is anything that JSON can say (default: an empty object), `occurred_at` microseconds since 1970 UTC
         (default: now, or the arrival of the message). Of two events with one `idempotency_key` the store keeps the
-        first. Raises ValueError for an empty type and for data that JSON can't say.
+        first. Raises ValueError for an empty type, for data that JSON can't say and for an `occurred_at` of another
+        form.
         """
         if not isinstance(type, str) or not type:
             raise ValueError("an event needs a type, such as 'door.opened'")
+        if occurred_at is not None and not is_time(occurred_at):
+            raise ValueError(f"occurred_at must be in microseconds since 1970 UTC, not {occurred_at!r:.80}")
         try:
             data_json = "{}" if data is None else to_json(data)
-        except _ENCODABLE_ERRORS as error:
+        except ValueError as error:
             raise ValueError(f"the data of event {type!r} can't be written as JSON: {error}") from None
         self.decisions.events.append(
             NewEvent(

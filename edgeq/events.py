@@ -84,8 +84,12 @@ class Event:
 
 
 def to_json(value: object) -> str:
-    """`value` as JSON text. Raises TypeError (not JSON) or ValueError (a text with lone surrogates)."""
-    return _encode(value).decode()
+    """`value` as JSON text. Raises ValueError for what JSON can't say: objects of one's own, lone surrogates, nesting
+    without end."""
+    try:
+        return _encode(value).decode()
+    except (TypeError, OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError) as error:
+        raise ValueError(str(error) or "nested too deeply") from None
 
 
 def from_json(text: str | bytes) -> Any:

@@ -203,6 +203,8 @@ async def test_whatever_is_raised_makes_a_dead_letter_and_nothing_else(
         lambda ctx: ctx.emit("x", data={"x": object()}),
         lambda ctx: ctx.emit("x", data="\ud800"),
         lambda ctx: ctx.emit("x", occurred_at=2**64),
+        lambda ctx: ctx.emit("x", occurred_at=10**18),
+        lambda ctx: ctx.emit("x", occurred_at="yesterday"),
         lambda ctx: ctx.emit("x", tags=["\ud800"]),
         lambda ctx: ctx.emit("x", tags=5),
         lambda ctx: ctx.dispatch(None),

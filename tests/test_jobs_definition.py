@@ -124,7 +124,7 @@ def test_the_largest_arguments_that_are_allowed_pass() -> None:
     assert stored(Loose(anything="x" * room)) == Loose(anything="x" * room)
 
 
-@pytest.mark.parametrize("run_at", [-1, 2**63, 1.5, True, "soon"])
+@pytest.mark.parametrize("run_at", [10**18, 2**63, 1.5, True, "soon"])
 def test_run_at_must_be_a_time(run_at: Any) -> None:
     with pytest.raises(ValueError, match="run_at"):
         Move(device="m1").new_job(now=NOW, run_at=run_at)

@@ -1,4 +1,4 @@
-"""When a device says that something happened."""
+"""When a device says that something happened, and how times are shown."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.clock import EARLIEST, LATEST, rfc3339
 from edgeq.errors import RejectedMessage
-from edgeq.intake.times import EARLIEST, LATEST, parse_time
+from edgeq.intake.times import parse_time
 
 SECOND = 1_767_268_800  # 2026-01-01T12:00:00Z
 
@@ -63,3 +64,16 @@ def test_whatever_comes_is_a_time_that_a_calendar_can_say_or_rejected(value: Any
         return
     assert type(microseconds) is int
     datetime.fromtimestamp(microseconds // 10**6, UTC)
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (SECOND * 10**6 + 250_999, "2026-01-01T12:00:00.250Z"),
+        (LATEST, "9999-12-31T23:59:59.999Z"),
+        (2**63 - 1, "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_any_number_in_a_table_can_be_shown_as_a_time(microseconds: int, text: str) -> None:
+    assert rfc3339(microseconds) == text
+    assert rfc3339(-(2**63)) == rfc3339(EARLIEST)

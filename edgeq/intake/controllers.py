@@ -136,7 +136,7 @@ def _data_json(route: Route, names: Collection[str]) -> Text:
         def built(ctx: MessageContext) -> str:
             try:
                 return to_json(build(ctx))
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise RejectedMessage("undecodable", f"the data can't be written as JSON: {error}") from None
 
         return built

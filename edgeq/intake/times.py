@@ -5,11 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ..clock import EPOCH, MICROSECONDS
+from ..clock import EPOCH, MICROSECONDS, is_time
 from ..errors import RejectedMessage
-
-EARLIEST = -62_135_596_800 * MICROSECONDS  # the years 1 to 9999, which is what calendars here can say
-LATEST = 253_402_300_800 * MICROSECONDS - 1
 
 _SECONDS_BELOW = 10**11  # the year 5138 in seconds, March 1973 in milliseconds
 _MILLISECONDS_BELOW = 10**14
@@ -26,7 +23,7 @@ def parse_time(value: Any) -> int:
         microseconds = _from_text(value) if isinstance(value, str) else _from_number(value)
     except (TypeError, ValueError, OverflowError):
         raise RejectedMessage("bad_time", f"{repr(value)[:80]} is no time") from None
-    if not EARLIEST <= microseconds <= LATEST:
+    if not is_time(microseconds):
         raise RejectedMessage("bad_time", f"{repr(value)[:80]} is not within the years 1 to 9999")
     return microseconds
 

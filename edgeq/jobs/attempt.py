@@ -15,8 +15,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from ..clock import Clock
 from ..errors import EdgeqError, StoreUnavailable
 from ..events import to_json
@@ -99,7 +97,7 @@ class Attempt:
             return Failed("timeout" if isinstance(failure, TimedOut) else "failed", failure, job)
         try:
             result = to_json(value)
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        except ValueError as error:
             text = f"what handle() returned can't be written as JSON: {error}"
             return Failed("bad_result", EdgeqError(text), job, final=True)
         if len(result.encode()) > RESULT_BYTES_MAX:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 import msgspec
 
+from ..clock import is_time
 from ..events import to_json
 from ..imports import load_name
 from ..store.jobs import NewJob
@@ -28,9 +29,6 @@ from . import settings
 from .context import JobContext
 
 ARGS_BYTES_MAX = 256 * 1024
-TIME_MAX = 2**63 - 1
-
-_ENCODING_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -91,9 +89,7 @@ class Job:
         Raises ValueError when the arguments can't be stored, or `run_at` isn't a time.
         """
         how = self._definition.settings
-        if run_at is not None and (
-            isinstance(run_at, bool) or not isinstance(run_at, int) or not 0 <= run_at <= TIME_MAX
-        ):
+        if run_at is not None and not is_time(run_at):
             raise ValueError(f"run_at must be in microseconds since 1970 UTC, not {run_at!r}")
         return NewJob(
             queue=how.queue,
@@ -136,7 +132,7 @@ class Definition:
             raise ValueError(f"job {name} has no handle() to run")
         try:
             text = to_json({argument: getattr(job, argument) for argument in self.arguments})
-        except _ENCODING_ERRORS as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"job {name}: its arguments can't be written as JSON: {error}") from None
         if len(text) > ARGS_BYTES_MAX or len(text.encode()) > ARGS_BYTES_MAX:
             raise ValueError(f"job {name}: its arguments take more than {ARGS_BYTES_MAX // 1024} KiB of JSON")
