@@ -20,7 +20,7 @@ from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
 from .jobs.job import resolve
 from .notifications.channels import Channel, build_channels
-from .notifications.policy import Policy, check_routes
+from .notifications.policy import Policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .telemetry.metrics import Metrics
 
@@ -59,7 +59,6 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     config = loaded.config
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
-    check_routes(config.notifications.routes, config.channels, problems, loaded.where)
     policy = Policy(config.notifications.routes, config.channels)
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     if problems:

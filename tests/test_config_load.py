@@ -127,9 +127,10 @@ channels:
 notifications:
   routes:
     - {match: {severity: critical}, channels: [siren, sren]}
-    - {channels: []}
+    - {match: {severity: critcal}, channels: []}
+    - {match: {severity: [info, loud]}, channels: [siren]}
 jobs:
-  queues: {default: {concurrency: 0, lease: 0s}}
+  queues: {default: {concurrency: 0, lease: 10ms}}
 log: {level: loud}
 """
     )
@@ -156,10 +157,14 @@ log: {level: loud}
         "edgeq.yaml:17: processors: must be a mapping, not a list",
         "edgeq.yaml:20: channels.\"my siren\": must be a name without spaces, not 'my siren'",
         "edgeq.yaml:23: notifications.routes[0].channels[1]: there is no channel 'sren' (did you mean 'siren'?)",
+        "edgeq.yaml:24: notifications.routes[1].match.severity: must be debug, info, warning or critical, not 'critcal'"
+        " (did you mean 'critical'?)",
         "edgeq.yaml:24: notifications.routes[1].channels: must not be empty",
-        "edgeq.yaml:26: jobs.queues.default.concurrency: must be at least 1, not 0",
-        "edgeq.yaml:26: jobs.queues.default.lease: must be more than 0, not '0s'",
-        "edgeq.yaml:27: log.level: must be debug, info, warning or error, not 'loud'",
+        "edgeq.yaml:25: notifications.routes[2].match.severity[1]: must be debug, info, warning or critical,"
+        " not 'loud'",
+        "edgeq.yaml:27: jobs.queues.default.concurrency: must be between 1 and 1000, not 0",
+        "edgeq.yaml:27: jobs.queues.default.lease: must be between 1s and 1d, not '10ms'",
+        "edgeq.yaml:28: log.level: must be debug, info, warning or error, not 'loud'",
     ]
 
 

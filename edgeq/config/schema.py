@@ -20,6 +20,7 @@ from .origin import is_secret, nearest
 from .section import Section
 
 Name = Annotated[str, checks.word]
+Severity = Literal["debug", "info", "warning", "critical"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +145,7 @@ class NotificationMatch(Record, frozen=True):
 
     types: list[str] = []
     tags: list[str] = []
-    severity: str | list[str] = []
+    severity: Severity | list[Severity] = []
     subject: str | None = None
 
 
@@ -165,8 +166,8 @@ class Notifications(Record, frozen=True):
 class Queue(Record, frozen=True):
     """`jobs.queues.*`: how many jobs of the queue run at once, and how long a claim holds."""
 
-    concurrency: Annotated[int, checks.at_least(1)] = 2
-    lease: Annotated[Duration, checks.positive] = Duration(60)
+    concurrency: Annotated[int, checks.between(1, 1000)] = 2
+    lease: Annotated[Duration, checks.between(Duration(1), Duration(86400))] = Duration(60)
 
 
 class Jobs(Record, frozen=True):

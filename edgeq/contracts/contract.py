@@ -23,14 +23,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import msgspec
 
 from ..config import checks
-from ..config.schema import Record
+from ..config.schema import Record, Severity
 from ..events import Event
 from ..patterns import pattern
 from ..units import Duration
 from .where import MISSING, compile_where, field_path, lookup, parse_path, where_faults
 
 State = Literal["ok", "pending", "violated", "unknown"]
-Severity = Literal["debug", "info", "warning", "critical"]
 
 Period = Annotated[Duration, checks.positive]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from ..config.schema import Severity
 from ..events import NewEvent
 from ..store.contract_states import ContractState
-from .contract import Contract, Instance, Severity, State, Verdict
+from .contract import Contract, Instance, State, Verdict
 from .verdict_event import build
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from ..clock import MICROSECONDS, rfc3339
+from ..config.schema import Severity
 from ..events import to_json
 from ..store.notifications import StoredNotification
 
-SEVERITIES = ("debug", "info", "warning", "critical")
+SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 LATE_SECONDS = 60.0
 

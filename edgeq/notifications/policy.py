@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from ..config.schema import NotificationMatch, NotificationRoute
-from ..config.suggest import did_you_mean
-from ..errors import Problem
 from ..events import Event
 from ..patterns import pattern
-from .notification import SEVERITIES
 
 Matcher = Callable[[Event, str], bool]
 
@@ -35,30 +32,10 @@ class Policy:
         return list(found)
 
 
-def check_routes(
-    routes: Sequence[NotificationRoute],
-    channels: Collection[str],
-    problems: list[Problem],
-    where: Callable[[str], str],
-) -> None:
-    """Append a Problem for each channel and severity that there isn't. `where` gives `file:line` of a dotted path."""
-    for index, route in enumerate(routes):
-        path = f"notifications.routes[{index}]"
-        for at, name in enumerate(route.channels):
-            if name not in channels:
-                key = f"{path}.channels[{at}]"
-                problems.append(Problem(where(key), key, f"there is no channel {name!r}", did_you_mean(name, channels)))
-        for severity in _severities(route.match):
-            if severity not in SEVERITIES:
-                key = f"{path}.match.severity"
-                hint = did_you_mean(severity, SEVERITIES)
-                problems.append(Problem(where(key), key, f"there is no severity {severity!r}", hint))
-
-
 def _matcher(match: NotificationMatch) -> Matcher:
     types = [pattern(text) for text in match.types]
     tags = frozenset(match.tags)
-    severities = _severities(match)
+    severities = [match.severity] if isinstance(match.severity, str) else match.severity
     subject = pattern("*" if match.subject is None else match.subject)
 
     def matches(event: Event, severity: str) -> bool:
@@ -70,7 +47,3 @@ def _matcher(match: NotificationMatch) -> Matcher:
         )
 
     return matches
-
-
-def _severities(match: NotificationMatch) -> list[str]:
-    return [match.severity] if isinstance(match.severity, str) else match.severity
