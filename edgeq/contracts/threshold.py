@@ -71,11 +71,7 @@ class Threshold(Contract):
         super().__init__(keys)
         self._field = parse_path(keys.field)
         self._is_beyond = _beyond(keys.above, keys.below)
-        clear = keys.clear
-        has_clear_limit = clear.above is not None or clear.below is not None
-        self._is_clear = (
-            _beyond(clear.above, clear.below) if has_clear_limit else lambda value: not self._is_beyond(value)
-        )
+        self._is_clear = _clear(keys)
 
     @property
     def types(self) -> tuple[str, ...]:
