@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ import click
 from ..clock import MICROSECONDS, Clock, rfc3339
 from ..context import Context
 from ..events import Event, from_json
+from ..patterns import pattern
 from ..store import events as table
 from ..store.decisions import Decisions, record
 from ..store.store import Store, Tx
@@ -195,15 +195,11 @@ async def _after(store: Store, event_id: int) -> AsyncIterator[Event]:
         await asyncio.sleep(0)
 
 
-def _matcher(type_pattern: str, subject: str, tag: str) -> Any:
-    pattern = re.compile(".*".join(re.escape(part) for part in type_pattern.split("*")), re.DOTALL)
+def _matcher(type_pattern: str, subject: str, tag: str) -> Callable[[Event], bool]:
+    of_type = pattern(type_pattern or "*")
 
     def fits(event: Event) -> bool:
-        return (
-            (not type_pattern or pattern.fullmatch(event.type) is not None)
-            and (not subject or event.subject == subject)
-            and (not tag or tag in event.tags)
-        )
+        return of_type(event.type) and (not subject or event.subject == subject) and (not tag or tag in event.tags)
 
     return fits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,11 +87,11 @@ async def recent(
     `recorded_at` not before `since` microseconds."""
     query = Events.select(*_ALL).order_by(Events.id.desc()).limit(limit)
     if type_pattern:
-        query = query.where(Events.type % type_pattern)
+        query = query.where(Events.type % _glob(type_pattern))
     if subject:
         query = query.where(Events.subject == subject)
     if tag:
-        query = query.where(Events.tags.contains(to_json(tag)))
+        query = query.where(Events.tags % "*" + _glob(to_json(tag)).replace("*", "[*]") + "*")
     if since:
         query = query.where(Events.recorded_at >= since)
     return [_event(row) for row in reversed(await store.read(query))]
@@ -104,6 +105,11 @@ def tags_to_json(tags: tuple[str, ...]) -> str:
         if len(_tags_json) < 1000:
             _tags_json[tags] = text
     return text
+
+
+def _glob(text: str) -> str:
+    """`text` as a pattern of the database, in which other characters than `*` have a meaning, too."""
+    return re.sub(r"[\[?]", r"[\g<0>]", text)
 
 
 def _event(row: Row) -> Event:

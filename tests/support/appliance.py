@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -14,17 +15,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from edgeq.control import ask, socket_path
+
 DEADLINE_SECONDS = 30.0
 
 
 class Appliance:
-    """One appliance in `folder`. `configuration` is YAML; `start` returns when it runs (or has ended)."""
+    """One appliance in `folder`. `configuration` is YAML; `start` returns when it runs (or has ended).
+
+    `database` is the file that `sql` reads, and `command` what is started; a test may change either.
+    """
 
     def __init__(self, folder: Path, configuration: str) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.database = folder / "edgeq.db"
         self.log_file = folder / "edgeq.log"
+        self.command: tuple[str, ...] = (sys.executable, "-m", "edgeq.cli.main", "run")
         self.process: subprocess.Popen[bytes] | None = None
         self.configure(configuration)
 
@@ -37,7 +44,7 @@ class Appliance:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgeq.cli.main", "run"],
+                self.command,
                 cwd=self.folder,
                 env={**kept, **environment},
                 stdout=log,
@@ -59,6 +66,42 @@ class Appliance:
             assert time.monotonic() < deadline, f"waited {seconds:g}s for {what}:\n{self.log[-4000:]}"
             time.sleep(0.02)
 
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for its end; its exit status."""
+        assert self.process is not None
+        status = self.process.wait(DEADLINE_SECONDS)
+        self.process = None
+        return status
+
+    def reload(self, configuration: str) -> None:
+        """Have it read this configuration, and return when it is connected again."""
+        self.configure(configuration)
+        taken, connected = (self.log.count(text) for text in ("was read again", "connected to"))
+        self.send(signal.SIGHUP)
+        self.until(lambda: self.log.count("was read again") > taken, "the new configuration to be taken")
+        self.until(lambda: self.log.count("connected to") > connected, "a connection")
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Call `edgeq` with these words, as in another terminal."""
+        return subprocess.run(
+            [sys.executable, "-m", "edgeq.cli.main", *words],
+            cwd=self.folder,
+            env={name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What it says of itself; `running` is false when it isn't."""
+        answer: dict[str, Any] = asyncio.run(ask(socket_path(str(self.database)), "status")) or {"running": False}
+        return answer
+
     def kill(self) -> None:
         """End it as a power cut would."""
         if self.process is not None:
@@ -68,11 +111,8 @@ class Appliance:
 
     def stop(self) -> int:
         """End it in peace; its exit status."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(DEADLINE_SECONDS)
-        self.process = None
-        return status
+        self.send(signal.SIGTERM)
+        return self.ended()
 
     def sql(self, text: str, *params: Any) -> list[Any]:
         """Rows of a query, as anybody with a SQLite tool would read them; none before there is a database."""
