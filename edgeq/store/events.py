@@ -91,7 +91,7 @@ async def recent(
     if subject:
         query = query.where(Events.subject == subject)
     if tag:
-        query = query.where(Events.tags % "*" + _glob(to_json(tag)).replace("*", "[*]") + "*")
+        query = query.where(Events.tags % f"*{_glob(to_json(tag)).replace('*', '[*]')}*")
     if since:
         query = query.where(Events.recorded_at >= since)
     return [_event(row) for row in reversed(await store.read(query))]
