@@ -82,6 +82,7 @@ def test_good_ones_are_built(keys: dict[str, Any]) -> None:
         ({**HOOK, "timeout": "2h"}, ".timeout", "must be between 100ms and 1m"),
         ({**HOOK, "timeout": "0"}, ".timeout", "must be between 100ms and 1m"),
         ({**HOOK, "ca": "/nonexistent.pem"}, ".ca", "must be a readable file with certificates"),
+        ({**HOOK, "ca": "ca.pem"}, ".ca", "must be an absolute path"),
         ({**HOOK, "ca": __file__}, ".ca", "must be a readable file with certificates"),
         ({**MAIL, "host": "smtp://example.net"}, ".host", "must be the name or address"),
         ({**MAIL, "host": ""}, ".host", "must be the name or address"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Annotated
 
 
 def _authority(path: str) -> None:
+    if not os.path.isabs(path):
+        raise ValueError("must be an absolute path, such as /etc/edgeq/ca.pem")
     try:
         context(path)
     except (OSError, ValueError) as error:
