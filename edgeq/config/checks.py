@@ -77,14 +77,20 @@ def client_id(text: str) -> None:
         _fits_mqtt(text)
 
 
+def topic_name(text: str) -> None:
+    """A topic that can be published to, other than the broker's own."""
+    if not text or set(text) & set("+#") or not text.isprintable() or text.startswith("$"):
+        raise ValueError("must be a topic without wildcards, not beginning with '$'")
+    _fits_mqtt(text)
+
+
 def status_topic(text: str) -> None:
     """A topic name in which `{gateway}` may stand."""
-    topic = text.replace("{gateway}", "")
-    if set(topic) & set("{}"):
+    if set(text.replace("{gateway}", "")) & set("{}"):
         raise ValueError("must hold no placeholder but {gateway}")
-    if not text or set(topic) & set("+#") or not text.isprintable() or text.startswith("$") or text.endswith("/"):
-        raise ValueError("must be a topic without wildcards, not beginning with '$' or ending with '/'")
-    _fits_mqtt(text)
+    if text.endswith("/"):
+        raise ValueError("must not end with '/'")
+    topic_name(text)
 
 
 def mqtt_url(text: str) -> None:

@@ -5,24 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from ...backoff import Backoff
+from ...config import checks
 from ...config.schema import Record
 from ..notification import Notification
 from .channel import Channel, Links, Outcome, Retry, Sent
-
-_TOPIC_BYTES_MAX = 65_535
-
-
-def _topic(text: str) -> None:
-    if not text or set(text) & set("+#") or not text.isprintable() or text.startswith("$"):
-        raise ValueError("must be a topic without wildcards, not beginning with '$'")
-    if len(text.encode()) > _TOPIC_BYTES_MAX:
-        raise ValueError(f"must be at most {_TOPIC_BYTES_MAX} bytes")
 
 
 class MqttSettings(Record, frozen=True):
     """`channels.*` of kind `mqtt`. Without `payload`, the notification as JSON is published."""
 
-    topic: Annotated[str, _topic]
+    topic: Annotated[str, checks.topic_name]
     payload: str | None = None
     qos: Literal[0, 1] = 1
     retain: bool = False
