@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import EdgeqError
+from . import events
 from .store import NULL, ZERO, Row, Statement, Store, Tx, storable
-from .tables import Cursors, Events
+from .tables import Cursors
 
 _ALL = (
     Cursors.processor, Cursors.last_consumed_id, Cursors.updated_at, Cursors.paused, Cursors.generation,
@@ -14,7 +15,6 @@ _ALL = (
 )  # fmt: skip
 _ONE = Statement(lambda p: Cursors.select(*_ALL).where(Cursors.processor == p))
 _EVERY = Statement(lambda p: Cursors.select(*_ALL).order_by(Cursors.processor))
-_HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
 _CURRENT = Statement(
     lambda p: Cursors.select(Cursors.generation).where((Cursors.processor == p) & (Cursors.generation == p))
 )
@@ -153,8 +153,7 @@ async def every(store: Store) -> list[Cursor]:
 
 def _at_most_head(tx: Tx, to: int | str) -> int:
     """`to`, or the highest event id: beyond it, a cursor would skip events that are yet to come."""
-    rows = tx.rows(_HEAD, (1,))
-    head = int(rows[0][0]) if rows else 0
+    head = events.newest_id(tx)
     return max(0, min(to, head)) if isinstance(to, int) else head
 
 
