@@ -65,8 +65,7 @@ def migrate(path: str, *, may_change: bool) -> None:
                 (known()[-1],),
             )
     except pw.DatabaseError as error:
-        # peewee's errors hold those of the driver, which the caller knows.
-        raise (error.args[0] if isinstance(error.args[0], sqlite3.Error) else error) from None
+        raise getattr(error, "orig", error) from None  # the driver's own error, which the caller knows
 
 
 def store_id(path: str) -> str:

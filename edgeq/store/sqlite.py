@@ -8,6 +8,7 @@ moment, and a checkpoint inside a commit is a stall that the intake feels.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -120,10 +121,10 @@ class SqliteEngine:
         self._commits = 0
         self._rows_checkpointed = 0
         self.damaged = False
+        self.read_only = False
 
     def connect(self) -> None:
-        """See Engine.connect."""
-        self.disconnect()
+        """Open the writing connection. Raises sqlite3.Error; then there is none."""
         connection = sqlite3.connect(
             self._path,
             timeout=BUSY_SECONDS,
@@ -155,7 +156,8 @@ class SqliteEngine:
     def disconnect(self) -> None:
         """See Engine.disconnect."""
         if self._connection is not None:
-            self._connection.close()
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
             self._connection = None
 
     def begin(self) -> Tx:
@@ -198,6 +200,8 @@ class SqliteEngine:
         if code in _DAMAGED:
             self.damaged = True
             mark_suspect(self._path)
+        elif code == sqlite3.SQLITE_READONLY:
+            self.read_only = True
         reason = _UNAVAILABLE.get(code, "")
         return f"{reason}: {self._path} ({error})" if reason else ""
 
@@ -258,6 +262,8 @@ class SqliteStore(Store):
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
         self._lock = FileLock(path + "-lock")
         self._reader: aiosqlite.Connection | None = None
+        self._reading = asyncio.Lock()
+        self._is_open = False
         self._id = ""
 
     @property
@@ -284,13 +290,13 @@ class SqliteStore(Store):
         """See Store.open."""
         try:
             await asyncio.to_thread(self._prepare)
+            self._writer.start()
+            self._reader = await self._open_reader()
+            self._is_open = True
         except StoreUnavailable as error:
             self._writer.unavailable(str(error))
             raise
-        self._writer.start()
-        try:
-            await self._open_reader()
-        except Exception:
+        except BaseException:
             await self.close()
             raise
 
@@ -321,18 +327,22 @@ class SqliteStore(Store):
                 hint="look at the rights of the file and its folder, and at the space left on the disk",
             ) from error
 
-    async def _open_reader(self) -> None:
-        self._reader = await aiosqlite.connect(
-            self._read_only_uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None
-        )
-        await self._reader.execute("PRAGMA cache_size=-1024")
+    async def _open_reader(self) -> aiosqlite.Connection:
+        reader = await aiosqlite.connect(self._read_only_uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        await reader.execute("PRAGMA cache_size=-1024")
+        return reader
+
+    async def _close_reader(self) -> None:
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            await reader.close()
 
     async def close(self) -> None:
         """See Store.close."""
         # The writing connection goes last: only the last one to go can fold the log into the file.
-        if self._reader is not None:
-            await self._reader.close()
-            self._reader = None
+        async with self._reading:
+            self._is_open = False
+            await self._close_reader()
         await self._writer.close()
         await asyncio.to_thread(self._engine.disconnect)
         self._lock.release()
@@ -347,16 +357,23 @@ class SqliteStore(Store):
 
     async def read(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> list[Row]:
         """See Store.read."""
-        if self._reader is None:
-            raise StoreUnavailable("the store is closed")
         if isinstance(query, Statement):
             text, values = query.text(self._database), params
         else:
             text, values = render(self._database, query)
-        try:
-            return [tuple(row) for row in await self._reader.execute_fetchall(text, values)]
-        except sqlite3.Error as error:
-            raise StoreError(self._engine.unavailable(error) or f"{self.path}: {error}") from error
+        async with self._reading:
+            if not self._is_open:
+                raise StoreUnavailable("the store is closed")
+            try:
+                if self._engine.read_only:
+                    # While one connection holds on to the shared memory as it was, the writer can't have it otherwise.
+                    self._engine.read_only = False
+                    await self._close_reader()
+                if self._reader is None:
+                    self._reader = await self._open_reader()
+                return [tuple(row) for row in await self._reader.execute_fetchall(text, values)]
+            except sqlite3.Error as error:
+                raise StoreError(self._engine.unavailable(error) or f"{self.path}: {error}") from error
 
 
 def _code(error: Exception) -> int:

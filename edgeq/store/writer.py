@@ -30,14 +30,11 @@ _REMIND_SECONDS = 600.0
 class Engine(Protocol):
     """What the writer needs of a database. Called in the writer's thread only, all of it."""
 
-    def connect(self) -> None:
-        """Open the writing connection, closing the old one if there is one."""
-
     def disconnect(self) -> None:
-        """Close it."""
+        """Close the writing connection, if there is one. Never raises."""
 
     def begin(self) -> Tx:
-        """Open a transaction that may write."""
+        """Open a transaction that may write, connecting first if need be."""
 
     def commit(self) -> None:
         """Make it durable."""
@@ -192,10 +189,10 @@ class Writer:
                 reason = self._engine.unavailable(error) or f"{type(error).__name__}: {error}"
             attempt += 1
             self.unavailable(reason)
+            self._engine.disconnect()
             if self._closing.wait(_RETRY.delay(attempt)) and attempt > 3:
                 self._report([], batch, StoreUnavailable(reason))
                 return
-            self._reconnect()
         self._last_commit = self._clock.monotonic()
         self._available()
         self._report(sorted(touched), batch, None)
@@ -226,12 +223,6 @@ class Writer:
         self._engine.commit()
         self._metrics.commits.add()
         return touched
-
-    def _reconnect(self) -> None:
-        try:
-            self._engine.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt says it again
-            log.debug("reconnecting failed: %s", error)
 
     def _available(self) -> None:
         if not self.health.ok:

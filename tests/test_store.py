@@ -1,0 +1,449 @@
+"""The store on SQLite: what a commit promises, how units are gathered, and who is woken by it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pkgutil
+import random
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import edgeq.store
+from edgeq.clock import Clock
+from edgeq.errors import StoreError, StoreUnavailable
+from edgeq.events import NewEvent
+from edgeq.store import cursors, events, meta
+from edgeq.store.cursors import CursorMoved
+from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import TOPICS, Signal, Statement, Tx
+from edgeq.store.tables import Events
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import FakeClock, until
+
+_numbers = itertools.count()
+
+
+def make_store(path: Path, clock: Clock | None = None, **keys: Any) -> SqliteStore:
+    return SqliteStore(str(path), metrics=Metrics(), clock=clock or Clock(), **keys)
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: Clock | None = None, **keys: Any) -> AsyncIterator[SqliteStore]:
+    store = make_store(path, clock, **keys)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with opened(tmp_path / "edgeq.db") as store:
+        yield store
+
+
+def new(kind: str = "a", key: str | None = None) -> NewEvent:
+    return NewEvent(kind, occurred_at=1, recorded_at=2, idempotency_key=key)
+
+
+def commits(store: SqliteStore) -> int:
+    return store._writer._metrics.commits.total()
+
+
+async def types(store: SqliteStore) -> list[str]:
+    return [event.type for event in await events.after(store, 0, 10_000)]
+
+
+class Blocked:
+    """The writer waits inside a unit until `gate` is set; what is submitted meanwhile gathers."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.gate = threading.Event()
+        self._future = store.submit(lambda tx: self.gate.wait())
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.gate.set()
+        await self._future
+
+
+# Units and commits
+
+
+async def test_an_event_comes_back_as_it_was_stored(store: SqliteStore) -> None:
+    event = NewEvent(
+        "door.opened", subject="front \0 door", topic="doors/front", data_json='{"n":1}', tags=("a", "b"),
+        description="ä ☃ 𝄞", occurred_at=-5, recorded_at=2**62, idempotency_key="k", cause_id=7,
+    )  # fmt: skip
+    assert await store.write(lambda tx: events.append(tx, [event])) == events.Appended(1, 0)
+    (stored,) = await events.after(store, 0, 10)
+    assert stored.as_dict() == {
+        "id": 1, "type": "door.opened", "subject": "front \0 door", "topic": "doors/front", "data": {"n": 1},
+        "tags": ["a", "b"], "description": "ä ☃ 𝄞", "occurred_at": -5, "recorded_at": 2**62, "idempotency_key": "k",
+        "cause_id": 7,
+    }  # fmt: skip
+    found = await events.one(store, 1)
+    assert found is not None
+    assert found.as_dict() == stored.as_dict()
+    assert await events.one(store, 2) is None
+
+
+async def test_units_that_wait_together_are_one_commit(store: SqliteStore) -> None:
+    async with Blocked(store):
+        before = commits(store)
+        futures = [store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])) for n in range(500)]
+    await asyncio.gather(*futures)
+    assert commits(store) - before <= 3
+    assert await types(store) == [f"e{n}" for n in range(500)], "units are committed in their order"
+
+
+async def test_a_unit_that_raises_leaves_nothing_and_hurts_nobody(store: SqliteStore) -> None:
+    def half(tx: Tx) -> None:
+        events.append(tx, [new("half")])
+        tx.touch("jobs")
+        raise KeyError("the unit's own")
+
+    async with Blocked(store):
+        futures: list[asyncio.Future[Any]] = []
+        for n in range(20):
+            futures.append(store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])))
+            futures.append(store.submit(half))
+        jobs = store.signal.version("jobs")
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert all(isinstance(result, KeyError) for result in results[1::2])
+    assert all(result == events.Appended(1, 0) for result in results[::2])
+    assert await types(store) == [f"e{n}" for n in range(20)]
+    assert store.signal.version("jobs") == jobs, "what wasn't committed wakes nobody"
+    with pytest.raises(KeyError):
+        await store.write(half)  # alone in its commit
+    assert await events.head(store) == 20
+    assert store.health.ok
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"subject": "lone \ud800"}, {"occurred_at": 2**63}, {"topic": {"not": "text"}}],
+    ids=["text", "number", "type"],
+)
+async def test_what_sqlite_cannot_hold_is_the_units_error_alone(store: SqliteStore, bad: dict[str, Any]) -> None:
+    hostile = NewEvent("bad", **{"occurred_at": 0, "recorded_at": 0, **bad})
+    async with Blocked(store):
+        one = store.submit(lambda tx: events.append(tx, [new("before")]))
+        two = store.submit(lambda tx: events.append(tx, [new("with it"), hostile]))
+        three = store.submit(lambda tx: events.append(tx, [new("after")]))
+    results = await asyncio.gather(one, two, three, return_exceptions=True)
+    assert isinstance(results[1], UnicodeEncodeError | OverflowError | sqlite3.Error)
+    assert await types(store) == ["before", "after"]
+    assert store.health.ok
+
+
+async def test_what_a_unit_reads_is_as_of_its_own_transaction(store: SqliteStore) -> None:
+    def count_up(tx: Tx) -> None:
+        rows = tx.rows(meta._VALUE, ("n",))
+        meta.put(tx, "n", str(int(rows[0][0]) + 1 if rows else 1))
+
+    await asyncio.gather(*(store.write(count_up) for _ in range(100)))
+    assert await meta.get(store, "n") == "100"
+
+
+async def test_a_read_sees_what_was_written_before_it(store: SqliteStore) -> None:
+    for n in range(50):
+        await store.write(lambda tx: events.append(tx, [new()]))
+        assert await events.head(store) == n + 1
+
+
+async def test_ids_are_never_used_again(store: SqliteStore, tmp_path: Path) -> None:
+    await store.write(lambda tx: events.append(tx, [new()] * 5))
+    await store.write(lambda tx: tx.run(Events.delete()))
+    await store.write(lambda tx: events.append(tx, [new()]))
+    assert await events.head(store) == 6
+    await store.write(lambda tx: tx.run(Events.delete()))
+    await store.close()
+    async with opened(tmp_path / "edgeq.db") as again:
+        await again.write(lambda tx: events.append(tx, [new()]))
+        assert await events.head(again) == 7
+
+
+async def test_commit_interval_gathers(tmp_path: Path) -> None:
+    async with opened(tmp_path / "edgeq.db", commit_interval_seconds=0.5) as store:
+        await store.write(lambda tx: None)
+        before = commits(store)
+        futures = []
+        for n in range(20):
+            futures.append(store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])))
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*futures)
+        assert commits(store) - before == 1
+
+
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])
+async def test_durability_is_what_sqlite_is_told(tmp_path: Path, durability: str, level: int) -> None:
+    async with opened(tmp_path / "edgeq.db", durability=durability) as store:
+        pragma = await store.write(lambda tx: tx._connection.execute("PRAGMA synchronous").fetchone())  # type: ignore[attr-defined]
+        assert pragma == (level,)
+
+
+async def test_the_log_of_writes_does_not_grow_without_end(store: SqliteStore) -> None:
+    sizes = []
+    for _ in range(6):
+        for _ in range(10):
+            await store.write(lambda tx: events.append(tx, [new()] * 1000))
+        sizes.append(Path(store.path + "-wal").stat().st_size)  # noqa: ASYNC240
+    assert max(sizes[2:]) <= max(sizes[:2]) * 1.5
+
+
+# Insert
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 30), max_size=40), st.sampled_from([0, 1, 4, 5, 24, 25, 99, 100, 499, 500, 501, 1234]))
+def test_insert_counts_what_it_stored(tmp_path: Path, keys: list[int], fresh: int) -> None:
+    rows = [new(f"k{key}", key=f"k{key}") for key in keys] + [new("n")] * fresh
+    random.Random(fresh).shuffle(rows)
+
+    async def run() -> None:
+        async with opened(tmp_path / f"{next(_numbers)}.db") as store:
+            appended = await store.write(lambda tx: events.append(tx, rows))
+            assert appended.stored == fresh + len(set(keys))
+            assert appended.duplicates == len(keys) - len(set(keys))
+            again = await store.write(lambda tx: events.append(tx, rows))
+            assert again == events.Appended(fresh, len(keys))
+            wanted: list[str] = []
+            for row in rows:
+                if row.idempotency_key is None or row.type not in wanted:
+                    wanted.append(row.type)
+            assert (await types(store))[: len(wanted)] == wanted
+
+    asyncio.run(run())
+
+
+# Lazy units
+
+
+async def test_a_lazy_unit_rides_with_the_next_commit_and_runs_before_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / "edgeq.db", FakeClock()) as store:
+        before = commits(store)
+        for n in range(3):
+            store.submit_lazily(lambda tx, n=n: events.append(tx, [new(f"lazy{n}")]), 600.0)
+        await store.write(lambda tx: events.append(tx, [new("real")]))
+        assert await types(store) == ["lazy0", "lazy1", "lazy2", "real"]
+        assert commits(store) - before == 1
+
+
+async def test_a_lazy_unit_gets_a_commit_of_its_own_after_its_time(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / "edgeq.db", clock) as store:
+        store.submit_lazily(lambda tx: events.append(tx, [new("lazy")]), 2.0)
+        clock.advance(1.9)
+        await asyncio.sleep(0.3)
+        assert await types(store) == []
+        clock.advance(0.2)
+        await until(lambda: types(store), "the lazy unit", store=store)
+
+
+async def test_close_commits_lazy_units(tmp_path: Path) -> None:
+    async with opened(tmp_path / "edgeq.db", FakeClock()) as store:
+        store.submit_lazily(lambda tx: events.append(tx, [new("lazy")]), 600.0)
+    async with opened(tmp_path / "edgeq.db") as again:
+        assert await types(again) == ["lazy"]
+
+
+async def test_a_lazy_unit_that_raises_is_logged_and_hurts_nobody(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(tx: Tx) -> None:
+        events.append(tx, [new("half")])
+        raise KeyError("the lazy unit's own")
+
+    store.submit_lazily(broken, 600.0)
+    await store.write(lambda tx: events.append(tx, [new("real")]))
+    assert await types(store) == ["real"]
+    assert "the lazy unit's own" in caplog.text
+
+
+# Waiting and closing
+
+
+async def test_close_commits_what_waits_and_then_takes_nothing(store: SqliteStore) -> None:
+    async with Blocked(store):
+        futures = [store.submit(lambda tx: events.append(tx, [new()])) for _ in range(1500)]
+        closed = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+    await closed
+    await asyncio.gather(*futures)
+    with pytest.raises(StoreUnavailable):
+        store.submit(lambda tx: None)
+    with pytest.raises(StoreUnavailable):
+        await events.head(store)
+    await store.close()
+    assert sqlite3.connect(store.path).execute("SELECT count(*) FROM events").fetchone() == (1500,)
+
+
+async def test_write_with_a_time_limit(store: SqliteStore) -> None:
+    async with Blocked(store):
+        with pytest.raises(StoreUnavailable):
+            await store.write(lambda tx: events.append(tx, [new("late")]), timeout_seconds=0.05)
+    await store.write(lambda tx: None)
+    assert await types(store) == [], "who was told that it failed must not find it done"
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_writer_alone(store: SqliteStore) -> None:
+    async with Blocked(store):
+        task = asyncio.create_task(store.write(lambda tx: events.append(tx, [new()])))
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await store.write(lambda tx: events.append(tx, [new("next")]))
+    assert (await types(store))[-1] == "next"
+
+
+# Signals
+
+
+async def test_a_commit_wakes_those_who_wait_for_what_it_touched(store: SqliteStore) -> None:
+    seen = store.signal.version("events")
+    waiting = asyncio.create_task(store.signal.wait("events", seen, 10.0))
+    await asyncio.sleep(0)
+    await store.write(lambda tx: tx.touch("jobs"))
+    assert not waiting.done()
+    await store.write(lambda tx: events.append(tx, [new()]))
+    assert await waiting
+    assert not await store.signal.wait("jobs", store.signal.version("jobs"), 0.01)
+    assert await store.signal.wait("jobs", store.signal.version("jobs") - 1, 10.0)
+
+
+async def test_a_commit_of_another_process_wakes_everybody(store: SqliteStore) -> None:
+    async with opened(Path(store.path), exclusive=False) as other:
+        assert other.id == store.id
+        await asyncio.sleep(0.3)
+        seen = {topic: store.signal.version(topic) for topic in TOPICS}
+        await other.write(lambda tx: events.append(tx, [new()]))
+        for topic in TOPICS:
+            assert await store.signal.wait(topic, seen[topic], 10.0)
+        assert await types(store) == ["a"]
+
+
+async def test_a_commit_of_another_process_is_not_missed_while_the_connection_is_made_anew(store: SqliteStore) -> None:
+    """The store is locked or full, reconnects, and meanwhile somebody else commits."""
+    runs: list[int] = []
+
+    def loses_its_connection(tx: Tx) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            store._engine.disconnect()
+
+    await asyncio.sleep(0.3)
+    seen = store.signal.version("events")
+    await store.write(loses_its_connection)
+    assert len(runs) == 2
+    assert await store.signal.wait("events", seen, 10.0)
+
+
+async def test_watch_sets_one_event_for_several_topics() -> None:
+    signal, woken = Signal(), asyncio.Event()
+    with signal.watch(woken, "events", "cursors"):
+        signal.fire(["jobs"])
+        assert not woken.is_set()
+        signal.fire(["cursors"])
+        assert woken.is_set()
+        woken.clear()
+    signal.fire(["events", "cursors"])
+    assert not woken.is_set()
+
+
+async def test_idle_writes_nothing(store: SqliteStore) -> None:
+    await store.write(lambda tx: events.append(tx, [new()]))
+    before = commits(store), Path(store.path + "-wal").stat()  # noqa: ASYNC240
+    await asyncio.sleep(0.8)
+    after = commits(store), Path(store.path + "-wal").stat()  # noqa: ASYNC240
+    assert before[0] == after[0]
+    assert before[1].st_mtime_ns == after[1].st_mtime_ns
+
+
+# Cursors
+
+
+async def test_the_fence_of_a_cursor(store: SqliteStore) -> None:
+    first = await store.write(lambda tx: cursors.take(tx, "p", "beginning", 1))
+    await store.write(lambda tx: cursors.move(tx, first, 5, 2))
+    second = await store.write(lambda tx: cursors.take(tx, "p", "beginning", 3))
+    assert (second.last_consumed_id, second.generation) == (5, first.generation + 1)
+    failure = cursors.Failure(6, 1, 0, "why")
+    with pytest.raises(CursorMoved):
+        await store.write(lambda tx: cursors.move(tx, first, 9, 4))
+    with pytest.raises(CursorMoved):
+        await store.write(lambda tx: cursors.fail(tx, first, failure))
+    with pytest.raises(CursorMoved):
+        await store.write(lambda tx: cursors.check(tx, first))
+    await store.write(lambda tx: cursors.check(tx, second))
+    cursor = await cursors.one(store, "p")
+    assert cursor == second
+    assert await cursors.every(store) == [second]
+    assert await store.write(lambda tx: cursors.forget(tx, "p"))
+    assert not await store.write(lambda tx: cursors.forget(tx, "p"))
+
+
+# Plans
+
+# These look at a whole table, and say so: small tables, or a command that somebody typed.
+WHOLE_TABLE = {"cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS"}
+# These look at the end of one.
+END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
+# These sort what they found: no more than waits for one channel.
+SORTED = {"notifications._DUE"}
+
+
+def statements() -> list[tuple[str, Statement]]:
+    found = []
+    for module in pkgutil.iter_modules(edgeq.store.__path__):
+        if not module.ispkg:
+            values = vars(import_module(f"edgeq.store.{module.name}"))
+            found += [
+                (f"{module.name}.{name}", value) for name, value in values.items() if isinstance(value, Statement)
+            ]
+    return found
+
+
+@pytest.mark.parametrize(("name", "statement"), statements(), ids=[name for name, _ in statements()])
+async def test_every_statement_goes_by_an_index(store: SqliteStore, name: str, statement: Statement) -> None:
+    text = statement.text(store._database)
+    connection = sqlite3.connect(store.path)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?"))]
+    connection.close()
+    scans = [step for step in plan if step.startswith("SCAN t") and "INDEX" not in step]
+    if name not in WHOLE_TABLE | END_OF_TABLE:
+        assert scans == []
+    if name not in WHOLE_TABLE | SORTED:
+        assert [step for step in plan if "TEMP B-TREE" in step] == []
+
+
+async def test_a_statement_leaves_its_parameters_open(store: SqliteStore) -> None:
+    with pytest.raises(ValueError, match="leave its parameters open"):
+        Statement(lambda p: Events.select(Events.id).where(Events.id > 5)).text(store._database)
+
+
+# Errors of reading
+
+
+async def test_a_read_that_fails_says_so(store: SqliteStore) -> None:
+    class Nowhere(Events):
+        class Meta:
+            table_name = "nowhere"
+
+    with pytest.raises(StoreError, match="nowhere"):
+        await store.read(Nowhere.select(Nowhere.id))
+    assert await events.head(store) == 0
