@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from .clock import Clock
+from .config.files import in_order
 from .config.schema import LoadedConfig
 from .contracts import Contract, load_contracts
 from .errors import ConfigError, Problem
@@ -48,11 +49,11 @@ class Plan:
 
 
 def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: Metrics) -> Plan:
-    """The plan of a configuration. Raises ConfigError with every mistake found.
+    """The plan of a configuration. Raises ConfigError with every mistake: those found here, and `loaded.problems`.
 
     Imports the modules of `app.modules`, and those that routes, processors and jobs name.
     """
-    problems: list[Problem] = []
+    problems = list(loaded.problems)
     modules = _import_app(loaded, problems)
     routers = _routers(modules)
     table = compile_routes(loaded, routers, resolve, clock.monotonic, problems)
@@ -62,7 +63,7 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     policy = Policy(config.notifications.routes, config.channels)
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(in_order(problems, loaded.files))
     return Plan(loaded, table, contracts, channels, processors, _warnings(loaded))
 
 

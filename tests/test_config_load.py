@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgeq.config.load import find, load, redacted, sqlite_path
+from edgeq.clock import Clock
+from edgeq.config.load import find, load, load_to_plan, redacted, sqlite_path
 from edgeq.config.schema import Config, EmitMap, Mqtt
 from edgeq.errors import ConfigError, Problem
+from edgeq.plan import make_plan
+from edgeq.telemetry.metrics import Metrics
 from edgeq.units import Duration
 
 Write = Callable[..., Path]
@@ -166,6 +170,41 @@ log: {level: loud}
         "edgeq.yaml:27: jobs.queues.default.lease: must be between 1s and 1d, not '10ms'",
         "edgeq.yaml:28: log.level: must be debug, info, warning or error, not 'loud'",
     ]
+
+
+def planned(path: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(load_to_plan(path, environ={}), publish=nowhere, clock=Clock(), metrics=Metrics())
+    return [str(problem) for problem in caught.value.problems]
+
+
+async def nowhere(*args: Any, **options: Any) -> None:
+    raise AssertionError("a plan publishes nothing")
+
+
+def test_what_only_a_plan_can_see_is_told_with_all_the_rest(write: Write) -> None:
+    write(
+        """mqtt: {url: http://localhost}
+processors: {p: {kind: "nowhere:P"}}
+channels: {siren: {kind: pigeon}}
+contracts: [{name: a, kind: thresold}]
+routes: [{topic: a/#/b, emit: x}]
+gatway: x
+"""
+    )
+    assert planned("edgeq.yaml") == [
+        "edgeq.yaml:1: mqtt.url: must be mqtt://HOST:PORT, mqtts://HOST:PORT or embedded://, not 'http://localhost'",
+        "edgeq.yaml:2: processors.p.kind: there is no module 'nowhere' (looked in app.path and where Python looks)",
+        "edgeq.yaml:3: channels.siren.kind: there is no channel kind 'pigeon' (there is: log, mqtt, smtp, webhook)",
+        "edgeq.yaml:4: contracts[0].kind: there is no kind of contract 'thresold' (did you mean 'threshold'?)",
+        "edgeq.yaml:5: routes[0].topic: '#' must be the last level",
+        "edgeq.yaml:6: gatway: unknown key (did you mean 'gateway'?)",
+    ]
+
+
+def test_with_a_wrong_app_nothing_is_said_of_what_would_be_imported(write: Write) -> None:
+    write("app: {modules: 5}\nprocessors: {p: {kind: 'nowhere:P'}}\n")
+    assert planned("edgeq.yaml") == ["edgeq.yaml:1: app.modules: must be a list, not 5"]
 
 
 @pytest.mark.parametrize(

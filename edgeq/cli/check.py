@@ -10,7 +10,7 @@ from ..clock import Clock
 from ..errors import EdgeqError
 from ..plan import Plan, make_plan
 from ..telemetry.metrics import Metrics
-from .common import as_json, configured, load_config
+from .common import as_json, configured, load_config_to_plan
 from .printing import say, say_error, say_json
 
 
@@ -22,7 +22,7 @@ def check(json_lines: bool) -> None:
 
     Ends with 0, or with 78 and every mistake.
     """
-    plan = make_plan(load_config(), publish=_nowhere, clock=Clock(), metrics=Metrics())
+    plan = make_plan(load_config_to_plan(), publish=_nowhere, clock=Clock(), metrics=Metrics())
     if json_lines:
         say_json(_summary(plan))
         return

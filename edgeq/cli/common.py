@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from ..clock import Clock
-from ..config.load import load, sqlite_path
+from ..config.load import load, load_to_plan, sqlite_path
 from ..config.schema import LoadedConfig
 from ..store.sqlite import SqliteStore
 from ..telemetry.log import configure
@@ -62,6 +62,11 @@ def verbose() -> bool:
 def load_config() -> LoadedConfig:
     """The configuration. Raises ConfigError."""
     return load(config_path())
+
+
+def load_config_to_plan() -> LoadedConfig:
+    """The configuration for `make_plan`, which tells all of its mistakes. Raises ConfigError."""
+    return load_to_plan(config_path())
 
 
 @asynccontextmanager

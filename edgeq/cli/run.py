@@ -9,11 +9,11 @@ import signal
 import click
 
 from ..app import App
-from ..config.load import load
+from ..config.load import load_to_plan
 from ..config.schema import LoadedConfig
 from ..failpoints import arm
 from ..telemetry.log import configure
-from .common import config_path, configured, load_config, verbose
+from .common import config_path, configured, load_config_to_plan, verbose
 
 
 @click.command()
@@ -24,7 +24,7 @@ def run() -> None:
     SIGTERM and Ctrl-C finish what is in hand and stop; a second one ends at once. SIGHUP reads the configuration again;
     if it is wrong, the one in use stays. Python that is imported already isn't read again.
     """
-    loaded = load_config()
+    loaded = load_config_to_plan()
     wordy = verbose()
 
     def log_as_told(told: LoadedConfig) -> None:
@@ -36,7 +36,7 @@ def run() -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     path, first = config_path(), [loaded]
-    app = App(lambda: first.pop() if first else load(path), reloaded=log_as_told)
+    app = App(lambda: first.pop() if first else load_to_plan(path), reloaded=log_as_told)
     asyncio.run(_run(app))
 
 

@@ -119,6 +119,13 @@ class Converter:
         except ValueError as error:  # from a __post_init__
             return self.problem(path, str(error))
 
+    def what_is_right(self, target: type[Any], value: Any) -> Any:
+        """A record from a mapping in which some is wrong: keys with a mistake in them have their defaults."""
+        trial = Converter(self.prefix, self.origin, [], self.read_file)
+        fields = [entry for entry in msgspec.structs.fields(target) if entry.encode_name in value]
+        items = {entry.name: trial.convert(entry.type, value[entry.encode_name], entry.encode_name) for entry in fields}
+        return target(**{name: item for name, item in items.items() if item is not FAILED})
+
     # containers
 
     def _list(self, inner: Any, value: Any, path: str) -> Any:

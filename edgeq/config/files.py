@@ -97,6 +97,19 @@ def secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[str], s
     return text_of
 
 
+def in_order(problems: list[Problem], names: list[str]) -> list[Problem]:
+    """Sorted by file and line; what doesn't stand in a file comes last."""
+    order = {printable(name): index for index, name in enumerate(names)}
+
+    def rank(problem: Problem) -> tuple[int, int]:
+        file, _, line = problem.where.rpartition(":")
+        if problem.where in order:
+            return order[problem.where], 0
+        return (order[file], int(line)) if file in order else (len(order), 0)
+
+    return sorted(problems, key=rank)
+
+
 def _is_there(path: str | Path) -> bool:
     """Whether there is something at `path`, also when this user may not look at it."""
     try:

@@ -29,7 +29,7 @@ from .relations import check_channels, completed
 from .schema import Config, LoadedConfig
 from .tree import Map, Node, Scalar, Seq, copy, flatten, merge, overlay
 
-__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "redacted", "sqlite_path"]
+__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "load_to_plan", "redacted", "sqlite_path"]
 
 NODES_MAX = 100_000
 LEVELS_MAX = 64
@@ -50,23 +50,45 @@ def load(
 
     `overrides` maps dotted paths (`mqtt.url`) to text. Raises ConfigError with every problem found.
     """
+    loaded = load_to_plan(path, environ=environ, overrides=overrides)
+    if loaded.problems:
+        raise ConfigError(loaded.problems)
+    return loaded
+
+
+def load_to_plan(
+    path: str | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, str] = MappingProxyType({}),
+) -> LoadedConfig:
+    """The same for `make_plan`, which finds the mistakes that can't be seen here and raises all of them together.
+
+    Those found here stand in `problems`, and each top-level key with one of them has its default. Raises ConfigError
+    when no plan can be made of the rest.
+    """
     main = find(path, environ)
     problems: list[Problem] = []
     root, names = _read_files(main, problems)
     if root is None:
-        raise ConfigError(_in_order(problems, names))
+        raise ConfigError(files.in_order(problems, names))
     overlay(root, environment.from_environment(environ, problems), "", problems)
     overlay(root, environment.from_command_line(overrides, problems), "", problems)
     data, origin = flatten(root, environment.filler(environ), problems, FAILED)
     folder = Path(os.path.abspath(main)).parent
     read_secret = files.secret_reader(folder, environ)
-    config = Converter("", origin, problems, read_secret).convert(Config, data, "")
+    converter = Converter("", origin, problems, read_secret)
+    config = converter.convert(Config, data, "")
     check_channels(data, origin.places, problems)
-    if problems:
-        raise ConfigError(_in_order(problems, names))
+    if config is FAILED:
+        config = converter.what_is_right(Config, data)
+    problems = files.in_order(problems, names)
+    if any(f"{problem.path}.".startswith("app.") for problem in problems):  # nothing of one's own would be found
+        raise ConfigError(problems)
     return LoadedConfig(
-        config=completed(config, str(folder)), files=names, folder=str(folder), places=origin.places, shown=origin.shown
-    )
+        config=completed(config, str(folder)), files=names, folder=str(folder), places=origin.places,
+        shown=origin.shown, problems=problems,
+    )  # fmt: skip
 
 
 def _read_files(main: Path, problems: list[Problem]) -> tuple[Map | None, list[str]]:
@@ -277,16 +299,3 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, label: str) -> Problem:
     elif lines[number].count(": ") > 1:
         hint = 'a text that holds ": " needs quotes'
     return Problem(f"{label}:{number + 1}", "", message, hint)
-
-
-def _in_order(problems: list[Problem], names: list[str]) -> list[Problem]:
-    """Sorted by file and line; what doesn't stand in a file comes last."""
-    order = {environment.printable(name): index for index, name in enumerate(names)}
-
-    def rank(problem: Problem) -> tuple[int, int]:
-        file, _, line = problem.where.rpartition(":")
-        if problem.where in order:
-            return order[problem.where], 0
-        return (order[file], int(line)) if file in order else (len(order), 0)
-
-    return sorted(problems, key=rank)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..backoff import Backoff
+from ..errors import Problem
 from ..units import Duration, Size
 from . import checks
 from .origin import is_secret, nearest
@@ -209,7 +210,8 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` are the files read, first the main one; `folder` is the absolute path of the main file's folder; `places`
     maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`, `shown` to what to print instead of
-    its value, when that came from a file or was filled in.
+    its value, when that came from a file or was filled in. `problems` are mistakes that are still to be told; see
+    `load_to_plan`.
     """
 
     config: Config
@@ -217,6 +219,7 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     places: dict[str, str]
     shown: dict[str, str] = {}
+    problems: list[Problem] = []
 
     def where(self, path: str) -> str:
         """`file:line` of the key at dotted `path`, or of the nearest thing around it."""

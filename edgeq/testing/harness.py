@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ..clock import Clock
-from ..config.load import load
+from ..config.load import load_to_plan
 from ..errors import EdgeqError
 from ..events import Event, to_json
 from ..intake.intake import Intake
@@ -62,7 +62,7 @@ class Harness:
         self.metrics = Metrics()
         self.session = FakeSession()
         self._folder = tempfile.TemporaryDirectory(prefix="edgeq-test-")
-        loaded = load(os.fspath(path), overrides={"store.url": str(Path(self._folder.name) / "edgeq.db")})
+        loaded = load_to_plan(os.fspath(path), overrides={"store.url": str(Path(self._folder.name) / "edgeq.db")})
         plan = make_plan(loaded, publish=_nowhere, clock=self._clock, metrics=self.metrics)
         self.store = SqliteStore(
             str(Path(self._folder.name) / "edgeq.db"), metrics=self.metrics, clock=self._clock, durability="normal"
