@@ -22,10 +22,8 @@ from edgeq.units import Duration
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    await bench.store.open()
-    yield bench
-    await bench.close()
+    async with Bench(tmp_path) as bench:
+        yield bench
 
 
 async def outputs(bench: Bench, count: int) -> list[int]:
@@ -126,14 +124,13 @@ async def test_a_restart_goes_on_where_it_was(bench: Bench) -> None:
     await bench.run("p", Recorder(), start="latest")
     second = await bench.add(*["in.a"] * 3)
     await cursor_at(bench.store, "p", second[-1])
-    again = await bench.reopened()
-    third = await again.add(*["in.a"] * 2)
+    await bench.reopen()
+    third = await bench.add(*["in.a"] * 2)
     processor = Recorder()
-    await again.run("p", processor, start="latest")
+    await bench.run("p", processor, start="latest")
     assert processor.seen == third
-    assert await outputs(again, 5) == second + third
+    assert await outputs(bench, 5) == second + third
     assert not set(first) & set(processor.seen)
-    await again.close()
 
 
 # What it commits

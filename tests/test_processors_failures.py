@@ -25,10 +25,8 @@ from edgeq.testing import FakeClock, cursor_at, events_stored, until
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path, FakeClock())
-    await bench.store.open()
-    yield bench
-    await bench.close()
+    async with Bench(tmp_path, FakeClock()) as bench:
+        yield bench
 
 
 def failing(*bad: int, error: type[BaseException] = ValueError, until_attempt: int = 10**9) -> Handle:
@@ -131,14 +129,13 @@ async def test_halt_waits_for_somebody_to_resume_it(bench: Bench) -> None:
     assert (row.paused, row.failed_id, row.error) == (True, 2, "ValueError: no 2")
     bench.pass_time(10_000)
     await bench.add("in.a")
-    again = await bench.reopened()
-    runner = await again.run("p", processor, attempts=1, then="halt")
+    await bench.reopen()
+    runner = await bench.run("p", processor, attempts=1, then="halt")
     assert (runner.state, processor.seen) == ("halted", [1, 2])
     processor._handle = failing()
-    await again.store.write(lambda tx: cursors.pause(tx, "p", False))
-    await until(lambda: processor.seen[2:] == [2, 3, 5], "what it had before it", store=again.store)
+    await bench.store.write(lambda tx: cursors.pause(tx, "p", False))
+    await until(lambda: processor.seen[2:] == [2, 3, 5], "what it had before it", store=bench.store)
     assert runner.state == "running"
-    await again.close()
 
 
 async def test_resumed_after_a_halt_it_has_all_its_attempts_again(bench: Bench) -> None:
@@ -161,15 +158,14 @@ async def test_a_restart_keeps_the_attempts_and_the_time(bench: Bench) -> None:
     await bench.run("p", processor, attempts=3)
     await exhaust(bench, processor, 2)
     await until(lambda: bench.runners[0]._failure.attempt == 2, "the failure")  # type: ignore[union-attr]
-    again = await bench.reopened()
-    runner = await again.run("p", processor, attempts=3)
+    await bench.reopen()
+    runner = await bench.run("p", processor, attempts=3)
     assert runner.state == "retrying"
     assert len(processor.seen) == 2
-    again.pass_time(100)
+    bench.pass_time(100)
     await until(lambda: len(processor.seen) == 4, "the last attempt and the next event")
     assert processor.contexts[2].attempt == 3
-    assert await letters(again) == [("processor:p", "failed", 1)]
-    await again.close()
+    assert await letters(bench) == [("processor:p", "failed", 1)]
 
 
 async def test_a_clock_set_back_over_a_restart_does_not_prolong_the_wait(bench: Bench) -> None:
@@ -178,11 +174,10 @@ async def test_a_clock_set_back_over_a_restart_does_not_prolong_the_wait(bench: 
     await bench.run("p", processor, attempts=3)
     assert isinstance(bench.clock, FakeClock)
     bench.clock.step(-30 * 86400)
-    again = await bench.reopened()
-    await again.run("p", processor, attempts=3)
-    again.pass_time(41)  # the longest backoff is 40 s
-    await cursor_at(again.store, "p", 1)
-    await again.close()
+    await bench.reopen()
+    await bench.run("p", processor, attempts=3)
+    bench.pass_time(41)  # the longest backoff is 40 s
+    await cursor_at(bench.store, "p", 1)
 
 
 @pytest.mark.parametrize("where", ["filter_item", "leak", "attribute"])
@@ -252,14 +247,13 @@ async def test_a_restart_tries_a_failed_event_of_a_batch_alone(bench: Bench) -> 
     await bench.add("in.a", "in.bad", "in.a")
     processor = Together(failing(2))
     await bench.run("p", processor, attempts=2)
-    again = await bench.reopened()
+    await bench.reopen()
     processor.batches.clear()
-    await again.run("p", processor, attempts=2)
-    again.pass_time(100)
-    await cursor_at(again.store, "p", 3)
+    await bench.run("p", processor, attempts=2)
+    bench.pass_time(100)
+    await cursor_at(bench.store, "p", 3)
     assert processor.batches == [[2], [3]]
-    assert await letters(again) == [("processor:p", "failed", 2)]
-    await again.close()
+    assert await letters(bench) == [("processor:p", "failed", 2)]
 
 
 @pytest.mark.parametrize("kind", ["also", "lazily", "events"])

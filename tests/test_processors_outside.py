@@ -21,10 +21,8 @@ from edgeq.testing import cursor_at, events_stored, until
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    await bench.store.open()
-    yield bench
-    await bench.close()
+    async with Bench(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture
@@ -133,13 +131,12 @@ async def test_pause_takes_effect_between_two_events_of_a_batch(bench: Bench) ->
 async def test_a_pause_outlives_a_restart(bench: Bench) -> None:
     await bench.run("p", Recorder())
     await bench.store.write(lambda tx: cursors.pause(tx, "p", True))
-    again = await bench.reopened()
+    await bench.reopen()
     processor = Recorder()
-    runner = await again.run("p", processor)
-    await again.add("in.a")
-    await again.store.write(lambda tx: None)
+    runner = await bench.run("p", processor)
+    await bench.add("in.a")
+    await bench.store.write(lambda tx: None)
     assert (runner.state, processor.seen) == ("paused", [])
-    await again.close()
 
 
 async def test_seek_of_a_paused_processor_waits_for_the_resume(bench: Bench, other: SqliteStore) -> None:

@@ -20,10 +20,8 @@ from edgeq.testing import FakeClock, until
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path, FakeClock())
-    await bench.store.open()
-    yield bench
-    await bench.close()
+    async with Bench(tmp_path, FakeClock()) as bench:
+        yield bench
 
 
 @pytest.fixture
@@ -120,7 +118,7 @@ async def test_leaving_behind_a_commit_under_way_keeps_the_order(bench: Bench, p
 async def test_a_commit_that_the_store_has_to_try_again_counts_once(
     bench: Bench, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk was full; what was decided is the same when the store runs the units again."""
+    """The disk was full; what was decided is the same when the store runs the units bench."""
     engine = bench.store._engine
     commit = engine.commit
     failures = ["database or disk is full"]

@@ -44,10 +44,8 @@ class Timed(Recorder):
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path, FakeClock())
-    await bench.store.open()
-    yield bench
-    await bench.close()
+    async with Bench(tmp_path, FakeClock()) as bench:
+        yield bench
 
 
 async def test_called_once_when_due_and_what_it_decides_is_stored(bench: Bench) -> None:
@@ -70,13 +68,11 @@ async def test_called_once_when_due_and_what_it_decides_is_stored(bench: Bench) 
 
 
 async def test_it_sleeps_no_longer_than_until_it_is_due(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    await bench.store.open()
-    processor = Timed()
-    processor.due = bench.clock.now() + MICROSECONDS // 10
-    await bench.run("p", processor, poll_interval=Duration(3600))
-    await until(lambda: processor.calls == ["on time"], "the call")
-    await bench.close()
+    async with Bench(tmp_path) as bench:
+        processor = Timed()
+        processor.due = bench.clock.now() + MICROSECONDS // 10
+        await bench.run("p", processor, poll_interval=Duration(3600))
+        await until(lambda: processor.calls == ["on time"], "the call")
 
 
 async def test_a_backlog_comes_before_what_is_due(bench: Bench) -> None:
@@ -164,13 +160,11 @@ async def test_a_timer_that_does_not_end_is_no_hot_loop(tmp_path: Path, due: str
         async def on_time(self, ctx: ProcessorContext) -> None:
             self.calls.append("on time")
 
-    bench = Bench(tmp_path)
-    await bench.store.open()
-    processor = Stubborn()
-    processor.clock = bench.clock.now  # type: ignore[attr-defined]
-    await bench.run("p", processor)
-    await until(lambda: processor.calls, "the first call")
-    before = len(processor.calls)
-    await asyncio.sleep(0.5)
-    assert len(processor.calls) - before <= (1 if due == "never moved" else 51)
-    await bench.close()
+    async with Bench(tmp_path) as bench:
+        processor = Stubborn()
+        processor.clock = bench.clock.now  # type: ignore[attr-defined]
+        await bench.run("p", processor)
+        await until(lambda: processor.calls, "the first call")
+        before = len(processor.calls)
+        await asyncio.sleep(0.5)
+        assert len(processor.calls) - before <= (1 if due == "never moved" else 51)

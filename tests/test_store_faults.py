@@ -19,7 +19,7 @@ import pytest
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
-from edgeq.store import events, sqlite
+from edgeq.store import events, files, sqlite
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Tx
 from edgeq.telemetry.metrics import Metrics
@@ -405,6 +405,21 @@ async def test_damage_that_is_found_while_it_runs_is_put_aside_at_the_next_start
     async with opened(path) as store:
         assert store.quarantined is not None
         assert await types(store) == []
+
+
+async def test_a_file_that_sqlite_complained_about_is_looked_at_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "edgeq.db"
+    async with opened(path) as store:
+        await store.write(add(*["a"] * 1000, subject="x" * 100))
+    overwrite(path, range(20, 30))
+    files.mark_suspect(str(path))
+    async with opened(path) as store:
+        assert store.quarantined is not None
+    assert "edgeq.db-suspect" not in os.listdir(tmp_path)
+    files.mark_suspect(str(path))
+    async with opened(path) as store:
+        assert store.quarantined is None, "it is whole"
+    assert "edgeq.db-suspect" not in os.listdir(tmp_path)
 
 
 async def test_an_empty_file_is_a_new_store(tmp_path: Path) -> None:

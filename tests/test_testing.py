@@ -31,18 +31,16 @@ async def test_until_returns_the_first_true_value_and_says_what_did_not_come() -
 
 
 async def test_waiting_for_events_and_cursors(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    await bench.store.open()
-    waiting = asyncio.create_task(events_stored(bench.store, 2, "in.*"))
-    await bench.add("in.a", "out")
-    await bench.add("in.b")
-    assert [event.type for event in await waiting] == ["in.a", "in.b"]
-    with pytest.raises(AssertionError, match=r"for 3 events of type in\.\*"):
-        await events_stored(bench.store, 3, "in.*", deadline_seconds=0.05)
-    cursor = await bench.store.write(lambda tx: cursors.take(tx, "p", "beginning", 0))
-    waiting_cursor = asyncio.create_task(cursor_at(bench.store, "p", 3))
-    await bench.store.write(lambda tx: cursors.move(tx, cursor, 3, 0))
-    assert (await waiting_cursor).last_consumed_id == 3
-    with pytest.raises(AssertionError, match="the cursor of nobody at 1"):
-        await cursor_at(bench.store, "nobody", 1, deadline_seconds=0.05)
-    await bench.close()
+    async with Bench(tmp_path) as bench:
+        waiting = asyncio.create_task(events_stored(bench.store, 2, "in.*"))
+        await bench.add("in.a", "out")
+        await bench.add("in.b")
+        assert [event.type for event in await waiting] == ["in.a", "in.b"]
+        with pytest.raises(AssertionError, match=r"for 3 events of type in\.\*"):
+            await events_stored(bench.store, 3, "in.*", deadline_seconds=0.05)
+        cursor = await bench.store.write(lambda tx: cursors.take(tx, "p", "beginning", 0))
+        waiting_cursor = asyncio.create_task(cursor_at(bench.store, "p", 3))
+        await bench.store.write(lambda tx: cursors.move(tx, cursor, 3, 0))
+        assert (await waiting_cursor).last_consumed_id == 3
+        with pytest.raises(AssertionError, match="the cursor of nobody at 1"):
+            await cursor_at(bench.store, "nobody", 1, deadline_seconds=0.05)

@@ -66,14 +66,24 @@ async def nothing(event: Event, ctx: ProcessorContext) -> None:
 
 
 class Bench:
-    """A store in `folder`; processors that run on it; all of it stopped by `close`."""
+    """A store in `folder` and processors that run on it, for `async with`."""
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.path = str(folder / "edgeq.db")
         self.clock = clock or Clock()
         self.metrics = Metrics()
-        self.store = SqliteStore(self.path, metrics=self.metrics, clock=self.clock)
+        self.store = self._make_store()
         self.runners: list[ProcessorRunner] = []
+
+    def _make_store(self) -> SqliteStore:
+        return SqliteStore(self.path, metrics=self.metrics, clock=self.clock)
+
+    async def __aenter__(self) -> Bench:
+        await self.store.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
     async def add(self, *types: str, subject: str = "", tags: tuple[str, ...] = ()) -> list[int]:
         """Store one event of each type in one commit; their ids."""
@@ -131,12 +141,12 @@ class Bench:
         """How long the write-ahead log is."""
         return os.path.getsize(self.path + "-wal")
 
-    async def reopened(self) -> Bench:
-        """The same after a restart: stopped, closed, and opened again."""
+    async def reopen(self) -> None:
+        """Restart: stop everything, close the store, open it again."""
         await self.close()
-        again = Bench(Path(self.path).parent, self.clock)
-        await again.store.open()
-        return again
+        self.runners.clear()
+        self.store = self._make_store()
+        await self.store.open()
 
     async def close(self) -> None:
         """Stop everything."""
