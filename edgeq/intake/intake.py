@@ -351,6 +351,8 @@ class Intake(Service):
 
     def _let_go(self) -> None:
         """edgeq is ending: what isn't acknowledged comes again."""
+        if self._flying:
+            self.log.warning("%d messages are left as they are; the broker sends them again", self._flying)
         self._flight.clear()
         self._flying = self._flying_bytes = 0
         self._landing.set()

@@ -86,7 +86,7 @@ class Appliance:
         self.until(lambda: self.log.count("was read again") > taken, "the new configuration to be taken")
         self.until(lambda: self.log.count("connected to") > connected, "a connection")
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Call `edgeq` with these words, as in another terminal."""
         return subprocess.run(
             [sys.executable, "-m", "edgeq.cli.main", *words],
