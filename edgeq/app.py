@@ -130,6 +130,7 @@ class App:
             if await self._open_store(control):
                 await self._start()
                 await self._until_stopped()
+                log.info("stopping: what is in hand is finished first")
         finally:
             self._notifier.stopping()
             await control.stop()
@@ -344,8 +345,6 @@ class Parts:
         """Drain: what was taken in is finished, the rest stays with the broker and in the store."""
         self.session.stop_reading()
         await self.intake.stop(_DRAIN_SECONDS)
-        if self.intake.in_flight():
-            log.warning("%d messages could not be committed; the broker sends them again", self.intake.in_flight())
         await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self.services()))
         await self.session.stop(_DRAIN_SECONDS)
 
