@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -289,7 +289,8 @@ async def test_close_commits_what_waits_and_then_takes_nothing(store: SqliteStor
     with pytest.raises(StoreUnavailable):
         await events.head(store)
     await store.close()
-    assert sqlite3.connect(store.path).execute("SELECT count(*) FROM events").fetchone() == (1500,)
+    with closing(sqlite3.connect(store.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (1500,)
 
 
 async def test_write_with_a_time_limit(store: SqliteStore) -> None:
