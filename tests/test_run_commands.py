@@ -1,0 +1,276 @@
+"""Commands beside a running appliance, and what they ask of it while it isn't there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.appliance import Appliance
+from support.mosquitto import Mosquitto, Peer
+from support.targets import Answer, HttpTarget
+
+CONFIGURATION = """\
+gateway: gw
+mqtt: {{url: "{url}"}}
+store: {{url: edgeq.db}}
+app: {{path: ., modules: [app]}}
+routes:
+  - {{topic: "a/{{n}}", emit: a, subject: "{{n}}"}}
+  - {{topic: "doors/{{n}}", emit: {{map: "{{payload.state}}", to: {{open: door.opened}}}}}}
+  - {{topic: "jobs/{{n:int}}", dispatch: "app:Note"}}
+processors:
+  copy: {{kind: "app:Copy", start: beginning, on_error: {{attempts: 1}}}}
+  courier: {{kind: courier, start: beginning}}
+channels:
+  hook: {{kind: webhook, url: "{hook}"}}
+"""
+
+APP = """\
+from pathlib import Path
+from edgeq import Job, QueueProcessor
+
+class Copy(QueueProcessor):
+    types = ("a",)
+    async def process_item(self, event, ctx):
+        if Path("broken").exists():
+            raise ValueError("the copier is broken")
+        ctx.emit("copied", data={"of": event.id})
+
+class Note(Job):
+    max_attempts = 1
+    n: int
+    async def handle(self, ctx):
+        if Path("broken").exists():
+            raise ValueError("the pen is broken")
+        ctx.emit("noted", data={"n": self.n})
+"""
+
+
+@pytest.fixture
+def hook() -> Iterator[HttpTarget]:
+    target = HttpTarget()
+    yield target
+    target.stop()
+
+
+@pytest.fixture
+def edgeq(tmp_path: Path, broker: Mosquitto, hook: HttpTarget) -> Iterator[Appliance]:
+    """An appliance that is not started yet."""
+    made = Appliance(tmp_path / "edgeq", CONFIGURATION.format(url=broker.url, hook=hook.url))
+    (made.folder / "app.py").write_text(APP)
+    yield made
+    made.kill()
+
+
+def do(edgeq: Appliance, *words: str) -> str:
+    """What a command prints that must succeed."""
+    done = edgeq.cli(*words)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def copied(edgeq: Appliance) -> list[int]:
+    """The ids of the events that the processor has copied, in order."""
+    rows = edgeq.sql("SELECT json_extract(data, '$.of') FROM events WHERE type = 'copied' ORDER BY id")
+    return [row[0] for row in rows]
+
+
+def state(edgeq: Appliance, name: str = "copy") -> str:
+    (found,) = [each["state"] for each in edgeq.status()["processors"] if each["name"] == name]
+    return str(found)
+
+
+# Processors
+
+
+def test_a_running_processor_is_paused_resumed_and_moved(edgeq: Appliance, broker: Mosquitto) -> None:
+    edgeq.start()
+    assert do(edgeq, "processors", "pause", "copy") == "copy is paused\n"
+    edgeq.until(lambda: state(edgeq) == "paused", "the processor to pause")
+    with Peer(broker.port) as peer:
+        peer.publish_many([("a/1", "{}"), ("a/2", "{}")])
+    edgeq.until(lambda: len(edgeq.sql("SELECT id FROM events")) == 2, "the events")
+    lag = [json.loads(line) for line in do(edgeq, "processors", "list", "--json").splitlines()]
+    assert [(each["state"], each["lag_events"]) for each in lag if each["name"] == "copy"] == [("paused", 2)]
+    assert copied(edgeq) == []
+    assert do(edgeq, "processors", "resume", "copy") == "copy goes on\n"
+    edgeq.until(lambda: copied(edgeq) == [1, 2], "the copies")
+    assert do(edgeq, "processors", "seek", "copy", "--to", "1") == "copy stands at 1\n"
+    edgeq.until(lambda: copied(edgeq) == [1, 2, 2], "the second copy of 2")
+    assert do(edgeq, "processors", "seek", "copy", "--to", "start") == "copy stands at 0\n"
+    edgeq.until(lambda: copied(edgeq) == [1, 2, 2, 1, 2], "both copies again")
+    assert edgeq.stop() == 0
+    assert "Traceback" not in edgeq.log
+
+
+def test_a_processor_that_does_not_run_is_paused_and_moved_for_its_next_start(
+    edgeq: Appliance, broker: Mosquitto
+) -> None:
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish_many([(f"a/{n}", "{}") for n in range(3)])
+    edgeq.until(lambda: len(copied(edgeq)) == 3, "the copies")
+    assert edgeq.stop() == 0
+    first, second, third = copied(edgeq)
+    do(edgeq, "processors", "pause", "copy")
+    assert do(edgeq, "processors", "seek", "copy", "--to", str(second)) == f"copy stands at {second}\n"
+    edgeq.start()
+    edgeq.until(lambda: state(edgeq) == "paused", "the processor to be there")
+    do(edgeq, "processors", "resume", "copy")
+    edgeq.until(lambda: copied(edgeq) == [first, second, third, third], "the second copy of the third")
+    assert do(edgeq, "processors", "seek", "copy", "--to", "latest").startswith("copy stands at ")
+    assert edgeq.stop() == 0
+
+
+# Dead letters
+
+
+def test_dead_letters_of_all_four_sources_are_redriven(edgeq: Appliance, broker: Mosquitto, hook: HttpTarget) -> None:
+    broken = edgeq.folder / "broken"
+    broken.touch()
+    hook.answers.append(Answer(400))
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish_many([("a/1", "{}"), ("doors/front", '{"state": "ajar"}'), ("jobs/7", "{}")])
+    do(edgeq, "emit", "alarm", "--tag", "notification")
+
+    def open_sources() -> list[str]:
+        rows = edgeq.sql("SELECT source FROM dead_letters WHERE redriven_at IS NULL ORDER BY source")
+        return [row[0] for row in rows]
+
+    all_four = ["channel:hook", "intake", "job:default", "processor:copy"]
+    edgeq.until(lambda: open_sources() == all_four, "four dead letters")
+    shown = do(edgeq, "dead-letters", "list")
+    for text in ("400", "ajar", "the pen is broken", "the copier is broken"):
+        assert text in shown
+
+    # As long as nothing has changed, all but the channel fail again, and say so.
+    assert do(edgeq, "dead-letters", "redrive", "--source", "intake") == "1 to be redriven\n"
+    edgeq.until(lambda: edgeq.log.count("failed again") == 1, "the intake's refusal")
+    assert do(edgeq, "dead-letters", "redrive", "--source", "processor:copy") == "1 to be redriven\n"
+    edgeq.until(lambda: "redrive of dead letter" in edgeq.log.split("failed again")[1], "the processor's refusal")
+    assert open_sources() == all_four
+    assert "Traceback" not in edgeq.log.split("redrive of dead letter", 1)[1]
+
+    broken.unlink()
+    edgeq.reload((edgeq.folder / "edgeq.yaml").read_text().replace("{open: ", "{ajar: door.ajar, open: "))
+    assert do(edgeq, "dead-letters", "redrive", "--all") == "4 to be redriven\n"
+    edgeq.until(lambda: open_sources() == [], "all of them to be redriven")
+    edgeq.until(lambda: edgeq.sql("SELECT state FROM notifications") == [("sent",)], "the notification to be sent")
+    edgeq.until(lambda: edgeq.sql("SELECT state FROM jobs") == [("completed",)], "the job to be done")
+    kinds = sorted(row[0] for row in edgeq.sql("SELECT type FROM events"))
+    assert kinds == ["a", "alarm", "copied", "door.ajar", "noted"]
+    assert len({request.headers["Idempotency-Key"] for request in hook.requests}) == 1
+    assert do(edgeq, "dead-letters", "list") == "no dead letters\n"
+    assert len(do(edgeq, "dead-letters", "list", "--redriven", "--json").splitlines()) == 4
+    done = edgeq.cli("dead-letters", "redrive", "--all")
+    assert (done.returncode, done.stderr) == (1, "edgeq: no dead letter fits\n"), "what is redriven isn't open any more"
+    assert edgeq.stop() == 0
+
+
+def test_a_redrive_that_is_asked_for_while_nothing_runs_waits_for_the_next_start(
+    edgeq: Appliance, broker: Mosquitto
+) -> None:
+    broken = edgeq.folder / "broken"
+    broken.touch()
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish_many([("a/1", "{}"), ("a/2", "{}")])
+    edgeq.until(lambda: len(edgeq.sql("SELECT id FROM dead_letters")) == 2, "the dead letters")
+    assert edgeq.stop() == 0
+    broken.unlink()
+    assert do(edgeq, "dead-letters", "redrive", "2") == "1 to be redriven\n"
+    assert do(edgeq, "dead-letters", "discard", "1") == "1 discarded\n"
+    edgeq.start()
+    edgeq.until(lambda: copied(edgeq) == [2], "the copy")
+    assert edgeq.stop() == 0
+    assert copied(edgeq) == [2]
+
+
+def test_a_dead_letter_whose_processor_is_gone_stays_and_says_why(edgeq: Appliance, broker: Mosquitto) -> None:
+    (edgeq.folder / "broken").touch()
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish("a/1", "{}")
+    edgeq.until(lambda: len(edgeq.sql("SELECT id FROM dead_letters")) == 1, "the dead letter")
+    configuration = (edgeq.folder / "edgeq.yaml").read_text()
+    edgeq.reload("\n".join(line for line in configuration.splitlines() if "app:Copy" not in line))
+    do(edgeq, "dead-letters", "redrive", "1")
+    edgeq.until(lambda: "there is no processor 'copy' in this configuration" in edgeq.log, "the refusal")
+    assert "there is no processor 'copy'" in do(edgeq, "dead-letters", "show", "1")
+    assert state(edgeq) == "not configured"
+    assert edgeq.stop() == 0
+
+
+# Events
+
+
+def test_events_are_followed_as_they_come(edgeq: Appliance, broker: Mosquitto) -> None:
+    edgeq.start()
+    do(edgeq, "emit", "before")
+    command = [sys.executable, "-m", "edgeq.cli.main", "events", "tail", "--json", "--limit", "1"]
+    follower = subprocess.Popen(command, cwd=edgeq.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["type"] == "before"
+        with Peer(broker.port) as peer:
+            peer.publish("a/1", "{}")
+            assert json.loads(follower.stdout.readline())["topic"] == "a/1"
+            assert json.loads(follower.stdout.readline())["type"] == "copied"
+        follower.send_signal(2)
+        assert follower.wait(30) == 130
+        assert follower.stderr is not None
+        assert follower.stderr.read().strip() == ""
+    finally:
+        follower.kill()
+        follower.communicate()
+    assert edgeq.stop() == 0
+
+
+def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto) -> None:
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish_many([("a/1", "{}"), ("a/2", "?"), ("doors/x", "{}"), ("jobs/1", "{}"), ("doors/x", "")])
+    edgeq.until(lambda: edgeq.sql("SELECT state FROM jobs") == [("completed",)], "the job")
+    edgeq.until(lambda: copied(edgeq) == [1], "the copy")
+    shown = {}
+    for line in do(edgeq, "status").splitlines():
+        shown.setdefault(line[:14].strip(), []).append(line[14:])
+    assert shown["gateway"][0].startswith("gw: running as process ")
+    assert f"127.0.0.1:{broker.port} as edgeq-gw: connected for " in shown["broker"][0]
+    assert shown["rates"][0].startswith(("1", "2", "3", "4", "5", "0."))
+    assert f"{edgeq.database}: 3 events up to now" in shown["store"][0]
+    assert [line.partition(",")[0] for line in shown["route"]] == [
+        "a/{n}: 2 messages", "doors/{n}: 1 messages", "jobs/{n:int}: 1 messages",
+    ]  # fmt: skip
+    assert shown["jobs"] == ["default: 1 completed"]
+    assert sorted(line.partition(",")[0] for line in shown["dead letters"]) == [
+        "1 from intake (missing_field)", "1 from intake (undecodable)",
+    ]  # fmt: skip
+    assert shown["dropped"] == ["1 empty"]
+    assert [line.partition(":")[0] for line in shown["processor"]] == ["copy", "courier"]
+    assert edgeq.stop() == 0
+    assert "edgeq is not running" in do(edgeq, "status")
+
+
+def watched(edgeq: Appliance, looks: int) -> str:
+    """What `edgeq status --watch` prints in that many looks."""
+    command = [sys.executable, "-m", "edgeq.cli.main", "status", "--watch", "--json"]
+    with subprocess.Popen(command, cwd=edgeq.folder, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        lines = [watcher.stdout.readline() for _ in range(looks)]
+        watcher.send_signal(2)
+        assert watcher.wait(30) == 130
+    return "".join(lines)
+
+
+def test_the_status_can_be_watched_over_a_restart(edgeq: Appliance) -> None:
+    edgeq.start()
+    answers = [json.loads(line) for line in watched(edgeq, 2).splitlines()]
+    assert [answer["running"] for answer in answers] == [True, True]
+    assert edgeq.stop() == 0
+    assert not json.loads(watched(edgeq, 1))["running"]
