@@ -19,7 +19,7 @@ from .errors import ConfigError, Problem
 from .imports import load_module
 from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
-from .jobs.job import resolve
+from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
@@ -104,6 +104,11 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
     ]
     if config.store.durability == "normal":
         found.append(("store.durability", "normal may lose acknowledged messages at a power cut"))
+    found += [
+        ("jobs.queues", f"no queue is called {job.settings.queue!r}: jobs of {kind} would never run")
+        for kind, job in registry.items()
+        if job.settings.queue not in config.jobs.queues
+    ]
     warnings = [f"{loaded.where(path)}: {path}: {text}" for path, text in found]
     if config.channels and not config.notifications.routes:
         warnings.append("no notifications.routes: every notification goes to every channel")

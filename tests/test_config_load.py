@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,27 @@ gatway: x
 def test_with_a_wrong_app_nothing_is_said_of_what_would_be_imported(write: Write) -> None:
     write("app: {modules: 5}\nprocessors: {p: {kind: 'nowhere:P'}}\n")
     assert planned("edgeq.yaml") == ["edgeq.yaml:1: app.modules: must be a list, not 5"]
+
+
+def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(
+        "from edgeq import Job\n"
+        "class Valve(Job):\n"
+        "    queue = 'elsewhere'\n"
+        "    async def handle(self, ctx): ...\n",
+        "valves_app.py",
+    )
+    warned = []
+    for queues in ("", "\njobs: {queues: {elsewhere: {}}}"):
+        write("app: {path: ., modules: [valves_app]}" + queues)
+        loaded = load_to_plan("edgeq.yaml", environ={})
+        plan = make_plan(loaded, publish=nowhere, clock=Clock(), metrics=Metrics())
+        warned.append([warning for warning in plan.warnings if "valves_app" in warning])
+    assert warned == [
+        ["edgeq.yaml:1: jobs.queues: no queue is called 'elsewhere': jobs of valves_app:Valve would never run"],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
