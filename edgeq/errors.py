@@ -6,7 +6,9 @@ prints them without a traceback; anything else that escapes is a defect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -69,3 +71,20 @@ class MissingExtra(EdgeqError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the extra '{extra}'", hint=f"pip install 'edgeq[{extra}]'")
+
+
+@contextmanager
+def contained(who: str) -> Iterator[None]:
+    """Around a call of code that isn't ours: whatever it raises is an Exception, also sys.exit().
+
+    Only a cancellation that is meant for the task passes, and a coroutine may be closed.
+    """
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise
+        raise RuntimeError(f"{who} raised {type(error).__name__}") from error

@@ -136,6 +136,10 @@ class Own(Exception):
         raise RuntimeError("can't even say what is wrong")
 
 
+class Unusual(BaseException):
+    pass
+
+
 def explode(error: BaseException) -> Callable[..., Any]:
     def function(ctx: Any) -> None:
         ctx.emit("never")
@@ -168,6 +172,8 @@ def explode_async(error: BaseException) -> Callable[..., Any]:
         (asyncio.CancelledError(), "failed", "CancelledError"),
         (SystemExit(3), "failed", "SystemExit"),
         (KeyboardInterrupt(), "failed", "KeyboardInterrupt"),
+        (Unusual(), "failed", "Unusual"),
+        (BaseExceptionGroup("both", [SystemExit(3)]), "failed", "BaseExceptionGroup"),
         (RecursionError(), "failed", "RecursionError"),
         (MemoryError(), "failed", "MemoryError"),
     ],

@@ -180,12 +180,18 @@ async def test_a_clock_set_back_over_a_restart_does_not_prolong_the_wait(bench: 
     await cursor_at(bench.store, "p", 1)
 
 
-@pytest.mark.parametrize("where", ["filter_item", "leak", "attribute"])
+class Unusual(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("where", ["filter_item", "filter_exit", "leak", "attribute", "exit", "unusual"])
 async def test_whatever_it_raises_is_a_failure(bench: Bench, where: str) -> None:
     class Odd(Recorder):
         def filter_item(self, event: Event) -> bool:
             if where == "filter_item" and event.id == 1:
                 raise KeyError("filter")
+            if where == "filter_exit" and event.id == 1:
+                raise SystemExit(3)
             return True
 
     async def handle(event: Event, ctx: ProcessorContext) -> None:
@@ -194,6 +200,10 @@ async def test_whatever_it_raises_is_a_failure(bench: Bench, where: str) -> None
             raise asyncio.CancelledError
         if event.id == 1 and where == "attribute":
             raise RecursionError("very deep \ud800\0")
+        if event.id == 1 and where == "exit":
+            raise SystemExit(3)
+        if event.id == 1 and where == "unusual":
+            raise Unusual
 
     ids = await bench.add("in.bad", "in.a")
     await bench.run("p", Odd(handle), attempts=1)
@@ -434,6 +444,7 @@ async def test_redrive_survives_a_seek_at_the_same_moment(bench: Bench) -> None:
     processor._handle = slow
     await redrive_letter(bench)
     assert gate.is_set()
+    assert processor.seen.count(1) == 3, "what was decided from the old place was dropped, and decided anew"
     assert bench.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
     assert bench.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
 

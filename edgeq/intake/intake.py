@@ -21,7 +21,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from ..clock import Clock
-from ..errors import EdgeqError, RejectedMessage, StoreUnavailable
+from ..errors import EdgeqError, RejectedMessage, StoreUnavailable, contained
 from ..failpoints import failpoint
 from ..mqtt.delivery import Delivery
 from ..mqtt.inbox import Inbox
@@ -225,16 +225,12 @@ class Intake(Service):
             return
         try:
             async with asyncio.timeout(route.timeout_seconds) as limit:
-                await route.own(ctx, self._threads)
+                with contained("the controller"):
+                    await route.own(ctx, self._threads)
         except TimeoutError:
             if not limit.expired():
                 raise  # the controller's own
             raise RejectedMessage("timeout", f"the controller took longer than {route.timeout_seconds:g}s") from None
-        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise RuntimeError(f"the controller raised {type(error).__name__}") from error
 
     def _admit(self, ctx: MessageContext, route: CompiledRoute) -> bool:
         """Whether the route wants this message at all. Raises RejectedMessage for what it must not take."""

@@ -4,11 +4,10 @@ made anew when it may be wrong.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from ..clock import Clock
+from ..errors import contained
 from ..events import Event
 from ..failpoints import failpoint
 from ..patterns import AnyOf, pattern
@@ -48,14 +47,15 @@ class Calls:
     async def refresh(self, position: int) -> None:
         """Have the processor load its memory if it isn't that of `position`; what it decided is committed by now."""
         if not self.fresh:
-            await self._processor.opened(self._store, position)
+            with contained("the processor"):
+                await self._processor.opened(self._store, position)
             self.fresh = True
 
     async def handle(self, wanted: Sequence[Event], attempt: int) -> Decisions:
         """Have it handle the events: one, or, if it takes them together, many."""
         first, last = wanted[0].id, wanted[-1].id
         ctx = self._context(str(last) if first == last else f"{first}-{last}", attempt, last)
-        with _nothing_escapes():
+        with contained("the processor"):
             if self.together:
                 await self._processor.process_batch(wanted, ctx)
             else:
@@ -68,7 +68,7 @@ class Calls:
     async def on_time(self, due: int, attempt: int) -> Decisions:
         """Have it do what was due at `due` microseconds since 1970 UTC."""
         ctx = self._context(f"time-{due}", attempt, None)
-        with _nothing_escapes():
+        with contained("the processor"):
             await self._processor.on_time(ctx)
         return ctx.decisions
 
@@ -78,32 +78,24 @@ class Calls:
         return ProcessorContext(self._clock, cause_id=cause_id, idempotency_key=key, attempt=attempt)
 
 
-@contextmanager
-def _nothing_escapes() -> Iterator[None]:
-    """A CancelledError out of the called code that nobody meant for this task is a failure like any other."""
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("the processor let a CancelledError out") from error
-
-
 def _filter(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[[Event], bool]:
     """Whether an event is wanted."""
     types = AnyOf(processor.types if settings.types is None else settings.types)
     tags = frozenset(processor.tags if settings.tags is None else settings.tags)
     subject = processor.subject if settings.subject is None else settings.subject
     fits = None if subject == "*" else pattern(subject)
-    ask = None if type(processor).filter_item is QueueProcessor.filter_item else processor.filter_item
+    asks = type(processor).filter_item is not QueueProcessor.filter_item
+
+    def ask(event: Event) -> bool:
+        with contained("filter_item"):
+            return bool(processor.filter_item(event))
 
     def wants(event: Event) -> bool:
         return (
             types(event.type)
             and (fits is None or fits(event.subject))
             and (not tags or tags.issubset(event.tags))
-            and (ask is None or bool(ask(event)))
+            and (not asks or ask(event))
         )
 
     return wants
