@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.processing import Bench
+from support.processing import Bench, writer_blocked
 
 from edgeq.events import NewEvent
 from edgeq.processors.progress import CommitRefused, Progress
@@ -40,15 +39,12 @@ def refused(tx: Tx) -> None:
 
 
 async def test_a_lazy_move_does_not_overtake_a_commit_under_way(bench: Bench, progress: Progress) -> None:
-    gate = threading.Event()
-    blocked = bench.store.submit(lambda tx: gate.wait())
-    progress.add(1, event())
-    progress._flush()
-    progress.add(2)
-    progress._flush()
-    assert bench.store._writer._lazy == []
-    gate.set()
-    await blocked
+    async with writer_blocked(bench.store):
+        progress.add(1, event())
+        progress._flush()
+        progress.add(2)
+        progress._flush()
+        assert bench.store._writer._lazy == []
     await progress.commit()
     assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
 
@@ -65,17 +61,14 @@ async def test_commit_waits_for_lazy_decisions_that_were_handed_over(bench: Benc
 
 
 async def test_a_refused_commit_takes_all_later_ones_with_it(bench: Bench, progress: Progress) -> None:
-    gate = threading.Event()
-    blocked = bench.store.submit(lambda tx: gate.wait())
-    progress.add(1, Decisions(also=[refused]))
-    progress._flush()
-    progress.add(2, event())
-    progress._flush()
-    progress.add(3, event())
-    gate.set()
+    async with writer_blocked(bench.store):
+        progress.add(1, Decisions(also=[refused]))
+        progress._flush()
+        progress.add(2, event())
+        progress._flush()
+        progress.add(3, event())
     with pytest.raises(CommitRefused, match="far too large"):
         await progress.commit()
-    await blocked
     assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
     assert (await progress.take("latest")).last_consumed_id == progress.position == 0
     progress.add(3, event())
@@ -103,14 +96,11 @@ async def test_leaving_hands_over_what_is_done(bench: Bench, progress: Progress)
 
 
 async def test_leaving_behind_a_commit_under_way_keeps_the_order(bench: Bench, progress: Progress) -> None:
-    gate = threading.Event()
-    blocked = bench.store.submit(lambda tx: gate.wait())
-    progress.add(1, event())
-    progress._flush()
-    progress.add(2)
-    progress.leave()
-    gate.set()
-    await blocked
+    async with writer_blocked(bench.store):
+        progress.add(1, event())
+        progress._flush()
+        progress.add(2)
+        progress.leave()
     await bench.store.write(lambda tx: None)
     assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
 
@@ -129,14 +119,11 @@ async def test_a_commit_that_the_store_has_to_try_again_counts_once(
         commit()
 
     monkeypatch.setattr(engine, "commit", full)
-    gate = threading.Event()
-    blocked = bench.store.submit(lambda tx: gate.wait())
-    for number in (1, 2, 3):
-        progress.add(number, event())
-        progress._flush()
-    gate.set()
+    async with writer_blocked(bench.store):
+        for number in (1, 2, 3):
+            progress.add(number, event())
+            progress._flush()
     await progress.commit()
-    await blocked
     await until(lambda: not failures, "the failure")
     assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 3)]
     assert bench.metrics.events.total() == 3

@@ -7,7 +7,6 @@ import itertools
 import pkgutil
 import random
 import sqlite3
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from importlib import import_module
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.processing import writer_blocked
 
 import edgeq.store
 from edgeq.clock import Clock
@@ -65,21 +65,6 @@ async def types(store: SqliteStore) -> list[str]:
     return [event.type for event in await events.after(store, 0, 10_000)]
 
 
-class Blocked:
-    """The writer waits inside a unit until `gate` is set; what is submitted meanwhile gathers."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self.gate = threading.Event()
-        self._future = store.submit(lambda tx: self.gate.wait())
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.gate.set()
-        await self._future
-
-
 # Units and commits
 
 
@@ -102,7 +87,7 @@ async def test_an_event_comes_back_as_it_was_stored(store: SqliteStore) -> None:
 
 
 async def test_units_that_wait_together_are_one_commit(store: SqliteStore) -> None:
-    async with Blocked(store):
+    async with writer_blocked(store):
         before = commits(store)
         futures = [store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])) for n in range(500)]
     await asyncio.gather(*futures)
@@ -116,7 +101,7 @@ async def test_a_unit_that_raises_leaves_nothing_and_hurts_nobody(store: SqliteS
         tx.touch("jobs")
         raise KeyError("the unit's own")
 
-    async with Blocked(store):
+    async with writer_blocked(store):
         futures: list[asyncio.Future[Any]] = []
         for n in range(20):
             futures.append(store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])))
@@ -140,7 +125,7 @@ async def test_a_unit_that_raises_leaves_nothing_and_hurts_nobody(store: SqliteS
 )
 async def test_what_sqlite_cannot_hold_is_the_units_error_alone(store: SqliteStore, bad: dict[str, Any]) -> None:
     hostile = NewEvent("bad", **{"occurred_at": 0, "recorded_at": 0, **bad})
-    async with Blocked(store):
+    async with writer_blocked(store):
         one = store.submit(lambda tx: events.append(tx, [new("before")]))
         two = store.submit(lambda tx: events.append(tx, [new("with it"), hostile]))
         three = store.submit(lambda tx: events.append(tx, [new("after")]))
@@ -278,7 +263,7 @@ async def test_a_lazy_unit_that_raises_is_logged_and_hurts_nobody(
 
 
 async def test_close_commits_what_waits_and_then_takes_nothing(store: SqliteStore) -> None:
-    async with Blocked(store):
+    async with writer_blocked(store):
         futures = [store.submit(lambda tx: events.append(tx, [new()])) for _ in range(1500)]
         closed = asyncio.create_task(store.close())
         await asyncio.sleep(0)
@@ -294,7 +279,7 @@ async def test_close_commits_what_waits_and_then_takes_nothing(store: SqliteStor
 
 
 async def test_write_with_a_time_limit(store: SqliteStore) -> None:
-    async with Blocked(store):
+    async with writer_blocked(store):
         with pytest.raises(StoreUnavailable):
             await store.write(lambda tx: events.append(tx, [new("late")]), timeout_seconds=0.05)
     await store.write(lambda tx: None)
@@ -302,7 +287,7 @@ async def test_write_with_a_time_limit(store: SqliteStore) -> None:
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_writer_alone(store: SqliteStore) -> None:
-    async with Blocked(store):
+    async with writer_blocked(store):
         task = asyncio.create_task(store.write(lambda tx: events.append(tx, [new()])))
         await asyncio.sleep(0)
         task.cancel()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import events
 from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
@@ -63,6 +66,18 @@ async def emit_out(event: Event, ctx: ProcessorContext) -> None:
 
 async def nothing(event: Event, ctx: ProcessorContext) -> None:
     """Decides nothing."""
+
+
+@asynccontextmanager
+async def writer_blocked(store: Store) -> AsyncIterator[None]:
+    """The writer waits inside a unit; what is handed over meanwhile gathers behind it."""
+    gate = threading.Event()
+    future = store.submit(lambda tx: gate.wait())
+    try:
+        yield
+    finally:
+        gate.set()
+        await future
 
 
 class Bench:
