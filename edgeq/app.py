@@ -1,9 +1,4 @@
-"""A configuration in, a running appliance out: builds the parts, starts them in order, drains them in order.
-
-Started: store, processors, senders, workers, intake, and last the session, so that nothing arrives before there is
-somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then
-the rest finish what they have in hand.
-"""
+"""A configuration in, a running appliance out: opens the store, runs the parts, reloads, feeds the watchdog, ends."""
 
 from __future__ import annotations
 
@@ -22,34 +17,21 @@ from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
-from .intake.intake import Intake
-from .jobs.worker import Worker
-from .link import Link
 from .mqtt.embedded import EmbeddedBroker, is_embedded
-from .mqtt.inbox import Inbox
-from .mqtt.session import Session
-from .notifications.outbox import Sender
+from .parts import Parts
 from .plan import Plan, make_plan
-from .processors.runner import ProcessorRunner
-from .redrive import Redriver
-from .service import Service
 from .status import SAMPLE_SECONDS, Status
-from .store import cursors, dead_letters, jobs, meta, notifications
-from .store.dead_letters import DeadLetter
+from .store import cursors
 from .store.decisions import record
-from .store.events import one as one_event
 from .store.sqlite import SqliteStore
-from .store.store import Store, Tx
+from .store.store import Tx
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
 
 log = logging.getLogger("edgeq.app")
 
-_QOS0_ROOM = 1000
 _SWITCH_SECONDS = 0.0005
-_DRAIN_SECONDS = 10.0
 _OPEN_AGAIN = Backoff(0.5, 5.0)
-_FILTERS_KEY = "mqtt_filters"
 
 
 class App:
@@ -167,7 +149,7 @@ class App:
         for warning in self.plan.warnings:
             log.warning("%s", warning)
         await self._start_embedded()
-        self.parts = Parts(self.plan, self, self._clock)
+        self.parts = self._make_parts()
         self._tell_of_quarantine()
         await self.parts.start()
         self._started.set()
@@ -234,13 +216,16 @@ class App:
         if embedded is not self._embedded:
             await self._stop_embedded()
         self.plan, self._embedded = plan, embedded
-        self.parts = Parts(plan, self, self._clock)
+        self.parts = self._make_parts()
         await self.parts.start()
         self._notifier.ready()
         log.info("the configuration was read again")
 
     def _plan(self, loaded: LoadedConfig) -> Plan:
         return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics)
+
+    def _make_parts(self) -> Parts:
+        return Parts(self.plan, self.mqtt_settings(), self.store, self.metrics, self._clock)
 
     def _tell_of_quarantine(self) -> None:
         if self.store.quarantined is None:
@@ -285,122 +270,6 @@ async def _embedded(url: str) -> EmbeddedBroker | None:
     broker = EmbeddedBroker(url)
     await broker.start()
     return broker
-
-
-class Parts:
-    """What runs for one configuration; the store and its file outlive it."""
-
-    def __init__(self, plan: Plan, app: App, clock: Clock) -> None:
-        config = plan.loaded.config
-        store, metrics = app.store, app.metrics
-        # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
-        window = config.mqtt.receive_maximum
-        self.inbox = Inbox(window + _QOS0_ROOM)
-        self.session = Session(
-            app.mqtt_settings(),
-            config.gateway,
-            plan.table.filters(),
-            self.inbox,
-            metrics,
-            clock,
-            packet_bytes_max=plan.packet_bytes_max,
-            known_filters=_Filters(store),
-        )
-        self.intake = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
-        self.link = Link(self.session, self.inbox, self.intake, clock)
-        self.runners = {
-            name: ProcessorRunner(name, processor.make(self.link), processor.settings, store, metrics, clock)
-            for name, processor in plan.processors.items()
-        }
-        self.senders = {name: Sender(name, channel, store, metrics, clock) for name, channel in plan.channels.items()}
-        owner = f"{config.gateway}:{os.getpid()}"
-        self.workers = {
-            name: Worker(name, settings, store, metrics=metrics, clock=clock, owner=owner)
-            for name, settings in config.jobs.queues.items()
-        }
-        self._store = store
-        self._clock = clock
-        self.redriver = Redriver(
-            {
-                "intake": self.intake.redrive,
-                "processor": self._redrive_processor,
-                "job": self._redrive_job,
-                "channel": self._redrive_notification,
-            },
-            store,
-            clock,
-        )
-        self._landed_before = 0
-
-    def services(self) -> list[Service]:
-        """Everything but the session and the intake, in the order of starting."""
-        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), self.redriver]
-
-    async def start(self) -> None:
-        """Start everything."""
-        for service in [*self.services(), self.intake, self.session]:
-            await service.start()
-
-    async def stop(self) -> None:
-        """Drain: what was taken in is finished, the rest stays with the broker and in the store."""
-        self.session.stop_reading()
-        await self.intake.stop(_DRAIN_SECONDS)
-        await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self.services()))
-        await self.session.stop(_DRAIN_SECONDS)
-
-    def progressing(self) -> bool:
-        """Whether messages got on since the last call, or it is known why not: what the watchdog is fed by.
-
-        A message may wait for the disk, and for a controller of one's own, which has its time limit.
-        """
-        landed = self.intake.landed
-        moved = landed != self._landed_before
-        self._landed_before = landed
-        return moved or not self.intake.in_flight() or self.intake.handling or self._store.busy
-
-    async def _redrive_processor(self, letter: DeadLetter) -> None:
-        name = letter.source.partition(":")[2]
-        runner = self.runners.get(name)
-        if runner is None:
-            raise EdgeqError(f"there is no processor {name!r} in this configuration")
-        event = await one_event(self._store, letter.event_id or 0)
-        if event is None:
-            raise EdgeqError(f"event {letter.event_id} is no longer stored")
-        await runner.redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, self._clock.now()))
-
-    async def _redrive_job(self, letter: DeadLetter) -> None:
-        now = self._clock.now()
-
-        def unit(tx: Tx) -> None:
-            if not jobs.retry_dead(tx, [letter.job_id or 0], now):
-                raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
-            dead_letters.mark_redriven(tx, letter.id, now)
-
-        await self._store.write(unit)
-
-    async def _redrive_notification(self, letter: DeadLetter) -> None:
-        now = self._clock.now()
-        notification_id = int(letter.detail.get("notification_id", 0))
-
-        def unit(tx: Tx) -> None:
-            if not notifications.requeue(tx, [notification_id], now):
-                raise EdgeqError(f"notification {notification_id} is no longer there, or not dead")
-            dead_letters.mark_redriven(tx, letter.id, now)
-
-        await self._store.write(unit)
-
-
-class _Filters:
-    """Keeps in the store which topic filters the broker holds for us. See mqtt.session.SubscriptionMemory."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def load(self) -> list[str]:
-        return (await meta.get(self._store, _FILTERS_KEY) or "").splitlines()
-
-    async def save(self, filters: list[str]) -> None:
-        await self._store.write(lambda tx: meta.put(tx, _FILTERS_KEY, "\n".join(filters)))
 
 
 def _note_failure(done: asyncio.Future[None]) -> None:

@@ -1,0 +1,166 @@
+"""The parts that run for one configuration, built together, started in order, drained in order.
+
+Started: processors, senders, workers, intake, and last the session, so that nothing arrives before there is somebody
+to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then the rest
+finish what they have in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from .clock import Clock
+from .config.schema import Mqtt
+from .errors import EdgeqError
+from .intake.intake import Intake
+from .jobs.worker import Worker
+from .link import Link
+from .mqtt.inbox import Inbox
+from .mqtt.session import Session
+from .notifications.outbox import Sender
+from .plan import Plan
+from .processors.runner import ProcessorRunner
+from .processors.sentinel import Sentinel
+from .redrive import Redriver
+from .service import Service
+from .store import dead_letters, jobs, meta, notifications
+from .store.dead_letters import DeadLetter
+from .store.events import one as one_event
+from .store.store import Store, Tx
+from .telemetry.metrics import Metrics
+
+log = logging.getLogger("edgeq.app")
+
+_QOS0_ROOM = 1000
+_DRAIN_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+_FILTERS_KEY = "mqtt_filters"
+
+
+class Parts:
+    """What runs for one configuration; the store and its file outlive it."""
+
+    def __init__(self, plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Clock) -> None:
+        config = plan.loaded.config
+        # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
+        window = config.mqtt.receive_maximum
+        self.inbox = Inbox(window + _QOS0_ROOM)
+        self.session = Session(
+            mqtt,
+            config.gateway,
+            plan.table.filters(),
+            self.inbox,
+            metrics,
+            clock,
+            packet_bytes_max=plan.packet_bytes_max,
+            known_filters=_Filters(store),
+        )
+        self.intake = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
+        self.link = Link(self.session, self.inbox, self.intake, clock)
+        self.runners = {
+            name: ProcessorRunner(name, processor.make(self.link), processor.settings, store, metrics, clock)
+            for name, processor in plan.processors.items()
+        }
+        self.senders = {name: Sender(name, channel, store, metrics, clock) for name, channel in plan.channels.items()}
+        owner = f"{config.gateway}:{os.getpid()}"
+        self.workers = {
+            name: Worker(name, settings, store, metrics=metrics, clock=clock, owner=owner)
+            for name, settings in config.jobs.queues.items()
+        }
+        self._plan = plan
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self.redriver = Redriver(
+            {
+                "intake": self.intake.redrive,
+                "processor": self._redrive_processor,
+                "job": self._redrive_job,
+                "channel": self._redrive_notification,
+            },
+            store,
+            clock,
+        )
+        self._landed_before = 0
+
+    def services(self) -> list[Service]:
+        """Everything but the session and the intake, in the order of starting."""
+        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), self.redriver]
+
+    async def start(self) -> None:
+        """Start everything."""
+        if not self._plan.contracts:
+            await self._close_contracts()
+        for service in [*self.services(), self.intake, self.session]:
+            await service.start()
+
+    async def _close_contracts(self) -> None:
+        """Without contracts there is no sentinel; one that has none closes what earlier ones have left open."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await Sentinel((), self._metrics, self._clock).opened(self._store, 0)
+        except (TimeoutError, EdgeqError) as error:
+            log.warning("contracts that are gone could not be closed; the next start will: %s", error or "no answer")
+
+    async def stop(self) -> None:
+        """Drain: what was taken in is finished, the rest stays with the broker and in the store."""
+        self.session.stop_reading()
+        await self.intake.stop(_DRAIN_SECONDS)
+        await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self.services()))
+        await self.session.stop(_DRAIN_SECONDS)
+
+    def progressing(self) -> bool:
+        """Whether messages got on since the last call, or it is known why not: what the watchdog is fed by.
+
+        A message may wait for the disk, and for a controller of one's own, which has its time limit.
+        """
+        landed = self.intake.landed
+        moved = landed != self._landed_before
+        self._landed_before = landed
+        return moved or not self.intake.in_flight() or self.intake.handling or self._store.busy
+
+    async def _redrive_processor(self, letter: DeadLetter) -> None:
+        name = letter.source.partition(":")[2]
+        runner = self.runners.get(name)
+        if runner is None:
+            raise EdgeqError(f"there is no processor {name!r} in this configuration")
+        event = await one_event(self._store, letter.event_id or 0)
+        if event is None:
+            raise EdgeqError(f"event {letter.event_id} is no longer stored")
+        await runner.redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, self._clock.now()))
+
+    async def _redrive_job(self, letter: DeadLetter) -> None:
+        now = self._clock.now()
+
+        def unit(tx: Tx) -> None:
+            if not jobs.retry_dead(tx, [letter.job_id or 0], now):
+                raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await self._store.write(unit)
+
+    async def _redrive_notification(self, letter: DeadLetter) -> None:
+        now = self._clock.now()
+        notification_id = int(letter.detail.get("notification_id", 0))
+
+        def unit(tx: Tx) -> None:
+            if not notifications.requeue(tx, [notification_id], now):
+                raise EdgeqError(f"notification {notification_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await self._store.write(unit)
+
+
+class _Filters:
+    """Keeps in the store which topic filters the broker holds for us. See mqtt.session.SubscriptionMemory."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def load(self) -> list[str]:
+        return (await meta.get(self._store, _FILTERS_KEY) or "").splitlines()
+
+    async def save(self, filters: list[str]) -> None:
+        await self._store.write(lambda tx: meta.put(tx, _FILTERS_KEY, "\n".join(filters)))
