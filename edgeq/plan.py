@@ -107,7 +107,7 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
     found += [
         ("jobs.queues", f"no queue is called {job.settings.queue!r}: jobs of {kind} would never run")
         for kind, job in registry.items()
-        if job.settings.queue not in config.jobs.queues
+        if job.settings.queue not in config.jobs.queues and kind.partition(":")[0] in config.app.modules
     ]
     warnings = [f"{loaded.where(path)}: {path}: {text}" for path, text in found]
     if config.channels and not config.notifications.routes:

@@ -211,10 +211,7 @@ def test_with_a_wrong_app_nothing_is_said_of_what_would_be_imported(write: Write
 def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     write(
-        "from edgeq import Job\n"
-        "class Valve(Job):\n"
-        "    queue = 'elsewhere'\n"
-        "    async def handle(self, ctx): ...\n",
+        "from edgeq import Job\nclass Valve(Job):\n    queue = 'elsewhere'\n    async def handle(self, ctx): ...\n",
         "valves_app.py",
     )
     warned = []
