@@ -46,6 +46,7 @@ class MemoryStore(Store):
 
     health = Health(ok=True)
     id = "memory"
+    busy = False
 
     async def open(self) -> None: ...
 

@@ -71,14 +71,14 @@ async def test_a_deadline_that_passed_while_nobody_looked(bench: Bench) -> None:
     await bench.run("sentinel", sentinel(bench, DEADLINE))
     await bench.add("opened", subject="left open")
     await bench.add("opened", subject="closed in time")
-    bench = await bench.reopened()
+    await bench.reopen()
     await bench.add("closed", subject="closed in time")
     bench.clock.advance(3600)  # type: ignore[attr-defined]
     for _ in range(2):
         runner = await bench.run("sentinel", sentinel(bench, DEADLINE))
         await events_stored(bench.store, 1, "contract.*")
         await bench.settled(runner)
-        bench = await bench.reopened()
+        await bench.reopen()
     found = [each for each in await events.after(bench.store, 0, 100) if each.type.startswith("contract.")]
     assert [(each.type, each.subject) for each in found] == [("contract.violated", "left open")]
     await bench.close()
