@@ -248,7 +248,7 @@ def test_a_reload_says_that_another_store_needs_a_restart(edgeq: Appliance, brok
 def test_a_reload_takes_over_what_the_log_shows(edgeq: Appliance, broker: Mosquitto) -> None:
     edgeq.configure(CONFIGURATION.format(url=broker.url) + "log: {level: error}\n")
     edgeq.spawn()
-    edgeq.until(lambda: edgeq.status().get("session", {}).get("state") == "connected", "a connection")
+    edgeq.until(edgeq.connected, "a connection")
     assert edgeq.log == ""
     edgeq.reload(CONFIGURATION.format(url=broker.url) + "log: {format: json}\n")
     assert edgeq.log.startswith("{"), "as JSON from now on"
@@ -269,7 +269,7 @@ def test_without_a_broker_it_runs_says_why_and_connects_when_it_comes(
     assert f"nothing listens at 127.0.0.1:{port}" in shown
     assert edgeq.cli("emit", "by.hand").returncode == 0, "the rest works"
     mosquitto(port=port)
-    edgeq.until(lambda: edgeq.status()["session"]["state"] == "connected", "a connection")
+    edgeq.until(edgeq.connected, "a connection")
     assert edgeq.status()["session"]["reason"] == ""
     with Peer(port) as peer:
         peer.publish("a/1", "{}")
@@ -298,7 +298,7 @@ def test_a_wrong_password_that_is_put_right_at_the_broker(
     assert "mine" not in edgeq.log
     set_password("mine")
     broker.restart()
-    edgeq.until(lambda: session(edgeq).get("state") == "connected", "a connection")
+    edgeq.until(edgeq.connected, "a connection")
     assert edgeq.stop() == 0
 
 

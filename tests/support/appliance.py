@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from edgeq.control import ask, socket_path
+from edgeq.errors import EdgeqError
 
 DEADLINE_SECONDS = 30.0
 
@@ -53,10 +54,15 @@ class Appliance:
         return self.process
 
     def start(self, **environment: str) -> None:
-        """Start it, and return when it has connected to its broker."""
-        seen = self.log.count("connected to")
+        """Start it, and return when it has connected to its broker and subscribed."""
         self.spawn(**environment)
-        self.until(lambda: self.log.count("connected to") > seen, "a connection")
+        self.until(self.connected, "a connection")
+
+    def connected(self) -> bool:
+        """Whether it has a connection with its broker, and subscriptions there."""
+        with suppress(EdgeqError):  # it may be ending
+            return bool(self.status().get("session", {}).get("state") == "connected")
+        return False
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
         """Return when `condition()` is true. Fails with the log when it doesn't become so, or the process has ended."""
@@ -81,10 +87,10 @@ class Appliance:
     def reload(self, configuration: str) -> None:
         """Have it read this configuration, and return when it is connected again."""
         self.configure(configuration)
-        taken, connected = (self.log.count(text) for text in ("was read again", "connected to"))
+        taken = self.log.count("was read again")
         self.send(signal.SIGHUP)
         self.until(lambda: self.log.count("was read again") > taken, "the new configuration to be taken")
-        self.until(lambda: self.log.count("connected to") > connected, "a connection")
+        self.until(self.connected, "a connection")
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Call `edgeq` with these words, as in another terminal."""
@@ -99,8 +105,8 @@ class Appliance:
 
     def status(self) -> dict[str, Any]:
         """What it says of itself; `running` is false when it isn't."""
-        answer: dict[str, Any] = asyncio.run(ask(socket_path(str(self.database)), "status")) or {"running": False}
-        return answer
+        answer = asyncio.run(ask(socket_path(str(self.database)), "status"))
+        return answer or {"running": False}
 
     def kill(self) -> None:
         """End it as a power cut would."""
