@@ -79,7 +79,9 @@ async def test_a_failing_event_is_tried_again_after_its_time_and_the_rest_waits(
     assert processor.seen == [1, 2]
     bench.pass_time(0.2)
     await until(lambda: len(processor.seen) == 3, "the second attempt")
-    await until(lambda: runner._failure is not None and runner._failure.attempt == 2, "the second failure")
+    await until(
+        lambda: runner._attempts.failure is not None and runner._attempts.failure.attempt == 2, "the second failure"
+    )
     assert (await cursor(bench)).attempt == 2
     bench.pass_time(20)
     await cursor_at(bench.store, "p", more[0])
@@ -157,7 +159,7 @@ async def test_a_restart_keeps_the_attempts_and_the_time(bench: Bench) -> None:
     processor = Recorder(failing(1))
     await bench.run("p", processor, attempts=3)
     await exhaust(bench, processor, 2)
-    await until(lambda: bench.runners[0]._failure.attempt == 2, "the failure")  # type: ignore[union-attr]
+    await until(lambda: bench.runners[0]._attempts.failure.attempt == 2, "the failure")  # type: ignore[union-attr]
     await bench.reopen()
     runner = await bench.run("p", processor, attempts=3)
     assert runner.state == "retrying"
@@ -251,6 +253,31 @@ async def test_a_batch_of_one_has_its_attempts_like_any_event(bench: Bench) -> N
     await bench.run("p", processor, attempts=1)
     await cursor_at(bench.store, "p", ids[-1])
     assert processor.batches == [[2]]
+
+
+async def test_a_filter_that_fails_in_a_batch_is_its_events_failure(bench: Bench) -> None:
+    class Picky(Together):
+        def filter_item(self, event: Event) -> bool:
+            if event.id == 2:
+                raise KeyError("filter")
+            return True
+
+    ids = await bench.add("in.a", "in.bad", "in.a")
+    await bench.run("p", Picky(), attempts=1)
+    await cursor_at(bench.store, "p", ids[-1])
+    assert await letters(bench) == [("processor:p", "failed", 2)]
+    assert await outputs(bench, 2) == [1, 3]
+
+
+async def test_a_seek_ends_the_one_by_one(bench: Bench) -> None:
+    await bench.add(*["in.a"] * 4)
+    processor = Together(failing(4))
+    runner = await bench.run("p", processor, attempts=2)
+    assert processor.batches[-1] == [4]
+    processor._handle = nothing
+    await bench.store.write(lambda tx: cursors.seek(tx, "p", "start", 0))
+    await until(lambda: processor.batches[-1] == [1, 2, 3, 4], "all of it together")
+    assert runner.state == "running"
 
 
 async def test_a_restart_tries_a_failed_event_of_a_batch_alone(bench: Bench) -> None:
@@ -378,6 +405,7 @@ async def test_redrive_commits_decisions_with_the_mark_and_leaves_the_cursor(
     processor._handle = emit_out
     await redrive_letter(bench)
     assert await outputs(bench, 2) == [2, 1]
+    assert bench.metrics.events.total() == 2
     assert bench.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
     assert (await cursor(bench)).last_consumed_id >= before.last_consumed_id
 

@@ -107,6 +107,14 @@ class Progress:
                 self._hand_over_lazily()
         self._forget()
 
+    def count(self, decisions: Decisions, duplicates: int) -> None:
+        """Count what was stored."""
+        self._metrics.events.add(len(decisions.events) - duplicates)
+        if duplicates:
+            self._metrics.duplicates.add(duplicates)
+        for letter in decisions.dead_letters:
+            self._metrics.dead_letters.add(1, letter.source)
+
     def _forget(self) -> None:
         self._disarm()
         self._gathered = Decisions()
@@ -189,15 +197,8 @@ class Progress:
                 raise CommitRefused(f"the store refused a commit: {type(error).__name__}: {error}") from error
             self._sent.popleft()
             self._durable = number
-            self._count(decisions, future.result())
+            self.count(decisions, future.result())
             failpoint("processor.committed")
-
-    def _count(self, decisions: Decisions, duplicates: int) -> None:
-        self._metrics.events.add(len(decisions.events) - duplicates)
-        if duplicates:
-            self._metrics.duplicates.add(duplicates)
-        for letter in decisions.dead_letters:
-            self._metrics.dead_letters.add(1, letter.source)
 
 
 def _look_at_error(future: asyncio.Future[int]) -> None:

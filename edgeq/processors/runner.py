@@ -15,31 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..clock import MICROSECONDS, Clock
+from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..events import Event
 from ..service import Service
 from ..store import cursors, events
 from ..store.cursors import CursorMoved, Failure
-from ..store.dead_letters import NewDeadLetter
 from ..store.decisions import Decisions, record
 from ..store.store import Store, Tx, Unit
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
+from .attempts import Attempts, dead_letter
 from .calls import Calls
 from .processor import QueueProcessor
 from .progress import CommitRefused, Progress
 from .settings import ProcessorSettings
-
-_TRACEBACK_CHARACTERS_MAX = 8000
-_TIMER_GAP_SECONDS = 0.01
-_UNMOVED_TIMER_SECONDS = 1.0
+from .timer import Timer
 
 State = Literal["running", "paused", "retrying", "halted", "stopped"]
 
@@ -72,12 +68,10 @@ class ProcessorRunner(Service):
         self._calm = Calm(self.log, clock.monotonic)
         self._calls = Calls(name, processor, settings, store, metrics, clock)
         self._progress = Progress(name, store, metrics, clock)
+        self._attempts = Attempts(settings.on_error, clock)
+        self._timer = Timer(processor, settings.on_error.backoff, clock)
         self._running = False
         self._paused = False
-        self._failure: Failure | None = None
-        self._retry_at = 0.0  # monotonic
-        self._timer_at = 0.0  # monotonic
-        self._timer_failures = 0
         self._alone_until = 0  # events up to this id are processed and committed one by one
         self._cursors_seen = -1
         self._redrives: deque[_Redrive] = deque()
@@ -99,8 +93,8 @@ class ProcessorRunner(Service):
         if not self._running:
             return "stopped" if self.stopping.is_set() or self.last_error is None else "retrying"
         if self._paused:
-            return "halted" if self._failure is not None and self._exhausted(self._failure.attempt) else "paused"
-        return "running" if self._failure is None else "retrying"
+            return "halted" if self._attempts.exhausted else "paused"
+        return "running" if self._attempts.failure is None else "retrying"
 
     async def run(self) -> None:
         """Works until it is stopped."""
@@ -142,6 +136,7 @@ class ProcessorRunner(Service):
             return await self._turn()
         except CursorMoved:
             self.log.info("the cursor was moved from outside: going on from where it is now")
+            self._alone_until = 0
         except CommitRefused as error:
             if self.position <= self._alone_until:
                 raise
@@ -156,7 +151,7 @@ class ProcessorRunner(Service):
             await self._process_again(self._redrives[0])
         if self._paused:
             return self.settings.poll_interval
-        if self._failure is not None and (rest := self._retry_at - self.clock.monotonic()) > 0:
+        if (rest := self._attempts.rest_seconds()) > 0:
             return rest
         await self._calls.refresh(self.position)
         batch = await events.after(self._store, self.position, self.settings.batch_size)
@@ -164,7 +159,7 @@ class ProcessorRunner(Service):
             await self._on_time()
         elif not await self._process(batch) or len(batch) == self.settings.batch_size:
             return 0.0
-        return self._time_left()
+        return self._timer.rest_seconds(self.settings.poll_interval)
 
     async def _sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -200,12 +195,9 @@ class ProcessorRunner(Service):
             self.log.info("paused" if cursor.paused else "resumed")
 
     def _stuck_at(self, failure: Failure | None) -> None:
-        """Go by a failure as it stands in the store. Its time is wall time, which may have been stepped since."""
-        self._failure = failure
+        self._attempts.stuck_at(failure)
         if failure is not None:
             self._alone_until = max(self._alone_until, failure.event_id)
-            rest = (failure.retry_at - self.clock.now()) / MICROSECONDS
-            self._retry_at = self.clock.monotonic() + min(rest, self.settings.on_error.backoff.most)
 
     def _called_away(self) -> bool:
         """Whether something must be seen to before the next event."""
@@ -234,7 +226,7 @@ class ProcessorRunner(Service):
         decisions: Decisions | None = None
         try:
             if self._calls.wants(event):
-                decisions = await self._calls.handle([event], self._attempt(event))
+                decisions = await self._calls.handle([event], self._attempts.number(event))
         except Exception as error:  # noqa: BLE001 - G5: the user's code may raise anything
             await self._failed(event, error)
             return False
@@ -246,15 +238,16 @@ class ProcessorRunner(Service):
                 await self._take()
                 await self._failed(event, error.__cause__ or error)
                 return False
-        if self._failure is not None and event.id >= self._failure.event_id:
-            self._failure = self.last_error = None
+        if self._attempts.failure is not None and event.id >= self._attempts.failure.event_id:
+            self._stuck_at(None)
+            self.last_error = None
         return True
 
     async def _process_together(self, batch: Sequence[Event]) -> bool:
-        wanted: list[Event] = []
+        wanted: Sequence[Event] = batch
         decisions: Decisions | None = None
         try:
-            wanted.extend(event for event in batch if self._calls.wants(event))
+            wanted = [event for event in batch if self._calls.wants(event)]
             if wanted:
                 decisions = await self._calls.handle(wanted, 1)
         except Exception as error:  # noqa: BLE001 - G5
@@ -274,102 +267,60 @@ class ProcessorRunner(Service):
         await self._calls.refresh(self.position)
         try:
             decisions = await self._calls.handle([request.event], 1)
-            await self._store.write(lambda tx: self._redriven(tx, request, decisions))
+            duplicates = await self._store.write(lambda tx: self._redriven(tx, request, decisions))
         except CursorMoved:
             raise
         except Exception as error:  # noqa: BLE001 - G5
             self._calls.fresh = False
             _fail(request.done, error)
         else:
+            if duplicates is not None:
+                self._progress.count(decisions, duplicates)
             if not request.done.done():
                 request.done.set_result(None)
         self._redrives.remove(request)
 
-    def _redriven(self, tx: Tx, request: _Redrive, decisions: Decisions) -> None:
+    def _redriven(self, tx: Tx, request: _Redrive, decisions: Decisions) -> int | None:
         cursors.check(tx, self._progress.cursor)
-        if request.mark(tx) is not False:
-            record(tx, decisions)
-
-    # Failures
-
-    def _attempt(self, event: Event) -> int:
-        """The number of the attempt that `event` is at, counted from 1."""
-        failure = self._failure
-        return failure.attempt + 1 if failure is not None and failure.event_id == event.id else 1
-
-    def _exhausted(self, attempt: int) -> bool:
-        return attempt >= self.settings.on_error.attempts
+        return None if request.mark(tx) is False else record(tx, decisions)
 
     async def _failed(self, event: Event, error: BaseException) -> None:
         """Commit what was before `event`, and see to what becomes of it."""
         self._calls.fresh = False
         self._metrics.failures.add(1, self.name)
         policy = self.settings.on_error
-        attempt = self._attempt(event)
         text = self.last_error = _sentence(error)
-        what = f"event {event.id} ({event.type}) failed, attempt {attempt} of {policy.attempts}"
-        if not self._exhausted(attempt) or policy.then == "halt":
-            halts = self._exhausted(attempt)
-            delay = policy.backoff.delay(attempt)
-            failure = Failure(event.id, attempt, self.clock.now() + round(delay * MICROSECONDS), text, halts)
-            await self._progress.commit(failure)
-            self._stuck_at(failure)
-            if halts:
-                self._paused = True
-                self.log.error("%s: %s. Halted until somebody resumes it.", what, text)
-            else:
-                self._calm.warning("failed", "%s: %s; again in %.1fs", what, text, delay)
+        attempt = f"attempt {self._attempts.number(event)} of {policy.attempts}"
+        failure = self._attempts.failed(event, text)
+        if failure is None:
+            letters = [dead_letter(self.name, event, error, self.clock.now())] if policy.then == "dead_letter" else []
+            self._progress.add(event.id, Decisions(dead_letters=letters))
+        await self._progress.commit(failure)
+        self._stuck_at(failure)
+        if failure is not None and failure.halts:
+            self._paused = True
+            self.log.error("event %d failed, %s: %s. Halted until somebody resumes it.", event.id, attempt, text)
             return
-        if policy.then == "dead_letter":
-            self._progress.add(event.id, Decisions(dead_letters=[self._dead_letter(event, error)]))
-        else:
-            self._progress.add(event.id)
-        await self._progress.commit()
-        self._failure = None
-        if policy.then == "skip":
+        end = "trying it again" if failure is not None else policy.then.replace("_", " ")
+        if failure is None and policy.then == "skip":
             self._metrics.skipped.add(1, "failed")
-        self._calm.warning("given up", "%s: %s; %s", what, text, policy.then.replace("_", " "))
-
-    def _dead_letter(self, event: Event, error: BaseException) -> NewDeadLetter:
-        return NewDeadLetter(
-            source=f"processor:{self.name}",
-            reason="failed",
-            error="".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS_MAX:],
-            topic=event.topic,
-            event_id=event.id,
-            created_at=self.clock.now(),
-        )
-
-    # Time
-
-    def _time_left(self) -> float:
-        """Seconds until `on_time` is due, `poll_interval` at most."""
-        due = self.processor.due_at()
-        if due is None:
-            return self.settings.poll_interval
-        rest = max((due - self.clock.now()) / MICROSECONDS, self._timer_at - self.clock.monotonic())
-        return min(max(rest, _TIMER_GAP_SECONDS), self.settings.poll_interval)
+        self._calm.warning(end, "event %d (%s) failed, %s: %s; %s", event.id, event.type, attempt, text, end)
 
     async def _on_time(self) -> None:
-        """Call `on_time` if it is due."""
-        due = self.processor.due_at()
-        if due is None or due > self.clock.now() or self._timer_at > self.clock.monotonic():
+        due = self._timer.due()
+        if due is None:
             return
         try:
-            decisions = await self._calls.on_time(due, self._timer_failures + 1)
+            decisions = await self._calls.on_time(due, self._timer.attempt)
         except Exception as error:  # noqa: BLE001 - G5
             self._metrics.failures.add(1, self.name)
-            self._timer_failures += 1
-            delay = max(self.settings.on_error.backoff.delay(self._timer_failures), _UNMOVED_TIMER_SECONDS)
-            self._timer_at = self.clock.monotonic() + delay
             self.last_error = _sentence(error)
+            delay = self._timer.failed()
             self._calm.warning("timer", "what was due failed: %s; again in %.1fs", self.last_error, delay)
             await self._progress.commit()
             self._calls.fresh = False
             return
-        self._timer_failures = 0
-        if self.processor.due_at() == due:
-            self._timer_at = self.clock.monotonic() + _UNMOVED_TIMER_SECONDS
+        self._timer.done(due)
         if decisions or decisions.lazily:
             self._progress.add(self.position, decisions)
             await self._progress.commit_decided()
