@@ -49,12 +49,34 @@ async def test_what_is_queued_is_sent_in_order_and_marked(box: Outbox) -> None:
 
 
 async def test_more_than_a_page_of_a_backlog_goes_in_order(box: Outbox) -> None:
-    titles = [f"n{number}" for number in range(70)]
+    titles = [f"n{number}" for number in range(250)]
     await box.queue(*titles)
     channel = Scripted()
     await box.start(channel)
-    await box.until({"n69": "sent"})
+    await box.until({"n249": "sent"})
     assert channel.got == titles
+
+
+async def test_a_page_costs_the_same_however_many_wait(box: Outbox, clock: FakeClock) -> None:
+    await box.queue("bad", "behind", fingerprint="same")
+    later = clock.now() + MICROSECONDS
+    await box.store.write(lambda tx: notifications.mark_retry(tx, 1, attempt=1, next_attempt_at=later, error="no"))
+
+    async def steps() -> int:
+        """Hundreds of steps of SQLite's machine that a page of 10 takes."""
+        counted: list[None] = []
+        reader = box.store._reader
+        assert reader is not None
+        await reader.set_progress_handler(lambda: counted.append(None), 100)
+        page = await notifications.due(box.store, "phone", clock.now(), 10)
+        assert [row.title for row in page] == [f"n{number}" for number in range(10)]
+        return len(counted)
+
+    await box.queue(*(f"n{number}" for number in range(20)))
+    await notifications.one(box.store, 1)
+    few = await steps()
+    await box.queue(*(f"n{number}" for number in range(20, 5000)))
+    assert await steps() <= few + 1
 
 
 async def test_a_channel_sends_only_its_own(box: Outbox) -> None:
@@ -340,7 +362,8 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
     connection = sqlite3.connect(box.store.path)
     try:
         for statement, params in (
-            (notifications._DUE, ("phone", 1, 2, 3)),
+            (notifications._FIRST, ("phone", 1)),
+            (notifications._AGAIN, ("phone", 1, 2, 3)),
             (notifications._NEXT, ("phone", 1)),
             (notifications._COUNTS, ()),
             (notifications._OLDEST, ()),
@@ -349,5 +372,6 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
             plan = connection.execute("EXPLAIN QUERY PLAN " + statement.text(database), params).fetchall()
             for step in (row[3] for row in plan):
                 assert "t1" not in step or "INDEX" in step or "PRIMARY KEY" in step, plan
+                assert "t2" not in step or "INDEX notifications_failed" in step, plan
     finally:
         connection.close()

@@ -390,7 +390,7 @@ WHOLE_TABLE = {"cursors._EVERY", "contract_states._EVERY", "contract_states._COU
 # These look at the end of one.
 END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
 # These sort what they found: no more than waits for one channel.
-SORTED = {"notifications._DUE"}
+SORTED = {"notifications._AGAIN"}
 
 
 def statements() -> list[tuple[str, Statement]]:

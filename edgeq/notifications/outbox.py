@@ -29,7 +29,7 @@ from .notification import delivered_now
 ATTEMPTS_MAX = 20
 SEND_SECONDS_MAX = 120.0
 
-_PAGE = 20
+_PAGE = 100
 _ERROR_CHARACTERS_MAX = 500
 
 

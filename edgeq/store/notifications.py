@@ -32,8 +32,30 @@ _ALL = (
 _QUEUED = Notifications.state == literal("queued")
 
 
-def _due(p: pw.SQL) -> pw.Node:
-    """Each queued row of a channel with the worst of itself and of those before it with its fingerprint."""
+_Earlier = Notifications.alias()
+
+
+def _first(p: pw.SQL) -> pw.Node:
+    """The queued rows of a channel behind no failed one with their fingerprint: a page costs what it takes, however
+    many wait."""
+    failed = _Earlier.select(_Earlier.id).where(
+        (_Earlier.channel == Notifications.channel)
+        & (_Earlier.fingerprint == Notifications.fingerprint)
+        & (_Earlier.id <= Notifications.id)
+        & (_Earlier.state == literal("queued"))
+        & (_Earlier.attempt > ZERO)
+    )
+    return (
+        Notifications.select(*_ALL)
+        .where((Notifications.channel == p) & _QUEUED & ~pw.fn.EXISTS(failed))
+        .order_by(Notifications.id)
+        .limit(p)
+    )
+
+
+def _again(p: pw.SQL) -> pw.Node:
+    """The others: each queued row of a channel with the worst of itself and of those before it with its fingerprint.
+    This looks at all that waits for the channel."""
     before = {"partition_by": [Notifications.fingerprint], "order_by": [Notifications.id]}
     line = (
         Notifications.select(
@@ -47,13 +69,14 @@ def _due(p: pw.SQL) -> pw.Node:
     return (
         Notifications.select(*_ALL)
         .join(line, on=(Notifications.id == line.c.id))
-        .where((line.c.tried == ZERO) | (line.c.due_at <= p) | (line.c.due_at > p))
+        .where((line.c.tried > ZERO) & ((line.c.due_at <= p) | (line.c.due_at > p)))
         .order_by(line.c.tried, Notifications.id)
         .limit(p)
     )
 
 
-_DUE = Statement(_due)
+_FIRST = Statement(_first)
+_AGAIN = Statement(_again)
 _NEXT = Statement(
     lambda p: Notifications.select(pw.fn.MIN(Notifications.next_attempt_at)).where(
         (Notifications.channel == p) & _QUEUED & (Notifications.attempt > ZERO) & (Notifications.next_attempt_at > p)
@@ -187,8 +210,11 @@ def requeue(tx: Tx, ids: Sequence[int], now: int) -> int:
 async def due(store: Store, channel: str, now: int, limit: int) -> list[StoredNotification]:
     """Up to `limit` queued notifications of `channel` to send now, in this order. Those that failed come after those
     that did not yet, so that one that always fails delays only its own fingerprint."""
-    params = (channel, now, now + WAIT_SECONDS_MAX * 1_000_000, limit)
-    return [_stored(row) for row in await store.read(_DUE, params)]
+    rows = await store.read(_FIRST, (channel, limit))
+    if len(rows) < limit:
+        params = (channel, now, now + WAIT_SECONDS_MAX * 1_000_000, limit - len(rows))
+        rows += await store.read(_AGAIN, params)
+    return [_stored(row) for row in rows]
 
 
 async def next_due_at(store: Store, channel: str, now: int) -> int | None:

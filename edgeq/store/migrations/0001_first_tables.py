@@ -89,6 +89,7 @@ CREATE TABLE notifications (
     created_at INTEGER NOT NULL
 );
 CREATE INDEX notifications_state ON notifications (state, channel);
+CREATE INDEX notifications_failed ON notifications (channel, fingerprint, id) WHERE state = 'queued' AND attempt > 0;
 CREATE TABLE contract_states (
     contract TEXT NOT NULL,
     subject TEXT NOT NULL,
