@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from edgeq.clock import Clock
+from edgeq.config.checks import may_be_a_file
 from edgeq.config.load import find, load, load_to_plan, redacted, sqlite_path
-from edgeq.config.schema import Config, EmitMap, Mqtt
+from edgeq.config.schema import Config, EmitMap, Mqtt, Record
 from edgeq.errors import ConfigError, Problem
 from edgeq.plan import make_plan
 from edgeq.telemetry.metrics import Metrics
@@ -437,18 +439,53 @@ def test_a_missing_variable_is_said_where_it_is_wanted(write: Write) -> None:
 # files and secrets
 
 
+class Step(Record, frozen=True):
+    key: str
+
+
+class Own(Record, frozen=True):
+    token: str
+    headers: dict[str, Annotated[str, may_be_a_file]] = msgspec.field(default_factory=dict)
+    steps: list[Step] = msgspec.field(default_factory=list)
+    state_file: str = ""
+    plain: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def config_of(text: str, write: Write) -> Config:
+    write(text)
+    return config()
+
+
 def test_text_comes_from_files(write: Write, tmp_path: Path) -> None:
     write("mqtt: {username: u, password_file: sub/pw, url_file: '${WHERE}/url'}\nchannels: {a: {kind: x, token_file: t,"
-          " headers: {Authorization_file: t}, steps: [{key_file: t}]}}\ncontracts: [{name_file: t}]")  # fmt: skip
+          " headers: {Authorization_file: t}, steps: [{key_file: t}], state_file: t}}")  # fmt: skip
     write("from folder\n\n", "sub/pw")
     write("mqtt://h:1\r\n", "url")
     write("tok", "t")
     loaded = load("edgeq.yaml", environ={"WHERE": str(tmp_path)}).config
     assert (loaded.mqtt.password, loaded.mqtt.url) == ("from folder\n", "mqtt://h:1")
-    section = loaded.channels["a"]
-    assert section.data == {"kind": "x", "token": "tok", "headers": {"Authorization": "tok"}, "steps": [{"key": "tok"}]}
-    assert section.where("token") == "edgeq.yaml:2"
-    assert loaded.contracts[0].data == {"name": "tok"}
+    section, found = loaded.channels["a"], list[Problem]()
+    assert section.read(Own, found) == Own("tok", {"Authorization": "tok"}, [Step("tok")], "t", plain={})
+    assert found == []
+    problem = section.problem("token", "'tok' is too short")
+    assert (problem.where, problem.message) == ("edgeq.yaml:2", "'<hidden>' is too short")
+
+
+def test_a_section_says_where_a_file_is_named_that_gives_no_text(write: Write, tmp_path: Path) -> None:
+    write("channels:\n  a:\n    kind: x\n    token_file: nowhere\n    headers: {A_file: none, B: b, B_file: t}\n"
+          "    steps: [{key_file: t, kex_file: t}]\n    plain: {a_file: text}\n    state_fil: t")  # fmt: skip
+    write("tok", "t")
+    found: list[Problem] = []
+    assert load("edgeq.yaml", environ={}).config.channels["a"].read(Own, found) is None
+    assert [str(problem) for problem in found] == [
+        f"edgeq.yaml:4: channels.a.token_file: {tmp_path}/nowhere: there is no such file",
+        f"edgeq.yaml:5: channels.a.headers.A_file: {tmp_path}/none: there is no such file",
+        "edgeq.yaml:5: channels.a.headers.B_file: B and B_file can't both be given",
+        "edgeq.yaml:6: channels.a.steps[0].kex_file: unknown key (did you mean 'key_file'?)",
+        "edgeq.yaml:8: channels.a.state_fil: unknown key (did you mean 'state_file'?)",
+    ]
+    plain = config_of("channels: {a: {token: t, plain: {a_file: text}}}", write).channels["a"].read(Own, found)
+    assert plain == Own("t", plain={"a_file": "text"})
 
 
 def test_credentials_come_first(write: Write, tmp_path: Path) -> None:
@@ -468,34 +505,32 @@ def test_a_file_that_gives_no_text_is_a_mistake(write: Write, tmp_path: Path) ->
     write("x" * (64 * 1024 + 1), "large")
     write("x" * (64 * 1024), "just")
     write(
-        "routes: [{topic: a, emit: b, description_file: just}]\n"
-        "channels:\n"
-        "  a:\n"
+        "routes:\n"
         + "".join(
-            f"    {name}_file: {value}\n"
-            for name, value in [("a", "missing"), ("b", "fifo"), ("c", "folder"), ("d", "binary"), ("e", "empty"),
-                                ("f", "large"), ("g", "[x]"), ("h", '"a\\0b"'), ("i", "")]
+            f"  - {{topic: a, emit: b, description_file: {value}}}\n"
+            for value in ("just", "missing", "fifo", "folder", "binary", "empty", "large", "[x]", '"a\\0b"', "",
+                          "just, description: x")
         )
-        + "    x: 1\n    x_file: just\n"
-        "mqtt: {receive_maximum_file: just, username: u, password: p, password_file: just, passwrod_file: just}\n"
+        + "mqtt: {receive_maximum_file: just, username: u, password: p, password_file: just, passwrod_file: just}\n"
         "app: {modules_file: just}"
     )  # fmt: skip
-    at = "edgeq.yaml:{}: channels.a.{}_file: " + f"{tmp_path}/"
+    at = "edgeq.yaml:{}: routes[{}].description_file: "
+    folder = f"{tmp_path}/"
     assert problems() == [
-        at.format(4, "a") + "missing: there is no such file",
-        at.format(5, "b") + "fifo: is not a regular file",
-        at.format(6, "c") + "folder: is a folder, not a file",
-        at.format(7, "d") + "binary: is not UTF-8 (line 1)",
-        at.format(8, "e") + "empty: is empty",
-        at.format(9, "f") + "large: is larger than 64 KiB",
-        "edgeq.yaml:10: channels.a.g_file: must be text, not a list",
-        at.format(11, "h") + "a\0b: has an impossible name",
-        "edgeq.yaml:12: channels.a.i_file: has no value: must be text",
-        "edgeq.yaml:14: channels.a.x_file: x and x_file can't both be given",
-        "edgeq.yaml:15: mqtt.receive_maximum_file: only text may come from a file, and receive_maximum isn't text",
-        "edgeq.yaml:15: mqtt.password_file: password and password_file can't both be given",
-        "edgeq.yaml:15: mqtt.passwrod_file: unknown key (did you mean 'password_file'?)",
-        "edgeq.yaml:16: app.modules_file: only text may come from a file, and modules isn't text",
+        at.format(3, 1) + folder + "missing: there is no such file",
+        at.format(4, 2) + folder + "fifo: is not a regular file",
+        at.format(5, 3) + folder + "folder: is a folder, not a file",
+        at.format(6, 4) + folder + "binary: is not UTF-8 (line 1)",
+        at.format(7, 5) + folder + "empty: is empty",
+        at.format(8, 6) + folder + "large: is larger than 64 KiB",
+        at.format(9, 7) + "must be text, not a list",
+        at.format(10, 8) + folder + "a\0b: has an impossible name",
+        at.format(11, 9) + "has no value: must be text",
+        at.format(12, 10) + "description and description_file can't both be given",
+        "edgeq.yaml:13: mqtt.receive_maximum_file: only text may come from a file, and receive_maximum isn't text",
+        "edgeq.yaml:13: mqtt.password_file: password and password_file can't both be given",
+        "edgeq.yaml:13: mqtt.passwrod_file: unknown key (did you mean 'password_file'?)",
+        "edgeq.yaml:14: app.modules_file: only text may come from a file, and modules isn't text",
     ]
 
 
@@ -521,7 +556,7 @@ def test_secrets_are_shown_nowhere(write: Write) -> None:
     assert shown["channels"]["a"] == {
         "kind": "webhook", "url": "https://<hidden>@host/x?token=<hidden>&a=b", "api_key": "<hidden>", "n": 1,
         "headers": {"Authorization": "<hidden>", "token": "<hidden>"}, "topic": "https://ntfy.sh/${TOPIC}",
-        "site": "north", "text": "<hidden>",
+        "site": "north", "text_file": "text",
     }  # fmt: skip
     assert shown["mqtt"]["password"] == shown["mqtt"]["url"] == "<hidden>"
     assert (shown["mqtt"]["username"], shown["mqtt"]["keepalive"], shown["mqtt"]["group"]) == ("u", "1m", None)
@@ -546,4 +581,10 @@ def test_mistakes_about_secrets_dont_repeat_them(write: Write) -> None:
 def load_section_problem(write: Write) -> Problem:
     write("channels: {a: {kind: k, url_file: text}}")
     section = config().channels["a"]
-    return section.problem("url", f"{section.data['url']!r} is not a URL")
+    own = section.read(Addressed, [])
+    assert own is not None
+    return section.problem("url", f"{own.url!r} is not a URL")
+
+
+class Addressed(Record, frozen=True):
+    url: str

@@ -27,6 +27,7 @@ from edgeq.processors.processor import QueueProcessor
 class PumpSettings(Record, frozen=True):
     pumps: int
     label: str = "none"
+    state_file: str = ""
 
 class PumpLog(QueueProcessor):
     types = ["pump.*"]
@@ -34,6 +35,7 @@ class PumpLog(QueueProcessor):
 
     def __init__(self):
         self.text = f"{self.settings.pumps} pumps, {self.settings.label}"
+        self.state_file = self.settings.state_file
 
     async def process_item(self, event, ctx): ...
 
@@ -116,6 +118,16 @@ def test_a_class_of_ones_own_with_keys_of_its_own(plan: Plan) -> None:
     assert planned["q"].settings.start == "latest"
 
 
+def test_a_key_of_ones_own_may_end_in_file_and_others_may_be_read_from_one(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "label").write_text("north\n")
+    planned, problems = plan(
+        "processors: {p: {kind: 'OWN:PumpLog', pumps: 3, label_file: label, state_file: /var/lib/pumps}}"
+    )
+    assert problems == []
+    made = planned["p"].make(None)
+    assert (made.text, made.state_file) == ("3 pumps, north", "/var/lib/pumps")  # type: ignore[attr-defined]
+
+
 def test_a_kind_of_another_package(plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = next(tmp_path.glob("own_*.py")).stem
     entries = EntryPoints([EntryPoint("pump-log", f"{module}:Plain", "edgeq.processors")])
@@ -151,8 +163,8 @@ def test_a_kind_of_another_package(plan: Plan, monkeypatch: pytest.MonkeyPatch, 
         ("{kind: courier, start: -1}", "start", "latest, beginning or a whole number"),
         ("{kind: courier, start: 9223372036854775808}", "start", "latest, beginning or a whole number"),
         ("{kind: courier, poll_interval: 5}", "poll_interval", "unit"),
-        ("{kind: courier, poll_interval: 0s}", "poll_interval", "more than 0"),
-        ("{kind: courier, on_error: {attempts: 0}}", "on_error.attempts", "at least 1"),
+        ("{kind: courier, poll_interval: 0s}", "poll_interval", "at least 100ms"),
+        ("{kind: courier, on_error: {attempts: 0}}", "on_error.attempts", "between 1 and 1000"),
         ("{kind: courier, on_error: {then: cry}}", "on_error.then", "dead_letter"),
     ],
 )
@@ -163,3 +175,16 @@ def test_mistakes_are_told_with_their_place(plan: Plan, section: str, key: str, 
     assert problem.path == (f"processors.p.{key}" if key else "processors.p")
     assert message in str(problem)
     assert problem.where.endswith("edgeq.yaml:2")
+
+
+def test_what_would_never_rest_is_refused_key_by_key(plan: Plan) -> None:
+    planned, problems = plan(
+        "processors:\n  p:\n    kind: courier\n    poll_interval: 1us\n    on_error:\n      attempts: 1001\n"
+        "      backoff: 0s..1h\n  q: {kind: courier, poll_interval: 100ms, on_error: {backoff: 100ms, attempts: 1000}}"
+    )
+    assert [(each.where.rpartition(":")[2], each.path, each.message) for each in problems] == [
+        ("4", "processors.p.poll_interval", "must be at least 100ms, not '1us'"),
+        ("6", "processors.p.on_error.attempts", "must be between 1 and 1000, not 1001"),
+        ("7", "processors.p.on_error.backoff", "must begin with at least 100ms, not '0s..1h'"),
+    ]
+    assert planned.keys() == {"q"}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sized
 from urllib.parse import urlsplit
 
+from ..backoff import Backoff
 from ..units import Duration
 
 MQTT_TEXT_BYTES_MAX = 65_535
@@ -32,6 +33,16 @@ def at_least(low: float) -> Callable[[float], None]:
     def check(value: float) -> None:
         if value < low:
             raise ValueError(f"must be at least {low}")
+
+    return check
+
+
+def waits_at_least(low: Duration) -> Callable[[Backoff], None]:
+    """A check that no wait is meant to be below `low`."""
+
+    def check(value: Backoff) -> None:
+        if value.first < low:
+            raise ValueError(f"must begin with at least {low}")
 
     return check
 
@@ -148,6 +159,10 @@ def rate(text: str) -> float:
     except ValueError:
         raise ValueError("must be a rate such as 100/s, 5/m or 1/10s") from None
     return float(count) / seconds
+
+
+def may_be_a_file(text: str) -> None:
+    """Any text. In `dict[str, Annotated[str, may_be_a_file]]` a key may be given as `KEY_file`, as a record's may."""
 
 
 def some(items: Sized) -> None:

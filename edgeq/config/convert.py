@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from ..errors import Problem
+from .checks import may_be_a_file
 from .origin import HIDDEN, Origin, child, is_secret, nearest, safe, show
 from .scalars import as_text, resolve
 from .section import Section
@@ -91,14 +92,14 @@ class Converter:
             if key in ignore:
                 continue
             name, content = key, item
-            if key not in fields and (base := self._file_key(key, fields)):
+            if key not in fields and (base := self._file_key(key)) in fields:
                 if not takes_text(fields[base].type):
                     message = f"only text may come from a file, and {base} isn't text"
                     given[base] = self.problem(child(path, key), message)
                     continue
                 name, content = base, self._from_file(base, item, value, path)
             if name not in fields:
-                choices = [f"{each}_file" for each in fields] if key.endswith("_file") else list(fields)
+                choices = [*fields, *(f"{each}_file" for each in fields if key.endswith("_file"))]
                 self.problem(child(path, key), "unknown key", did_you_mean(key, choices))
                 continue
             if content is None and not fields[name].required and shape(fields[name].type) in (dict, list):
@@ -143,19 +144,19 @@ class Converter:
             return self._unfit(dict, value, path)
         before = len(self.problems)
         items = {}
+        may_be_files = may_be_a_file in get_args(inner)
         for key, item in value.items():
-            self.convert(name, key, child(path, key))
-            items[key] = self.convert(inner, item, child(path, key))
+            base = self._file_key(key) if may_be_files else ""
+            content = self._from_file(base, item, value, path) if base else item
+            self.convert(name, base or key, child(path, key))
+            items[base or key] = self.convert(inner, content, child(path, base or key))
         return FAILED if len(self.problems) > before or FAILED in items.values() else items
 
     def _section(self, value: Any, path: str) -> Any:
-        """The mapping as it is, files read in, with what is known of it by paths below it."""
+        """The mapping as it is (only its record knows what the keys mean), with what is known of it by paths below."""
         if value is not None and not isinstance(value, Mapping):
             return self._unfit(Section, value, path)
-        before = len(self.problems)
-        data = self._filled(value or {}, path)
-        if len(self.problems) > before:
-            return FAILED
+        data = value or {}
         below = Origin()
         for mine, full in _pairs(data, path):
             for source, copy in (
@@ -165,27 +166,11 @@ class Converter:
             ):
                 if full in source:
                     copy[mine] = source[full]
-        return Section(self._full(path), data, below.places, below.written, below.shown)
+        return Section(self._full(path), data, below.places, below.written, below.shown, self.read_file)
 
-    def _filled(self, value: Any, path: str) -> Any:
-        if isinstance(value, list):
-            return [self._filled(item, f"{path}[{index}]") for index, item in enumerate(value)]
-        if not isinstance(value, Mapping):
-            return value
-        filled = {}
-        for key, item in value.items():
-            base = self._file_key(key, None)
-            if base:
-                filled[base] = self._from_file(base, item, value, path)
-            else:
-                filled[key] = self._filled(item, child(path, key))
-        return filled
-
-    def _file_key(self, key: str, fields: Collection[str] | None) -> str:
+    def _file_key(self, key: str) -> str:
         """`password` for `password_file`, when that may be read; else nothing."""
-        base = key.removesuffix("_file")
-        fits = bool(base) and base != key and self.read_file is not None
-        return base if fits and (fields is None or base in fields) else ""
+        return key.removesuffix("_file") if key.endswith("_file") and self.read_file is not None else ""
 
     def _from_file(self, base: str, name: Any, siblings: Mapping[str, Any], path: str) -> Any:
         at = child(path, f"{base}_file")

@@ -136,8 +136,8 @@ class Route(Record, frozen=True):
 class OnError(Record, frozen=True):
     """`processors.*.on_error`: what becomes of an event whose processing keeps failing."""
 
-    attempts: Annotated[int, checks.at_least(1)] = 5
-    backoff: Backoff = Backoff(1.0, 60.0)
+    attempts: Annotated[int, checks.between(1, 1000)] = 5
+    backoff: Annotated[Backoff, checks.waits_at_least(Duration(0.1))] = Backoff(1.0, 60.0)
     then: Literal["dead_letter", "skip", "halt"] = "dead_letter"
 
 

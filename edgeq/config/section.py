@@ -6,22 +6,23 @@ configuration must not know them. So the loader hands such a part on as a `Secti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import Problem
-from .origin import Origin, leaves, nearest, safe, show
+from .origin import HIDDEN, Origin, leaves, nearest, safe, show
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping from YAML, with values filled in from environment and files, and where each key stands.
+    """A mapping from YAML, with values filled in from the environment, and where each key stands.
 
     `path` is the dotted path (`contracts[2]`, `channels.phone`), `places` maps a dotted path below it (`""` for the
-    section itself, `"clear.below"`, `"steps[0].of"`) to `file:line`. `written` and `shown` are as in `Origin`.
+    section itself, `"clear.below"`, `"steps[0].of"`) to `file:line`. `written` and `shown` are as in `Origin`, and
+    `read_file` as in `Converter`: what it reads in `read` is taken out of problems.
     """
 
     path: str
@@ -29,10 +30,13 @@ class Section:
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
     written: Mapping[str, str] = field(default_factory=dict, repr=False)
     shown: Mapping[str, str] = field(default_factory=dict, repr=False)
+    read_file: Callable[[str], str] | None = field(default=None, repr=False)
+    _from_files: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def where(self, key: str = "") -> str:
         """`file:line` of `key` (a dotted path below this section), or of the nearest thing around it."""
-        return nearest(self.places, key)
+        from_file = key not in self.places and f"{key}_file" in self.places
+        return nearest(self.places, f"{key}_file" if from_file else key)
 
     def problem(self, key: str, message: str, hint: str = "") -> Problem:
         """A Problem about `key` of this section (`""`: about the section). Secrets of the section are taken out."""
@@ -43,15 +47,26 @@ class Section:
         """The section as a `record` (a msgspec Struct; see `convert` for the types its fields may have).
 
         Every mistake is appended to `problems`: unknown and missing keys, wrong types, what the record's own checks
-        refuse. None when there was one. Keys in `ignore` are passed over.
+        refuse. None when there was one. Keys in `ignore` are passed over. The text of a field `password` may be in a
+        file that `password_file` names, unless `password_file` is a field of its own.
         """
         from .convert import FAILED, Converter  # it knows Section
 
         origin = Origin(dict(self.places), dict(self.written), dict(self.shown))
-        result = Converter(self.path, origin, problems).record(record, self.data, "", ignore)
+        read_file = self._read_file if self.read_file is not None else None
+        result = Converter(self.path, origin, problems, read_file).record(record, self.data, "", ignore)
         return None if result is FAILED else result
 
+    def _read_file(self, name: str) -> str:
+        assert self.read_file is not None
+        text = self.read_file(name)
+        self._from_files.append(text)
+        return text
+
     def _clean(self, text: str) -> str:
+        for secret in self._from_files:
+            if len(secret) > 2:
+                text = text.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)
         for path, value in leaves(self.data, ""):
             if isinstance(value, str) and len(value) > 2 and (visible := show(value, path, self.shown)) != value:
                 text = text.replace(value, str(visible)).replace(repr(value)[1:-1], str(visible))

@@ -96,7 +96,8 @@ def _plan(section: Section, parts: Parts, problems: list[Problem]) -> PlannedPro
         problems.append(section.problem("kind", str(error)))
         return None
     keys: type[Record] | None = own.settings
-    names = set() if keys is None else {entry.encode_name for entry in msgspec.structs.fields(keys)}
+    fields = set() if keys is None else {entry.encode_name for entry in msgspec.structs.fields(keys)}
+    names = fields | {f"{name}_file" for name in fields}
     settings = section.read(ProcessorSettings, problems, ignore={"kind", *names})
     values = None if keys is None else section.read(keys, problems, ignore=section.data.keys() - names)
     if settings is None or (keys is not None and values is None):

@@ -21,6 +21,6 @@ class ProcessorSettings(Record, frozen=True):
     tags: list[str] | None = None
     subject: str | None = None
     batch_size: Annotated[int, checks.between(1, BATCH_SIZE_MAX)] = 100
-    poll_interval: Annotated[Duration, checks.positive] = Duration(5)
+    poll_interval: Annotated[Duration, checks.at_least(Duration(0.1))] = Duration(5)
     start: Literal["latest", "beginning"] | Annotated[int, checks.between(0, EVENT_ID_MAX)] = "latest"
     on_error: OnError = OnError()

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 
 from ...clock import EPOCH, MICROSECONDS
+from ...config import checks
 from ...config.schema import Record
 from ...units import Duration
 from ..notification import Notification
@@ -56,7 +57,7 @@ class WebhookSettings(Record, frozen=True):
 
     url: Annotated[str, _url]
     method: Literal["POST", "PUT"] = "POST"
-    headers: dict[str, Annotated[str, _header_value]] = msgspec.field(default_factory=dict)
+    headers: dict[str, Annotated[str, _header_value, checks.may_be_a_file]] = msgspec.field(default_factory=dict)
     timeout: Timeout = Duration(10)
     ca: CaFile | None = None
 
