@@ -220,6 +220,7 @@ async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path:
         stored = await rig.events()
         assert [(event.type, event.data) for event in stored] == [("always", {"n": 1}), ("mended", {"n": 1})]
         assert (stored[1].occurred_at, stored[1].recorded_at) == (arrived, clock.now())
+        assert (rig.metrics.events.total(), rig.metrics.duplicates.total()) == (2, 0)
 
 
 async def test_a_dead_letter_whose_route_is_gone_is_handled_by_those_that_take_its_topic(tmp_path: Path) -> None:

@@ -432,6 +432,7 @@ async def test_a_letter_that_was_redriven_meanwhile_is_not_done_twice(bench: Ben
     await redrive_letter(bench)
     await bench.runners[0].redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, 8))
     assert await outputs(bench, 2) == [2, 1]
+    assert (bench.metrics.events.total(), bench.metrics.duplicates.total()) == (2, 0)
     assert bench.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
 
 

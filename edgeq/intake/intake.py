@@ -27,7 +27,7 @@ from ..mqtt.delivery import Delivery
 from ..mqtt.inbox import Inbox
 from ..service import Service
 from ..store.dead_letters import DeadLetter, NewDeadLetter, mark_redriven
-from ..store.decisions import Decisions, record
+from ..store.decisions import Decisions, count, record
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
@@ -141,10 +141,12 @@ class Intake(Service):
         now = self.clock.now()
         decisions.events = [replace(event, recorded_at=now) for event in decisions.events]
 
-        def unit(tx: Tx) -> int:
-            return record(tx, decisions) if mark_redriven(tx, letter.id, now) else len(decisions.events)
+        def unit(tx: Tx) -> int | None:
+            return record(tx, decisions) if mark_redriven(tx, letter.id, now) else None
 
-        self._count(decisions, await self._store.write(unit))
+        duplicates = await self._store.write(unit)
+        if duplicates is not None:
+            count(self._metrics, decisions, duplicates)
 
     # 2. handled
 
@@ -293,11 +295,8 @@ class Intake(Service):
             self._set_aside(segment, error)
 
     def _count(self, decisions: Decisions, duplicates: int) -> None:
-        self._metrics.events.add(len(decisions.events) - duplicates)
-        if duplicates:
-            self._metrics.duplicates.add(duplicates)
+        count(self._metrics, decisions, duplicates)
         for letter in decisions.dead_letters:
-            self._metrics.dead_letters.add(1, letter.source)
             self._metrics.rejected.add(1, rejection.label(letter))
 
     def _set_aside(self, segment: _Segment, error: BaseException) -> None:

@@ -21,7 +21,7 @@ from ..events import to_json
 from ..failpoints import failpoint
 from ..store import claims
 from ..store.claims import Claim
-from ..store.decisions import Decisions, record
+from ..store.decisions import Decisions, count, record
 from ..store.jobs import StoredJob, source
 from ..store.store import Store, Tx, storable
 from ..telemetry.metrics import Metrics
@@ -207,9 +207,7 @@ class Attempt:
             duplicates = await self._store.write(unit)
         finally:
             self.handling = True
-        self._metrics.events.add(len(decisions.events) - duplicates)
-        if duplicates:
-            self._metrics.duplicates.add(duplicates)
+        count(self._metrics, decisions, duplicates)
 
 
 class TimedOut(TimeoutError):

@@ -20,7 +20,7 @@ from ..errors import EdgeqError, StoreUnavailable
 from ..failpoints import failpoint
 from ..store import cursors
 from ..store.cursors import Cursor, CursorMoved, Failure
-from ..store.decisions import Decisions, record
+from ..store.decisions import Decisions, count, record
 from ..store.store import Store, Tx, Unit
 from ..telemetry.metrics import Metrics
 
@@ -107,14 +107,6 @@ class Progress:
                 self._hand_over_lazily()
         self._forget()
 
-    def count(self, decisions: Decisions, duplicates: int) -> None:
-        """Count what was stored."""
-        self._metrics.events.add(len(decisions.events) - duplicates)
-        if duplicates:
-            self._metrics.duplicates.add(duplicates)
-        for letter in decisions.dead_letters:
-            self._metrics.dead_letters.add(1, letter.source)
-
     def _forget(self) -> None:
         self._disarm()
         self._gathered = Decisions()
@@ -197,7 +189,7 @@ class Progress:
                 raise CommitRefused(f"the store refused a commit: {type(error).__name__}: {error}") from error
             self._sent.popleft()
             self._durable = number
-            self.count(decisions, future.result())
+            count(self._metrics, decisions, future.result())
             failpoint("processor.committed")
 
 

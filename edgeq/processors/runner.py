@@ -26,7 +26,7 @@ from ..events import Event
 from ..service import Service
 from ..store import cursors, events
 from ..store.cursors import CursorMoved, Failure
-from ..store.decisions import Decisions, record
+from ..store.decisions import Decisions, count, record
 from ..store.store import Store, Tx, Unit
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
@@ -275,7 +275,7 @@ class ProcessorRunner(Service):
             _fail(request.done, error)
         else:
             if duplicates is not None:
-                self._progress.count(decisions, duplicates)
+                count(self._metrics, decisions, duplicates)
             if not request.done.done():
                 request.done.set_result(None)
         self._redrives.remove(request)

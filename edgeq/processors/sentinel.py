@@ -37,7 +37,7 @@ from ..contracts.verdict_event import verdict_event
 from ..events import Event
 from ..store import contract_states
 from ..store.contract_states import ContractState
-from ..store.decisions import Decisions, record
+from ..store.decisions import Decisions, count, record
 from ..store.store import Store, Tx
 from ..telemetry.metrics import Metrics
 from .processor import ProcessorContext, QueueProcessor
@@ -100,8 +100,7 @@ class Sentinel(QueueProcessor):
                 contract_states.put(tx, rows)
                 return record(tx, decided)
 
-            duplicates = await store.write(unit)
-            self._metrics.events.add(len(decided.events) - duplicates)
+            count(self._metrics, decided, await store.write(unit))
         instances += [(contract.name, instance) for contract, instance in new]
         self._judge.load(instances, now)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..events import NewEvent
+from ..telemetry.metrics import Metrics
 from . import dead_letters, events, jobs
 from .dead_letters import NewDeadLetter
 from .jobs import NewJob
@@ -52,3 +53,13 @@ def record(tx: Tx, decisions: Decisions) -> int:
     if decisions.events:
         duplicates = events.append(tx, decisions.events).duplicates
     return duplicates
+
+
+def count(metrics: Metrics, decisions: Decisions, duplicates: int) -> None:
+    """Count what `record` has stored. On the event loop, once the commit is on disk: what is refused or done again
+    must not count."""
+    metrics.events.add(len(decisions.events) - duplicates)
+    if duplicates:
+        metrics.duplicates.add(duplicates)
+    for letter in decisions.dead_letters:
+        metrics.dead_letters.add(1, letter.source)
