@@ -178,6 +178,36 @@ def test_a_check_of_the_author_runs_at_both_ends() -> None:
         definition(Even).decode('{"number": 1}')
 
 
+def test_the_arguments_are_checked_whether_or_not_the_authors_check_thinks_of_it() -> None:
+    class Checks:
+        def __post_init__(self) -> None:
+            vars(self)["seen"] = type(vars(self)["at"])
+
+    class Timed(Job):
+        at: datetime.datetime
+
+        def __post_init__(self) -> None:
+            vars(self)["seen"] = type(self.at)
+
+        def handle(self, ctx: Any) -> None: ...
+
+    class Mixed(Checks, Job):
+        at: datetime.datetime
+
+        def handle(self, ctx: Any) -> None: ...
+
+    class Later(Timed):
+        more: int = 0
+
+    for job_class in (Timed, Mixed, Later):
+        with pytest.raises(ValueError, match=f"{job_class.__name__}: at: "):
+            job_class(at="soon")  # type: ignore[arg-type]
+        job = job_class(at="2026-01-02T00:00:00Z")  # type: ignore[arg-type]
+        assert vars(job)["seen"] is datetime.datetime
+    with pytest.raises(ValueError, match="Later: more: "):
+        Later(at=datetime.datetime.now(datetime.UTC), more="x")  # type: ignore[arg-type]
+
+
 def imported(name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module with that source."""
     (folder / f"{name}.py").write_text(textwrap.dedent(source))

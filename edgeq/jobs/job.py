@@ -13,6 +13,7 @@ registered is ever run: nothing is imported because the database says so.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -61,7 +62,8 @@ class Job:
             raise TypeError(f"job {cls.__qualname__}: {error}") from None
 
     def __post_init__(self) -> None:
-        """Check the arguments. Raises ValueError that names job and argument."""
+        """Check the arguments. Raises ValueError that names job and argument. It comes before a job's own
+        `__post_init__`, whether that calls it or not."""
         for name, wanted in self._definition.arguments.items():
             value = getattr(self, name)
             try:
@@ -178,6 +180,7 @@ def _define(job_class: type[Job]) -> Definition:
     """Make `job_class` a dataclass, check it, register it. Raises ValueError."""
     _check_method(job_class.handle, 2)
     _check_method(job_class.failed, 3)
+    _check_before(job_class)
     how = settings.read(job_class)
     if "__init__" in vars(job_class) and "__dataclass_fields__" not in vars(job_class):
         raise ValueError("arguments are fields, so there is no __init__; what must be checked fits in __post_init__")
@@ -197,6 +200,21 @@ def _define(job_class: type[Job]) -> Definition:
     if made.runnable:
         _registered[made.kind] = made
     return made
+
+
+def _check_before(job_class: type[Job]) -> None:
+    """Have the arguments checked before the author's `__post_init__`, in the constructor and out of the store."""
+    own = job_class.__post_init__
+    if own is Job.__post_init__ or getattr(own, "checks_before", False):
+        return
+
+    @functools.wraps(own)
+    def checked(self: Job) -> None:
+        Job.__post_init__(self)
+        own(self)
+
+    vars(checked)["checks_before"] = True
+    job_class.__post_init__ = checked  # type: ignore[method-assign]
 
 
 def _check_types(made: Definition) -> None:
