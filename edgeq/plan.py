@@ -70,11 +70,10 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
 def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:
     app = loaded.config.app
     if app.path is not None:
-        path = os.path.join(loaded.folder, app.path)
-        if not os.path.isdir(path):
-            problems.append(Problem(loaded.where("app.path"), "app.path", f"the folder {path} doesn't exist"))
-        elif path not in sys.path:
-            sys.path.insert(0, path)
+        if not os.path.isdir(app.path):
+            problems.append(Problem(loaded.where("app.path"), "app.path", f"the folder {app.path} doesn't exist"))
+        elif app.path not in sys.path:
+            sys.path.insert(0, app.path)
     modules = []
     for index, name in enumerate(app.modules):
         key = f"app.modules[{index}]"

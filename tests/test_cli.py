@@ -432,6 +432,7 @@ def test_check_says_what_would_run(edgeq: Edgeq, tmp_path: Path) -> None:
         "contracts   1: alive",
         "channels    1: hook",
         "sentinel, courier",
+        f"store       {tmp_path}/edgeq.db (durability full)",
     ):
         assert expected in done.out
     assert "routes[0].qos: 2 is taken as 1" in done.err

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..clock import Clock
+from ..config.load import sqlite_path
 from ..errors import EdgeqError
 from ..plan import Plan, make_plan
 from ..telemetry.metrics import Metrics
@@ -32,7 +33,7 @@ def check(json_lines: bool) -> None:
     say(f"{', '.join(plan.loaded.files) or 'no file: all defaults'}: fine")
     say(f"gateway     {config.gateway}")
     say(f"broker      {config.mqtt.url} (MQTT {config.mqtt.version})")
-    say(f"store       {config.store.url} (durability {config.store.durability})")
+    say(f"store       {sqlite_path(config.store.url)} (durability {config.store.durability})")
     _list("routes", [route.label for route in plan.table.routes])
     _list("processors", list(plan.processors))
     _list("contracts", [contract.name for contract in plan.contracts])
