@@ -17,7 +17,7 @@ from edgeq.events import Event, to_json
 from edgeq.notifications.policy import Policy
 from edgeq.processors.courier import Courier
 from edgeq.processors.processor import ProcessorContext
-from edgeq.store.decisions import record
+from edgeq.store.decisions import count, record
 from edgeq.testing.clock import NOON, FakeClock
 
 CHANNELS = ["phone", "mail", "siren"]
@@ -101,9 +101,12 @@ async def box(tmp_path: Path) -> AsyncIterator[Outbox]:
 async def deliver(courier: Courier, box: Outbox, *events: Event) -> None:
     for each in events:
         ctx = ProcessorContext(box.clock, cause_id=each.id, idempotency_key="k", attempt=1)
+        counted = box.metrics.notifications.total() + box.metrics.skipped.total()
         await courier.process_item(each, ctx)
+        assert counted == box.metrics.notifications.total() + box.metrics.skipped.total(), "nothing is committed yet"
         decisions = ctx.decisions
         await box.store.write(lambda tx, decisions=decisions: record(tx, decisions))  # type: ignore[misc]
+        count(box.metrics, decisions, 0)
 
 
 async def test_each_channel_gets_a_row_of_its_own(box: Outbox) -> None:

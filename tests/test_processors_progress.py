@@ -76,6 +76,23 @@ async def test_a_refused_commit_takes_all_later_ones_with_it(bench: Bench, progr
     assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 1)]
 
 
+async def test_tallies_are_called_once_for_what_is_kept(bench: Bench, progress: Progress) -> None:
+    called: list[str] = []
+    progress.add(1, Decisions(also=[refused], tallies=[lambda: called.append("refused")]))
+    with pytest.raises(CommitRefused):
+        await progress.commit()
+    await progress.take("latest")
+    progress.add(1, Decisions(tallies=[lambda: called.append("lazy")]))
+    progress._flush()
+    assert called == ["lazy"]
+    progress.add(2, event())
+    progress.add(3, Decisions(tallies=[lambda: called.append("left")]))
+    progress.leave()
+    assert called == ["lazy"]
+    await bench.store.write(lambda tx: None)
+    await until(lambda: called == ["lazy", "left"], "the tally of what was left behind")
+
+
 async def test_a_seek_refuses_everything_that_is_under_way(bench: Bench, progress: Progress) -> None:
     progress.add(1, event())
     await bench.store.write(lambda tx: cursors.seek(tx, "p", "latest", 0))

@@ -16,7 +16,7 @@ from edgeq.processors.processor import ProcessorContext
 from edgeq.processors.sentinel import SETTLE_SECONDS, Sentinel
 from edgeq.store import contract_states, events
 from edgeq.store.contract_states import ContractState
-from edgeq.store.decisions import record
+from edgeq.store.decisions import count, record
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
@@ -57,7 +57,7 @@ class Bench:
         if due is not None and due <= self.clock.now():
             ctx = self._context()
             await self.sentinel.on_time(ctx)
-            await self.store.write(lambda tx: record(tx, ctx.decisions))
+            count(self.metrics, ctx.decisions, await self.store.write(lambda tx: record(tx, ctx.decisions)))
         return self
 
     async def hear(self, type: str = "reading", *, occurred: float | None = None, **rest: Any) -> Bench:  # noqa: A002
@@ -86,8 +86,10 @@ class Bench:
         wanted = [each for each in batch if self.sentinel.filter_item(each)]
         ctx = self._context()
         if wanted:
+            counted = self.metrics.skipped.total()
             await self.sentinel.process_batch(wanted, ctx)
-        await self.store.write(lambda tx: record(tx, ctx.decisions))
+            assert self.metrics.skipped.total() == counted, "nothing is committed yet"
+        count(self.metrics, ctx.decisions, await self.store.write(lambda tx: record(tx, ctx.decisions)))
         self.position = batch[-1].id
         return self
 
@@ -298,7 +300,7 @@ class TestChanges:
         await bench.start()
         assert await bench.states() == []
         assert len(await bench.told()) == 2
-        assert bench.metrics.events.total() == 1
+        assert bench.metrics.events.total() == 2
 
     async def test_a_contract_that_comes_back_is_heard_again(self, bench: Bench) -> None:
         for time in (0, 10):

@@ -60,8 +60,7 @@ class Calls:
                 await self._processor.process_batch(wanted, ctx)
             else:
                 await self._processor.process_item(wanted[0], ctx)
-        self.processed += len(wanted)
-        self._metrics.processed.add(len(wanted), self._name)
+        ctx.decisions.tallies.append(lambda: self._tally(len(wanted)))
         failpoint("processor.handled")
         return ctx.decisions
 
@@ -71,6 +70,10 @@ class Calls:
         with contained("the processor"):
             await self._processor.on_time(ctx)
         return ctx.decisions
+
+    def _tally(self, count: int) -> None:
+        self.processed += count
+        self._metrics.processed.add(count, self._name)
 
     def _context(self, what: str, attempt: int, cause_id: int | None) -> ProcessorContext:
         # With the store's id: in a fresh store, ids of events begin anew.

@@ -30,7 +30,7 @@ class Courier(QueueProcessor):
         text = render(event)
         channels = self._policy.channels_for(event, text.severity)
         if not channels:
-            self._metrics.skipped.add(1, "unrouted_notification")
+            ctx.decisions.tallies.append(lambda: self._metrics.skipped.add(1, "unrouted_notification"))
             log.info("event %d (%s) is routed to no channel: %s", event.id, text.severity, text.title)
             return
         rows = [
@@ -45,5 +45,5 @@ class Courier(QueueProcessor):
             )
             for channel in channels
         ]
-        self._metrics.notifications.add(len(rows), "queued")
         ctx.decisions.also.append(lambda tx: notifications.add(tx, rows))
+        ctx.decisions.tallies.append(lambda: self._metrics.notifications.add(len(rows), "queued"))

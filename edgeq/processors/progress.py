@@ -51,7 +51,7 @@ class Progress:
         self._moved = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_is_for_decided = False
-        self._sent: deque[tuple[int, asyncio.Future[int], Decisions]] = deque()
+        self._sent: deque[tuple[int, asyncio.Future[int]]] = deque()
         # Units are numbered. `_applied` is written by the writer's thread; the units there run one after the other.
         self._numbered = 0
         self._applied = 0
@@ -136,15 +136,16 @@ class Progress:
                 self._hand_over_lazily()
 
     def _in_flight(self) -> bool:
-        return any(not future.done() for _, future, _ in self._sent)
+        return any(not future.done() for _, future in self._sent)
 
     def _hand_over(self, failure: Failure | None = None) -> None:
         decisions = self._gathered
         future = self._store.submit(self._unit(failure))
-        future.add_done_callback(_look_at_error)
-        self._sent.append((self._numbered, future, decisions))
+        future.add_done_callback(lambda done: self._count(done, decisions))
+        self._sent.append((self._numbered, future))
 
     def _hand_over_lazily(self) -> None:
+        decisions = self._gathered
         unit = self._unit(None)
 
         def lazy(tx: Tx) -> None:
@@ -154,6 +155,12 @@ class Progress:
                 self._log.debug("a lazy move is void: %s", error)
 
         self._store.submit_lazily(lazy, LAZY_SECONDS / 2)
+        count(self._metrics, decisions, 0)
+
+    def _count(self, done: asyncio.Future[int], decisions: Decisions) -> None:
+        """Before anybody who waits for `done` goes on; those who hand over and leave don't wait."""
+        if not done.cancelled() and done.exception() is None:
+            count(self._metrics, decisions, done.result())
 
     def _unit(self, failure: Failure | None) -> Unit[int]:
         """What is gathered as a unit, which returns the number of duplicate events; begins to gather anew."""
@@ -177,9 +184,9 @@ class Progress:
         return unit
 
     async def _settle(self) -> None:
-        """Wait for what was handed over; count it, or raise the first error."""
+        """Wait for what was handed over; or raise the first error."""
         while self._sent:
-            number, future, decisions = self._sent[0]
+            number, future = self._sent[0]
             await asyncio.wait([future])
             error = future.exception()
             if error is not None:
@@ -189,11 +196,4 @@ class Progress:
                 raise CommitRefused(f"the store refused a commit: {type(error).__name__}: {error}") from error
             self._sent.popleft()
             self._durable = number
-            count(self._metrics, decisions, future.result())
             failpoint("processor.committed")
-
-
-def _look_at_error(future: asyncio.Future[int]) -> None:
-    """Those who hand over and leave don't ask; asyncio would complain."""
-    if not future.cancelled():
-        future.exception()

@@ -84,7 +84,8 @@ class ProcessorRunner(Service):
 
     @property
     def processed(self) -> int:
-        """How many events were handled since the start, not counting those that were filtered out."""
+        """How many events are done since the start, not counting those that were filtered out. Like the counters, it
+        follows the commit."""
         return self._calls.processed
 
     @property

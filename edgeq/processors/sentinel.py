@@ -148,7 +148,11 @@ class Sentinel(QueueProcessor):
             ctx.decisions.lazily.append(lambda tx: contract_states.put(tx, rows))
         for contract, instance, verdict in turn.verdicts:
             ctx.decisions.events.append(verdict_event(contract, instance, verdict, ctx.now))
-        for contract, reason in turn.skipped:
+        if skipped := turn.skipped:
+            ctx.decisions.tallies.append(lambda: self._tally(skipped))
+
+    def _tally(self, skipped: Sequence[tuple[Contract, str]]) -> None:
+        for contract, reason in skipped:
             self._metrics.skipped.add(1, reason)
             key = (contract.name, reason)
             self.skipped[key] = self.skipped.get(key, 0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..events import NewEvent
@@ -17,7 +18,8 @@ class Decisions:
     """Events to append, jobs to add, dead letters to keep, in order; and whatever else belongs in the same commit.
 
     `also` are units of a station's own tables (notifications, contract states). `lazily` are such units that may wait
-    for the next commit and be done again after a crash: they alone don't cause one.
+    for the next commit and be done again after a crash: they alone don't cause one. `tallies` count in memory what was
+    done, and are called by `count`.
     """
 
     events: list[NewEvent] = field(default_factory=list)
@@ -25,6 +27,7 @@ class Decisions:
     dead_letters: list[NewDeadLetter] = field(default_factory=list)
     also: list[Unit[object]] = field(default_factory=list)
     lazily: list[Unit[object]] = field(default_factory=list)
+    tallies: list[Callable[[], None]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Whether there is anything that must not wait."""
@@ -37,6 +40,7 @@ class Decisions:
         self.dead_letters += other.dead_letters
         self.also += other.also
         self.lazily += other.lazily
+        self.tallies += other.tallies
 
 
 def record(tx: Tx, decisions: Decisions) -> int:
@@ -63,3 +67,5 @@ def count(metrics: Metrics, decisions: Decisions, duplicates: int) -> None:
         metrics.duplicates.add(duplicates)
     for letter in decisions.dead_letters:
         metrics.dead_letters.add(1, letter.source)
+    for tally in decisions.tallies:
+        tally()
