@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from ..clock import Clock
-from ..errors import EdgeqError, StoreUnavailable
+from ..errors import EdgeqError, StoreUnavailable, contained
 from ..events import to_json
 from ..failpoints import failpoint
 from ..store import claims
@@ -116,16 +116,12 @@ class Attempt:
             return Decisions()
         return ctx.decisions
 
-    async def _try(self, function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    async def _try(self, function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
         """What `function` returned, or what it raised, be it sys.exit() or a cancellation of its own making."""
         try:
-            return await self._call(function, *args), None
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # G5: nothing that a handler raises ends a worker
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+            with contained("the job"):
+                return await self._call(function, *args), None
+        except Exception as error:  # noqa: BLE001 - G5: nothing that a handler raises ends a worker
             return None, error
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
