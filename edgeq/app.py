@@ -18,7 +18,7 @@ from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
 from .mqtt.embedded import EmbeddedBroker, is_embedded
-from .parts import Parts
+from .parts import DRAIN_SECONDS, Parts
 from .plan import Plan, make_plan
 from .status import SAMPLE_SECONDS, Status
 from .store import cursors
@@ -31,6 +31,7 @@ from .telemetry.systemd import Notifier
 log = logging.getLogger("edgeq.app")
 
 _SWITCH_SECONDS = 0.0005
+_GIVE_UP_SECONDS = 1.0
 _OPEN_AGAIN = Backoff(0.5, 5.0)
 
 
@@ -117,7 +118,8 @@ class App:
             self._notifier.stopping()
             await control.stop()
             if self.parts is not None:
-                await self.parts.stop()
+                # Nothing more can be finished on a damaged file.
+                await self.parts.stop(_GIVE_UP_SECONDS if self.store.damaged else DRAIN_SECONDS)
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()

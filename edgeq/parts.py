@@ -34,7 +34,7 @@ from .telemetry.metrics import Metrics
 log = logging.getLogger("edgeq.app")
 
 _QOS0_ROOM = 1000
-_DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 _FILTERS_KEY = "mqtt_filters"
 
@@ -104,12 +104,15 @@ class Parts:
         except (TimeoutError, EdgeqError) as error:
             log.warning("contracts that are gone could not be closed; the next start will: %s", error or "no answer")
 
-    async def stop(self) -> None:
-        """Drain: what was taken in is finished, the rest stays with the broker and in the store."""
+    async def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
+        """Drain: what was taken in is finished, the rest stays with the broker and in the store.
+
+        The intake, the parts behind it and the session get up to `grace_seconds` each.
+        """
         self.session.stop_reading()
-        await self.intake.stop(_DRAIN_SECONDS)
-        await asyncio.gather(*(service.stop(_DRAIN_SECONDS) for service in self.services()))
-        await self.session.stop(_DRAIN_SECONDS)
+        await self.intake.stop(grace_seconds)
+        await asyncio.gather(*(service.stop(grace_seconds) for service in self.services()))
+        await self.session.stop(grace_seconds)
 
     def progressing(self) -> bool:
         """Whether messages got on since the last call, or it is known why not: what the watchdog is fed by.

@@ -8,6 +8,7 @@ import logging
 
 from .backoff import Backoff
 from .clock import Clock
+from .errors import EdgeqError
 
 _CALM_SECONDS = 60.0
 
@@ -71,5 +72,6 @@ class Service:
                 self.last_error = f"{type(error).__name__}: {error}"
                 attempt = 1 if self.clock.monotonic() - began > _CALM_SECONDS else attempt + 1
                 delay = self.restart_backoff.delay(attempt)
-                self.log.exception("crashed; runs again in %.1fs", delay)
+                unexpected = not isinstance(error, EdgeqError)
+                self.log.error("crashed: %s; runs again in %.1fs", error, delay, exc_info=unexpected)
                 await self.pause(delay)
