@@ -31,7 +31,7 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
                 "last_consumed_id": cursor.last_consumed_id,
                 "lag_events": await events.count_after(store, cursor.last_consumed_id),
                 "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
-                "state": "paused" if cursor.paused else "retrying" if cursor.failed_id else "idle",
+                "state": _state(cursor),
                 "attempt": cursor.attempt,
                 "error": cursor.error,
                 "updated_at": cursor.updated_at,
@@ -117,6 +117,12 @@ class Status:
             "messages_per_second": round((metrics.received.total() - received) / seconds, 2),
             "events_per_second": round((metrics.events.total() - events_then) / seconds, 2),
         }
+
+
+def _state(cursor: cursors.Cursor) -> str:
+    if cursor.paused:
+        return "halted" if cursor.halted else "paused"
+    return "idle" if cursor.failure is None else "retrying"
 
 
 def disk(path: str) -> dict[str, int]:

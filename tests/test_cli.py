@@ -19,10 +19,11 @@ from edgeq.cli.main import main
 from edgeq.clock import Clock
 from edgeq.events import NewEvent, to_json
 from edgeq.store import cursors, dead_letters, events, jobs
+from edgeq.store.cursors import Failure
 from edgeq.store.dead_letters import NewDeadLetter
 from edgeq.store.jobs import NewJob
 from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Unit
+from edgeq.store.store import Tx, Unit
 from edgeq.telemetry.metrics import Metrics
 
 CONFIGURATION = """\
@@ -305,6 +306,21 @@ def test_an_empty_list_is_a_sentence_and_no_json(edgeq: Edgeq) -> None:
     assert edgeq("dead-letters", "list").out == "no dead letters\n"
     assert edgeq("processors", "list").out == "no processor has run yet\n"
     assert edgeq("events", "list", "--json").out == ""
+
+
+def test_a_processor_that_gave_up_is_told_from_one_that_somebody_paused(edgeq: Edgeq) -> None:
+    def halt_and_pause(tx: Tx) -> None:
+        for name in ("stuck", "held", "tries", "idle"):
+            cursor = cursors.take(tx, name, "beginning", 1)
+            if name in ("stuck", "tries"):
+                cursors.fail(tx, cursor, Failure(1, 5, 1, "ValueError: no", halts=name == "stuck"))
+        cursors.pause(tx, "held", True)
+
+    store(halt_and_pause)
+    listed = [json.loads(line) for line in edgeq("processors", "list", "--json").out.splitlines()]
+    states = {each["name"]: each["state"] for each in listed}
+    assert states == {"stuck": "halted", "held": "paused", "tries": "retrying", "idle": "idle"}
+    assert "stuck: halted, at event 0" in edgeq("status").out
 
 
 @pytest.fixture

@@ -193,3 +193,15 @@ async def test_of_two_owners_only_one_can_commit(bench: Bench) -> None:
     await asyncio.gather(*(runner.stop() for runner in bench.runners))
     rows = bench.sql("SELECT json_extract(data, '$.of') AS of, count(*) FROM events WHERE type = 'out' GROUP BY of")
     assert rows == [(1, 1), (2, 1), (5, 1)]
+
+
+async def test_what_has_halted_stays_halted_when_more_attempts_are_allowed(bench: Bench) -> None:
+    async def refuse(event: Event, ctx: ProcessorContext) -> None:
+        raise ValueError("no")
+
+    await bench.add("in.bad")
+    runner = await bench.run("p", Recorder(refuse), attempts=1, then="halt")
+    assert runner.state == "halted"
+    await bench.reopen()
+    runner = await bench.run("p", Recorder(refuse), attempts=5, then="halt")
+    assert runner.state == "halted"

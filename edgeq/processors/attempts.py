@@ -34,9 +34,9 @@ class Attempts:
             self._retry_at = self._clock.monotonic() + min(rest, self._policy.backoff.most)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the event at which it is stuck has had all its attempts."""
-        return self.failure is not None and self.failure.attempt >= self._policy.attempts
+    def halted(self) -> bool:
+        """Whether somebody must resume it before that event is tried again."""
+        return self.failure is not None and self.failure.halts
 
     def rest_seconds(self) -> float:
         """How long to wait for the next attempt; 0 or less: not at all."""

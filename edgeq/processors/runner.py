@@ -94,7 +94,7 @@ class ProcessorRunner(Service):
         if not self._running:
             return "stopped" if self.stopping.is_set() or self.last_error is None else "retrying"
         if self._paused:
-            return "halted" if self._attempts.exhausted else "paused"
+            return "halted" if self._attempts.halted else "paused"
         return "running" if self._attempts.failure is None else "retrying"
 
     async def run(self) -> None:

@@ -46,11 +46,16 @@ class Cursor(msgspec.Struct, frozen=True):
     error: str | None
 
     @property
+    def halted(self) -> bool:
+        """Whether it is paused at an event that failed, rather than between two events."""
+        return self.paused and self.failed_id is not None
+
+    @property
     def failure(self) -> Failure | None:
         """The failure at which the processor is stuck, if it is."""
         if self.failed_id is None:
             return None
-        return Failure(self.failed_id, self.attempt, self.retry_at or 0, self.error or "", self.paused)
+        return Failure(self.failed_id, self.attempt, self.retry_at or 0, self.error or "", self.halted)
 
 
 class Failure(msgspec.Struct, frozen=True):
