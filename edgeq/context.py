@@ -13,6 +13,7 @@ from .clock import Clock, is_time
 from .events import NewEvent, to_json
 from .store.decisions import Decisions
 from .store.jobs import NewJob
+from .store.store import storable
 from .units import Duration
 
 
@@ -47,13 +48,18 @@ class Context:
     ) -> None:
         """Record an event.
 
-        `data` is anything that JSON can say (default: an empty object), `occurred_at` microseconds since 1970 UTC
-        (default: now, or the arrival of the message). Of two events with one `idempotency_key` the store keeps the
-        first. Raises ValueError for an empty type, for data that JSON can't say and for an `occurred_at` of another
-        form.
+        `data` is anything that JSON can say (default: an empty object); a NaN or an infinity in it becomes null.
+        `occurred_at` is microseconds since 1970 UTC (default: now, or the arrival of the message). Of two events with
+        one `idempotency_key` the store keeps the first. Raises ValueError for an empty type, for data that JSON can't
+        say, for an `occurred_at` of another form, and for a text that not every database can keep: one with a null
+        character or half of a surrogate pair.
         """
         if not isinstance(type, str) or not type:
             raise ValueError("an event needs a type, such as 'door.opened'")
+        tags = tuple(tags)
+        texts = {"type": type, "subject": subject, "description": description, "idempotency_key": idempotency_key}
+        for name, text in (*texts.items(), *(("tags", tag) for tag in tags)):
+            _check_text(name, text)
         if occurred_at is not None and not is_time(occurred_at):
             raise ValueError(f"occurred_at must be in microseconds since 1970 UTC, not {occurred_at!r:.80}")
         try:
@@ -66,7 +72,7 @@ class Context:
                 subject=subject,
                 topic=self.topic_of_event,
                 data_json=data_json,
-                tags=tuple(tags),
+                tags=tags,
                 description=description,
                 occurred_at=self.now if occurred_at is None else occurred_at,
                 recorded_at=self.now,
@@ -109,3 +115,9 @@ class Context:
     def topic_of_event(self) -> str | None:
         """The MQTT topic that events of this context come from."""
         return None
+
+
+def _check_text(name: str, text: object) -> None:
+    """Refuse what no database takes as text."""
+    if isinstance(text, str) and storable(text) != text:
+        raise ValueError(f"{name} of an event can't be stored: {text!a:.80} has a null character or a lone surrogate")
