@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.mosquitto import Mosquitto, find_mosquitto
+
+_status = 0
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how it ended."""
+    global _status
+    _status = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process, also when a failed test has left a store open, whose reader's thread would hold it for ever."""
+    left = [
+        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    if left:
+        print(f"threads that a test has left running: {', '.join(left)}", flush=True)
+        sys.stderr.flush()
+        os._exit(_status or 1)
 
 
 @pytest.fixture
