@@ -20,7 +20,7 @@ from ..telemetry.metrics import Metrics
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-WRITE_SECONDS = 15.0
+WRITE_SECONDS = 10.0
 ROWS = click.IntRange(1, 1_000_000)
 ID = click.IntRange(1, 2**63 - 1)
 

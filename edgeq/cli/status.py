@@ -67,7 +67,8 @@ async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
         async with open_store(loaded) as store:
             return {**answer, **await stored(store, path, Clock().now())}
     except StoreError as error:
-        return {**answer, "store": {"path": path, "ok": False, "reason": str(error)}}
+        reason = f"{error} ({error.hint})" if error.hint else str(error)
+        return {**answer, "store": {"path": path, "ok": False, "reason": reason}}
 
 
 def lines(answer: dict[str, Any], now: int) -> list[str]:
