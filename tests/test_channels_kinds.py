@@ -44,6 +44,10 @@ class TestLog(ChannelSuite):
         assert record.getMessage() == "Too warm: since noon | -12 °C"
         assert record.levelno == logging.CRITICAL
 
+    async def test_what_the_title_says_already_is_not_said_again(self) -> None:
+        await self.channel().send(notification(title="hot: value above 30", body="value above 30"))
+        assert self.caplog.records[0].getMessage() == "hot: value above 30"
+
 
 class TestMqtt(ChannelSuite):
     @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ class LogSettings(Record, frozen=True):
 
 
 class LogChannel(Channel):
-    """Always sent. A body of several lines is put on one."""
+    """Always sent. A body of several lines is put on one; one that the title ends with isn't said again."""
 
     kind = "log"
     settings = LogSettings
@@ -31,6 +31,7 @@ class LogChannel(Channel):
     async def send(self, notification: Notification) -> Outcome:
         """See Channel.send."""
         body = " | ".join(line for line in notification.body.splitlines() if line.strip())
-        text = f"{notification.title}: {body}" if body else notification.title
+        said = not body or notification.title.endswith(body)
+        text = notification.title if said else f"{notification.title}: {body}"
         log.log(_LEVELS.get(notification.severity, logging.INFO), "%s", text)
         return Sent()
