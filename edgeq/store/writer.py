@@ -178,8 +178,8 @@ class Writer:
         return batch
 
     def _commit(self, batch: list[_Waiting]) -> None:
-        """Commit the batch, waiting as long as the store can't take it."""
-        attempt = 0
+        """Commit the batch, waiting as long as the store can't take it; but not for ever once it is to be closed."""
+        attempt = 0 if self.health.ok else 1
         while True:
             try:
                 touched = self._try(batch)
@@ -190,7 +190,7 @@ class Writer:
             attempt += 1
             self.unavailable(reason)
             self._engine.disconnect()
-            if self._closing.wait(_RETRY.delay(attempt)) and attempt > 3:
+            if self._closing.wait(_RETRY.delay(attempt)) and attempt > 1:
                 self._report([], batch, StoreUnavailable(reason))
                 return
         self._last_commit = self._clock.monotonic()
