@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from support.intake import running, table_of
 
 from edgeq.config.schema import Route
 from edgeq.errors import RejectedMessage
-from edgeq.intake import intake
+from edgeq.intake import calls, intake
 from edgeq.intake.router import Router
 from edgeq.testing import until
 
@@ -277,6 +278,43 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
         await rig.acked(*mids)
         assert [event.type for event in await rig.events()] == ["works", "works"]
         assert sorted(late) == ["hangs/1", "hangs/2"]  # the third had waited for a thread, and was not called
+
+
+async def test_a_coroutine_that_will_not_be_cancelled_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "THREADS_MAX", 2)
+    monkeypatch.setattr(calls, "_CANCEL_SECONDS", 0.02)
+    router = Router()
+    wake = asyncio.Event()
+
+    @router.on("deaf/+", timeout="20ms")
+    async def deaf(ctx: Any) -> None:
+        while not wake.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await wake.wait()
+        ctx.emit("too late")
+        raise SystemExit(3)
+
+    @router.on("works", timeout="20ms")
+    async def works(ctx: Any) -> None:
+        ctx.emit("works")
+
+    async with running(tmp_path, table_of([], [router])) as rig:
+        await rig.acked(rig.send("deaf/1"))
+        await rig.acked(rig.send("works"))
+        await rig.acked(*rig.send_all([("deaf/2", ""), ("deaf/3", "")]))
+        await rig.acked(rig.send("works", "not called"))
+        wake.set()
+        await until(
+            lambda: not any(task.get_name().startswith("controller:deaf") for task in asyncio.all_tasks()),
+            "the end of those that go on",
+        )
+        await rig.acked(rig.send("works"))
+        assert [event.type for event in await rig.events()] == ["works", "works"]
+        letters = await rig.dead_letters()
+        assert [letter.reason for letter in letters] == ["timeout"] * 4
+        assert letters[3].error.startswith("not called: ")
 
 
 async def test_the_end_does_not_wait_for_a_function_that_hangs(tmp_path: Path) -> None:

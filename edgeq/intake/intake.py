@@ -21,7 +21,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from ..clock import Clock
-from ..errors import EdgeqError, RejectedMessage, StoreUnavailable, contained
+from ..errors import EdgeqError, RejectedMessage, StoreUnavailable
 from ..failpoints import failpoint
 from ..mqtt.delivery import Delivery
 from ..mqtt.inbox import Inbox
@@ -32,9 +32,9 @@ from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
 from . import rejection
+from .calls import Calls
 from .context import MessageContext
 from .table import CompiledRoute, Matches, RouteTable
-from .threads import Threads
 
 BATCH_MAX = 500
 BYTES_MAX = 16 * 2**20
@@ -84,7 +84,7 @@ class Intake(Service):
         self._landing = asyncio.Event()
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._threads = Threads(THREADS_MAX)
+        self._calls = Calls(THREADS_MAX)
 
     async def run(self) -> None:
         """Works until the inbox is closed and everything taken from it is committed and acknowledged."""
@@ -99,7 +99,7 @@ class Intake(Service):
                 self._take(batch)
             while self._flight:
                 await self._next_landing()
-            self._threads.close()
+            self._calls.close()
             self.stopping.set()
         finally:
             for task in self._tasks:
@@ -223,16 +223,8 @@ class Intake(Service):
     async def _run_route(self, ctx: MessageContext, route: CompiledRoute) -> None:
         for controller in route.inline:
             controller(ctx)
-        if route.own is None:
-            return
-        try:
-            async with asyncio.timeout(route.timeout_seconds) as limit:
-                with contained("the controller"):
-                    await route.own(ctx, self._threads)
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the controller's own
-            raise RejectedMessage("timeout", f"the controller took longer than {route.timeout_seconds:g}s") from None
+        if route.own is not None:
+            await self._calls.call(route.own, ctx, route.timeout_seconds)
 
     def _admit(self, ctx: MessageContext, route: CompiledRoute) -> bool:
         """Whether the route wants this message at all. Raises RejectedMessage for what it must not take."""
