@@ -11,6 +11,7 @@ from .clock import Clock
 from .errors import EdgeqError
 
 _CALM_SECONDS = 60.0
+_CANCEL_SECONDS = 5.0
 
 
 class Service:
@@ -41,7 +42,8 @@ class Service:
         self._task = asyncio.create_task(self._supervise(), name=self.name)
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
-        """Ask for the end, wait up to `grace_seconds`, then cancel. Safe to call twice."""
+        """Ask for the end, wait up to `grace_seconds`, then cancel; what doesn't end then is left behind. Safe to
+        call twice."""
         self.stopping.set()
         task = self._task
         if task is None:
@@ -50,8 +52,9 @@ class Service:
         if pending:
             self.log.warning("did not stop within %gs and was cancelled", grace_seconds)
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            _, pending = await asyncio.wait([task], timeout=_CANCEL_SECONDS)
+            if pending:  # there is code in it that isn't ours, and that may do as it likes
+                self.log.error("goes on though it was cancelled, and is left behind")
 
     async def pause(self, seconds: float) -> None:
         """Wait `seconds`, or less when the service is asked to stop."""
