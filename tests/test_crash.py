@@ -19,11 +19,10 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from support.appliance import Appliance
+from support.load import ECHO, ROUTE, WINDOW, Load, audit, echoed, stored
 from support.mosquitto import Mosquitto
 
 from edgeq.failpoints import NAMES
-
-WINDOW = 100
 
 CONFIGURATION = """\
 gateway: crash
@@ -31,10 +30,7 @@ mqtt: {{url: "{url}", receive_maximum: {window}}}
 store: {{url: edgeq.db}}
 app: {{path: ., modules: [echo]}}
 routes:
-  - topic: load/{{sender}}/{{number:int}}
-    emit: load.received
-    subject: "{{sender}}"
-  - topic: jobs/{{number:int}}
+{route}  - topic: jobs/{{number:int}}
     dispatch: echo:Note
 processors:
   echo: {{kind: "echo:Echo", start: beginning}}
@@ -46,15 +42,9 @@ jobs:
 log: {{level: info}}
 """
 
-APP = """\
-from edgeq import Context, Event, Job, QueueProcessor
+NOTE = """
 
-
-class Echo(QueueProcessor):
-    types = ("load.received",)
-
-    async def process_item(self, event: Event, ctx: Context) -> None:
-        ctx.emit("load.echoed", subject=event.subject, data={"of": event.id})
+from edgeq import Job
 
 
 class Note(Job):
@@ -66,76 +56,19 @@ class Note(Job):
 """
 
 
-class Load:
-    """Publishes numbered messages at QoS 1 and knows which ones the broker has acknowledged."""
-
-    def __init__(self, port: int, sender: str) -> None:
-        self.acknowledged: set[int] = set()
-        self.sender = sender
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.max_inflight_messages_set(200)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def send(self, count: int) -> None:
-        """Publish `count` more and return when the broker has acknowledged them."""
-        first = len(self.acknowledged)
-        for number in range(first, first + count):
-            info = self._client.publish(f"load/{self.sender}/{number}", b'{"value": 1}', qos=1)
-        info.wait_for_publish(60)  # the last one: a broker acknowledges in order
-        assert info.is_published(), "the broker doesn't acknowledge"
-        self.acknowledged.update(range(first, first + count))
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
 @pytest.fixture
 def appliance(tmp_path: Path, mosquitto: Callable[..., Mosquitto]) -> Iterator[tuple[Appliance, Mosquitto]]:
     broker = mosquitto("max_queued_messages 0", "max_inflight_messages 0")
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "echo.py").write_text(APP)
-    made = Appliance(tmp_path / "a", CONFIGURATION.format(url=broker.url, window=WINDOW, port=1))
+    (tmp_path / "a" / "echo.py").write_text(ECHO + NOTE)
+    made = Appliance(tmp_path / "a", CONFIGURATION.format(url=broker.url, window=WINDOW, route=ROUTE, port=1))
     yield made, broker
     made.kill()
 
 
-def audit(appliance: Appliance, load: Load, kills: int) -> None:
-    """Fails unless all that was acknowledged to the sender is there, and no more came twice than a kill may double."""
-    rows = appliance.sql(
-        "SELECT id, topic FROM events WHERE type = 'load.received' AND subject = ? ORDER BY id", load.sender
-    )
-    stored = Counter(int(topic.rpartition("/")[2]) for _, topic in rows)
-    assert load.acknowledged - set(stored) == set(), "acknowledged messages are missing"
-    doubled = sum(stored.values()) - len(stored)
-    # edgeq has at most WINDOW messages committed and not acknowledged; as many acknowledgements again may be lost in
-    # the socket of a killed process, because mosquitto 2.0.11 sends more than the receive maximum after a reconnect.
-    assert doubled <= kills * 2 * WINDOW, f"{doubled} messages came twice in {kills} kills"
-    echoes = Counter(
-        of for (of,) in appliance.sql("SELECT json_extract(data, '$.of') FROM events WHERE type = 'load.echoed'")
-    )
-    received = {row[0] for row in appliance.sql("SELECT id FROM events WHERE type = 'load.received'")}
-    assert set(echoes) == received, "the processor passed over an event"
-    assert set(echoes.values()) <= {1}, "the processor's decision was committed twice"
-    assert appliance.sql("PRAGMA integrity_check") == [("ok",)]
-    assert appliance.sql("SELECT count(*) FROM dead_letters WHERE source != 'channel:out'") == [(0,)]
-
-
-def drained(appliance: Appliance, load: Load) -> Callable[[], bool]:
+def caught_up(appliance: Appliance, load: Load) -> Callable[[], bool]:
     """Whether every message is stored and echoed."""
-
-    def done() -> bool:
-        count = "SELECT count(DISTINCT topic), count(*) FROM events WHERE type = 'load.received' AND subject = ?"
-        rows = appliance.sql(count, load.sender)
-        if not rows or rows[0][0] < len(load.acknowledged):
-            return False
-        echoed = appliance.sql("SELECT count(*) FROM events WHERE type = 'load.echoed'")[0][0]
-        received = appliance.sql("SELECT count(*) FROM events WHERE type = 'load.received'")[0][0]
-        return bool(echoed >= received)
-
-    return done
+    return lambda: len(stored(appliance, load)) == len(load.acknowledged) and echoed(appliance)
 
 
 MESSAGE_FAILPOINTS = [name for name in NAMES if name.startswith(("intake.", "processor."))]
@@ -154,7 +87,7 @@ def test_killed_at_a_failpoint_nothing_is_lost(appliance: tuple[Appliance, Mosqu
         assert process.wait(60) == -9, f"the failpoint {name}:{count} was not reached:\n{edgeq.log}"
         kills += 1
     edgeq.start()
-    edgeq.until(drained(edgeq, load), "all messages")
+    edgeq.until(caught_up(edgeq, load), "all messages")
     load.close()
     audit(edgeq, load, kills)
     assert edgeq.stop() == 0
@@ -179,7 +112,7 @@ def test_killed_at_random_under_load_nothing_is_lost(appliance: tuple[Appliance,
         edgeq.kill()
         sending.join()
         edgeq.start()
-    edgeq.until(drained(edgeq, load), "all messages", seconds=60)
+    edgeq.until(caught_up(edgeq, load), "all messages", seconds=60)
     load.close()
     audit(edgeq, load, rounds)
     assert edgeq.stop() == 0
@@ -219,7 +152,7 @@ def test_killed_between_sent_and_marked_a_notification_comes_again_with_its_key(
     try:
         assert target.stdout is not None
         port = int(target.stdout.readline())
-        edgeq.configure(CONFIGURATION.format(url=broker.url, window=WINDOW, port=port))
+        edgeq.configure(CONFIGURATION.format(url=broker.url, window=WINDOW, route=ROUTE, port=port))
         edgeq.start()
         edgeq.stop()
         emit = [sys.executable, "-m", "edgeq.cli.main", "emit", "alarm", "--tag", "notification"]
