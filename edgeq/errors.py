@@ -77,14 +77,17 @@ class MissingExtra(EdgeqError):
 def contained(who: str) -> Iterator[None]:
     """Around a call of code that isn't ours: whatever it raises is an Exception, also sys.exit().
 
-    Only a cancellation that is meant for the task passes, and a coroutine may be closed.
+    Only a cancellation that is meant for the task passes, and a coroutine may be closed when no loop runs any more.
     """
     try:
         yield
-    except (Exception, GeneratorExit):
+    except Exception:
         raise
     except BaseException as error:
-        task = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if task is None or (isinstance(error, asyncio.CancelledError) and task.cancelling()):
             raise
         raise RuntimeError(f"{who} raised {type(error).__name__}") from error

@@ -174,6 +174,7 @@ def explode_async(error: BaseException) -> Callable[..., Any]:
         (SystemExit(3), "failed", "SystemExit"),
         (KeyboardInterrupt(), "failed", "KeyboardInterrupt"),
         (Unusual(), "failed", "Unusual"),
+        (GeneratorExit(), "failed", "GeneratorExit"),
         (BaseExceptionGroup("both", [SystemExit(3)]), "failed", "BaseExceptionGroup"),
         (RecursionError(), "failed", "RecursionError"),
         (MemoryError(), "failed", "MemoryError"),

@@ -186,7 +186,7 @@ class Unusual(BaseException):
     pass
 
 
-@pytest.mark.parametrize("where", ["filter_item", "filter_exit", "leak", "attribute", "exit", "unusual"])
+@pytest.mark.parametrize("where", ["filter_item", "filter_exit", "leak", "attribute", "exit", "unusual", "closed"])
 async def test_whatever_it_raises_is_a_failure(bench: Bench, where: str) -> None:
     class Odd(Recorder):
         def filter_item(self, event: Event) -> bool:
@@ -206,6 +206,8 @@ async def test_whatever_it_raises_is_a_failure(bench: Bench, where: str) -> None
             raise SystemExit(3)
         if event.id == 1 and where == "unusual":
             raise Unusual
+        if event.id == 1 and where == "closed":
+            raise GeneratorExit
 
     ids = await bench.add("in.bad", "in.a")
     await bench.run("p", Odd(handle), attempts=1)
