@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -80,11 +79,9 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         status = EXIT_FAILED  # nobody reads on: nothing to say
-        _forget_output()
     except OSError as error:
         say_error(str(error))
         status = EXIT_FAILED
-        _forget_output()
     sys.exit(status)
 
 
@@ -109,11 +106,6 @@ def _run(args: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
-
-
-def _forget_output() -> None:
-    """Have nothing more written to standard output, also not by Python at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
