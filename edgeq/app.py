@@ -118,11 +118,16 @@ class App:
             self._notifier.stopping()
             await control.stop()
             if self.parts is not None:
-                # Nothing more can be finished on a damaged file.
-                await self.parts.stop(_GIVE_UP_SECONDS if self.store.damaged else DRAIN_SECONDS)
+                # Nothing more can be finished on a file that is damaged or gone.
+                await self.parts.stop(_GIVE_UP_SECONDS if self.store.damaged or self.store.gone else DRAIN_SECONDS)
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()
+        if self.store.gone:
+            raise EdgeqError(
+                f"{self.store.path} was removed or replaced while edgeq ran",
+                hint="systemd starts edgeq again by itself, on the file that is there then",
+            )
         if self.store.damaged:
             raise EdgeqError(
                 f"{self.store.path} is damaged; it is put aside at the next start",
@@ -180,7 +185,7 @@ class App:
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
             status.sample()
-            if self.store.damaged:
+            if self.store.damaged or self.store.gone:
                 self.stop()
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
             await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))

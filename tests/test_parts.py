@@ -1,4 +1,4 @@
-"""What a reload does to contracts that are gone."""
+"""What becomes of what is gone: the last contract at a reload, and the database file under a running appliance."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.appliance import Appliance
-from support.mosquitto import Mosquitto
+from support.mosquitto import Mosquitto, Peer
 
 WITH = """\
 mqtt: {{url: "{url}"}}
 contracts:
   - {{name: cold, kind: threshold, of: temperature.reading, above: 5}}
+"""
+READINGS = """\
+mqtt: {{url: "{url}"}}
+routes:
+  - {{topic: "t/{{n}}", emit: reading}}
 """
 WITHOUT = 'mqtt: {{url: "{url}"}}\n'
 
@@ -43,6 +48,32 @@ def test_the_last_contract_that_goes_is_closed(tmp_path: Path, mosquitto: Callab
         edgeq.until(lambda: edgeq.sql("SELECT state FROM contract_states") == [], "the state to go")
         (resolved,) = edgeq.sql("SELECT json_extract(data, '$.reason') FROM events WHERE type = 'contract.resolved'")
         assert resolved == ("removed",)
+        assert edgeq.stop() == 0
+    finally:
+        edgeq.kill()
+
+
+def test_a_database_that_is_removed_while_it_runs_takes_no_acknowledgement(
+    tmp_path: Path, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    """Commits to an unlinked file would be acknowledged, and gone with the process."""
+    broker = mosquitto()
+    edgeq = Appliance(tmp_path / "a", READINGS.format(url=broker.url))
+    try:
+        edgeq.start()
+        with Peer(broker.port) as peer:
+            peer.publish("t/1", b'{"value": 1}')
+            edgeq.until(lambda: edgeq.sql("SELECT count(*) FROM events") == [(1,)], "the first event")
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{edgeq.database}{suffix}").unlink(missing_ok=True)
+            peer.publish("t/2", b'{"value": 2}')
+            assert edgeq.process is not None
+            assert edgeq.process.wait(30) == 1
+            assert "was removed or replaced while edgeq ran" in edgeq.log
+            edgeq.start()  # as systemd does
+            edgeq.until(
+                lambda: edgeq.sql("SELECT topic FROM events") == [("t/2",)], "the message that was not acknowledged"
+            )
         assert edgeq.stop() == 0
     finally:
         edgeq.kill()

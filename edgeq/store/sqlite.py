@@ -55,6 +55,10 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _STAYS = (*_DAMAGED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
+class FileGone(StoreError):
+    """The file at the database's path is no longer the one that is open."""
+
+
 class SqliteTx(Tx):
     """A transaction on the writing connection."""
 
@@ -121,10 +125,14 @@ class SqliteEngine:
         self._commits = 0
         self._rows_checkpointed = 0
         self.damaged = False
+        self.gone = False
+        self._file = (0, 0)
         self.read_only = False
 
     def connect(self) -> None:
-        """Open the writing connection. Raises sqlite3.Error; then there is none."""
+        """Open the writing connection. Raises sqlite3.Error or FileGone; then there is none."""
+        if self._file != (0, 0):
+            self._check_file()  # a connection made anew must not make a file anew
         connection = sqlite3.connect(
             self._path,
             timeout=BUSY_SECONDS,
@@ -148,10 +156,16 @@ class SqliteEngine:
             connection.close()
             raise
         self._connection = connection
+        self._file = _identity(self._path)
         self._tx = SqliteTx(connection, self._database)
         self._rows_checkpointed = 0
         # When it was lost before, others may have committed meanwhile: any version is a new one then.
         self._data_version = -1 if self._data_version else self._read_data_version()
+
+    def _check_file(self) -> None:
+        if _identity(self._path) != self._file:
+            self.gone = True
+            raise FileGone(f"the database file was removed or replaced while edgeq ran: {self._path}")
 
     def disconnect(self) -> None:
         """See Engine.disconnect."""
@@ -166,6 +180,7 @@ class SqliteEngine:
             self.connect()
         assert self._connection is not None
         assert self._tx is not None
+        self._check_file()
         self._connection.execute("BEGIN IMMEDIATE")
         return self._tx
 
@@ -196,6 +211,8 @@ class SqliteEngine:
 
     def unavailable(self, error: Exception) -> str:
         """See Engine.unavailable."""
+        if isinstance(error, FileGone):
+            return str(error)
         code = _code(error)
         if code in _DAMAGED:
             self.damaged = True
@@ -275,6 +292,11 @@ class SqliteStore(Store):
     def busy(self) -> bool:
         """See Store.busy."""
         return self._writer.busy
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file was removed or replaced: end the program, and the next start takes what is there then."""
+        return self._engine.gone
 
     @property
     def damaged(self) -> bool:
@@ -374,6 +396,15 @@ class SqliteStore(Store):
                 return [tuple(row) for row in await self._reader.execute_fetchall(text, values)]
             except sqlite3.Error as error:
                 raise StoreError(self._engine.unavailable(error) or f"{self.path}: {error}") from error
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Which file stands at `path`: commits to one that was removed would be acknowledged and lost."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
 
 
 def _code(error: Exception) -> int:
