@@ -1,4 +1,4 @@
-"""What becomes of what is gone: the last contract at a reload, and the database file under a running appliance."""
+"""What becomes of what is gone, the last contract or the database file, and of what doesn't want to go."""
 
 from __future__ import annotations
 
@@ -75,5 +75,38 @@ def test_a_database_that_is_removed_while_it_runs_takes_no_acknowledgement(
                 lambda: edgeq.sql("SELECT topic FROM events") == [("t/2",)], "the message that was not acknowledged"
             )
         assert edgeq.stop() == 0
+    finally:
+        edgeq.kill()
+
+
+STUBBORN = """\
+import asyncio
+from edgeq import Context, Event, QueueProcessor
+
+class Stubborn(QueueProcessor):
+    async def process_item(self, event: Event, ctx: Context) -> None:
+        print("busy", flush=True)
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+"""
+
+
+def test_a_processor_that_swallows_cancellation_does_not_keep_the_program(
+    tmp_path: Path, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    broker = mosquitto()
+    app = "app: {path: ., modules: [stubborn]}\nprocessors:\n  mule: {kind: 'stubborn:Stubborn'}\n"
+    edgeq = Appliance(tmp_path / "a", READINGS.format(url=broker.url) + app)
+    (edgeq.folder / "stubborn.py").write_text(STUBBORN)
+    try:
+        edgeq.start()
+        with Peer(broker.port) as peer:
+            peer.publish("t/1", b"1")
+        edgeq.until(lambda: "busy" in edgeq.log, "the processor to be busy")
+        assert edgeq.stop() == 0
+        assert "doesn't let itself be cancelled: mule" in edgeq.log
     finally:
         edgeq.kill()

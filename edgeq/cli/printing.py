@@ -47,7 +47,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: s
     table = [[cell(value) for value in row] for row in rows]
     if not table:
         say(empty)
-    elif sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty():
         _draw_table(columns, table)
     else:
         widths = [max(map(len, column)) for column in zip(columns, *table, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 
@@ -14,6 +15,10 @@ from ..config.schema import LoadedConfig
 from ..failpoints import arm
 from ..telemetry.log import configure
 from .common import config_path, configured, load_config_to_plan, verbose
+
+log = logging.getLogger("edgeq.app")
+
+_REST_SECONDS = 5.0
 
 
 @click.command()
@@ -55,3 +60,17 @@ async def _run(app: App) -> None:
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, app.reload)
     await app.run()
+    await _end_the_rest()
+
+
+async def _end_the_rest() -> None:
+    """End what is left of the user's own code. asyncio would wait for ever for a task that swallows cancellation."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    stubborn = (await asyncio.wait(rest, timeout=_REST_SECONDS))[1] if rest else set()
+    if stubborn:
+        names = ", ".join(sorted(task.get_name() for task in stubborn))
+        log.warning("ending without what doesn't let itself be cancelled: %s", names)
+        logging.shutdown()
+        os._exit(0)
