@@ -18,6 +18,7 @@ from ..config.load import load
 from ..demo.scenario import CONFIGURATION, Sensors
 from ..demo.view import Screen, Watch, summary
 from ..telemetry.log import configure
+from .common import configured, verbose
 from .printing import say
 
 _REFRESH_SECONDS = 0.25
@@ -26,10 +27,12 @@ _REFRESH_SECONDS = 0.25
 @click.command()
 @click.option("--seconds", type=click.FloatRange(1), default=None, help="End by itself, with a summary.")
 @click.option("--plain", is_flag=True, help="One line for each thing that happens, as in a pipe.")
+@configured
 def demo(seconds: float | None, plain: bool) -> None:
     """A cold store with made-up sensors: see what arrives, is violated, resolved, notified, dead-lettered.
 
-    The MQTT broker runs in this process, the database lies in a scratch folder that is removed at the end.
+    The MQTT broker runs in this process, the database lies in a scratch folder that is removed at the end. The demo has
+    a configuration of its own.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-demo-") as folder:
         path = Path(folder) / "edgeq.yaml"
@@ -44,7 +47,7 @@ async def _demo(path: str, seconds: float | None, plain: bool) -> list[str]:
     from rich.live import Live
 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
-    configure("error", "auto")
+    configure("info" if verbose() else "error", "auto")
     logging.getLogger("edgeq.notification").disabled = True  # the view shows them
     clock = Clock()
     app = App(lambda: load(path, environ=environ), clock=clock)

@@ -15,9 +15,10 @@ from ..clock import MICROSECONDS
 from ..events import Event
 from ..store import dead_letters, events, notifications
 from ..store.store import Store
+from ..telemetry.log import printable
 
 _PAGE = 500
-_HAPPENINGS = 14
+_HAPPENINGS = 20
 _STYLES = {
     "VIOLATED": "bold red", "RESOLVED": "green", "NOTIFIED": "cyan", "DEAD LETTER": "magenta", "UNKNOWN": "yellow",
     "ARRIVED": "dim",
@@ -35,7 +36,11 @@ class Happening:
     def text(self) -> Text:
         """The line, coloured."""
         return Text.assemble(
-            (f"{self.seconds:6.1f}s  ", "dim"), (f"{self.kind:<12}", _STYLES[self.kind]), self.sentence
+            (f"{self.seconds:6.1f}s  ", "dim"),
+            (f"{self.kind:<12}", _STYLES[self.kind]),
+            printable(self.sentence, keep=""),
+            no_wrap=True,
+            overflow="ellipsis",
         )
 
 
@@ -120,7 +125,9 @@ class Screen:
             (f"{counts['violated']} violated  ", "red"), (f"{counts['resolved']} resolved  ", "green"),
             (f"{counts['notifications']} notified  ", "cyan"), (f"{counts['dead letters']} dead letters", "magenta"),
         )  # fmt: skip
-        return Group(head, Columns([self._sensors(), self._contracts()], expand=True), self._log())
+        above = Group(head, Columns([self._sensors(), self._contracts()], expand=True))
+        taken = len(self._console.render_lines(above)) + 2  # the border below
+        return Group(above, self._log(max(self._console.height - taken, 3)))
 
     def _sensors(self) -> Panel:
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -137,9 +144,9 @@ class Screen:
             table.add_row(Text("every promise is kept", style="green"))
         return Panel(table, title="what is violated", border_style="dim")
 
-    def _log(self) -> Panel:
-        lines = Text("\n").join(happening.text() for happening in self._happenings)
-        return Panel(lines, title="what happens", border_style="dim")
+    def _log(self, lines: int) -> Panel:
+        latest = list(self._happenings)[-lines:]
+        return Panel(Group(*(each.text() for each in latest)), title="what happens", border_style="dim")
 
 
 def summary(watch: Watch, seconds: float, sent: int) -> list[str]:
@@ -147,8 +154,8 @@ def summary(watch: Watch, seconds: float, sent: int) -> list[str]:
     counts = watch.counts
     lines = [
         f"{seconds:.0f} seconds: {sent} messages published, {counts['messages']} events stored, "
-        f"{counts['dead letters']} dead letters, {counts['violated']} violations, {counts['resolved']} resolved, "
-        f"{counts['notifications']} notifications sent"
+        f"{counts['dead letters']} dead letters,",
+        f"{counts['violated']} violations, {counts['resolved']} resolved, {counts['notifications']} notifications sent",
     ]
     for kind in sorted({kind for kind, _ in watch.verdicts}):
         violated, resolved = watch.verdicts[kind, "violated"], watch.verdicts[kind, "resolved"]
