@@ -61,9 +61,9 @@ class Harness:
         self._clock = clock or Clock()
         self.metrics = Metrics()
         self.session = FakeSession()
-        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-test-")
-        loaded = load_to_plan(os.fspath(path), overrides={"store.url": str(Path(self._folder.name) / "edgeq.db")})
+        loaded = load_to_plan(os.fspath(path), overrides={"store.url": "edgeq.db"})  # the app's own may not fit here
         plan = make_plan(loaded, publish=_nowhere, clock=self._clock, metrics=self.metrics)
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-test-")
         self.store = SqliteStore(
             str(Path(self._folder.name) / "edgeq.db"), metrics=self.metrics, clock=self._clock, durability="normal"
         )
