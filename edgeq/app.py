@@ -67,16 +67,19 @@ class App:
         self._notifier = Notifier.from_environ(os.environ)
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
+        self._asked = asyncio.Event()  # to stop or to reload
+        self._reload = False
         self._embedded: EmbeddedBroker | None = None
 
     def stop(self) -> None:
         """Drain and end. Returns at once; `run` returns when it is done."""
         self._stop.set()
+        self._asked.set()
 
     def reload(self) -> None:
         """Read the configuration again. The one in use stays if the new one is wrong. Returns at once."""
-        self._reload.set()
+        self._reload = True
+        self._asked.set()
 
     async def ready(self) -> None:
         """Return once everything runs and the broker has confirmed the subscriptions."""
@@ -165,17 +168,12 @@ class App:
 
     async def _until_stopped(self) -> None:
         """Return when `stop()` was called, and reload when that is asked for."""
-        waiting = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._reload.wait())}
-        try:
-            while not self._stop.is_set():
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if self._reload.is_set():
-                    self._reload.clear()
-                    waiting.add(asyncio.create_task(self._reload.wait()))
-                    await self._take_over()
-        finally:
-            for task in waiting:
-                task.cancel()
+        while not self._stop.is_set():
+            await self._asked.wait()
+            self._asked.clear()
+            if self._reload and not self._stop.is_set():
+                self._reload = False
+                await self._take_over()
 
     async def _attend(self, status: Status) -> None:
         """Again and again: feed the watchdog, tell systemd how it stands, note the counters, look after the store."""

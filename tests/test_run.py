@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,22 @@ def test_a_reload_adds_and_removes_routes_at_the_broker_too(edgeq: Appliance, br
         peer.publish("b/3", "{}")
         edgeq.start()
         edgeq.until(lambda: topics(edgeq) == ["a/1", "b/2", "b/3"], "the event of the new route")
+    assert edgeq.stop() == 0
+
+
+def test_after_a_reload_idle_costs_nothing(edgeq: Appliance, broker: Mosquitto) -> None:
+    edgeq.start()
+    edgeq.reload(CONFIGURATION.format(url=broker.url))
+    assert edgeq.process is not None
+    stat = Path(f"/proc/{edgeq.process.pid}/stat")
+
+    def processor_seconds() -> float:
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    used = processor_seconds()
+    time.sleep(2)
+    assert processor_seconds() - used < 0.2, "something goes round and round"
     assert edgeq.stop() == 0
 
 
