@@ -19,9 +19,9 @@ from .printing import say, say_error, say_json
 @as_json
 @configured
 def check(json_lines: bool) -> None:
-    """Validate the configuration, import the app, and say what would run.
+    """Validate the configuration and say what would run.
 
-    Ends with 0, or with 78 and every mistake.
+    Imports the app, too. Ends with 0, or with 78 and every mistake.
     """
     plan = make_plan(load_config_to_plan(), publish=_nowhere, clock=Clock(), metrics=Metrics())
     if json_lines:

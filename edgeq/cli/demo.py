@@ -29,10 +29,10 @@ _REFRESH_SECONDS = 0.25
 @click.option("--plain", is_flag=True, help="One line for each thing that happens, as in a pipe.")
 @configured
 def demo(seconds: float | None, plain: bool) -> None:
-    """A cold store with made-up sensors: see what arrives, is violated, resolved, notified, dead-lettered.
+    """Show edgeq at work on made-up sensors.
 
-    The MQTT broker runs in this process, the database lies in a scratch folder that is removed at the end. The demo has
-    a configuration of its own.
+    A cold store: see what arrives, is violated, resolved, notified, dead-lettered. The MQTT broker runs in this
+    process, the database lies in a scratch folder that is removed at the end. The demo has a configuration of its own.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-demo-") as folder:
         path = Path(folder) / "edgeq.yaml"

@@ -106,7 +106,10 @@ def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
 @configured
 def export(type_pattern: str, subject: str, tag: str, since: str, form: str) -> None:
-    """Write all events that fit to standard output, oldest first, as JSON Lines or CSV."""
+    """Write all events that fit as JSON Lines or CSV.
+
+    To standard output, oldest first.
+    """
 
     async def main() -> None:
         wanted = _matcher(type_pattern, subject, tag)

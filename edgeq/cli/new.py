@@ -27,7 +27,10 @@ _FILES = {
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @configured
 def new(folder: Path) -> None:
-    """Write a small app into DIR: a controller, a job, a processor, a contract, and their tests."""
+    """Write a small app into DIR.
+
+    A controller, a job, a processor, a contract, and their tests.
+    """
     name = _module_name(folder)
     written = []
     try:

@@ -28,7 +28,10 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 @as_json
 @configured
 def status(watch: bool, json_lines: bool) -> None:
-    """Session, rates, processors, jobs, contracts, notifications, dead letters, disk."""
+    """Say on one screen how the appliance is.
+
+    Session, rates, routes, processors, jobs, contracts, notifications, dead letters, disk.
+    """
     loaded = load_config()
     while True:
         now = Clock().now()
