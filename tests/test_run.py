@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.appliance import Appliance
+from support.load import ECHO, ROUTE, Load, audit, echoed, stored
 from support.mosquitto import Mosquitto, Peer, free_port
 
 CONFIGURATION = """\
@@ -185,6 +187,30 @@ def test_a_reload_adds_and_removes_routes_at_the_broker_too(edgeq: Appliance, br
         edgeq.start()
         edgeq.until(lambda: topics(edgeq) == ["a/1", "b/2", "b/3"], "the event of the new route")
     assert edgeq.stop() == 0
+
+
+def test_reloads_and_restarts_under_load_lose_nothing_and_double_nothing(edgeq: Appliance, broker: Mosquitto) -> None:
+    configuration = CONFIGURATION.format(url=broker.url) + ROUTE
+    configuration += "processors: {echo: {kind: 'echo:Echo', start: beginning}}\n"
+    edgeq.configure(configuration)
+    (edgeq.folder / "echo.py").write_text(ECHO)
+    edgeq.start()
+    load = Load(broker.port, "reloads")
+    sending = threading.Thread(target=load.send, args=(20_000,))
+    sending.start()
+    for number in range(4):
+        edgeq.until(lambda number=number: len(stored(edgeq, load)) > 4000 * number, "some of the load")
+        if number % 2:
+            edgeq.reload(configuration)
+        else:
+            assert edgeq.stop() == 0
+            edgeq.start()
+    sending.join()
+    edgeq.until(lambda: len(stored(edgeq, load)) == 20_000 and echoed(edgeq), "all of it")
+    load.close()
+    audit(edgeq, load, kills=0)
+    assert edgeq.stop() == 0
+    assert "Traceback" not in edgeq.log
 
 
 def test_after_a_reload_idle_costs_nothing(edgeq: Appliance, broker: Mosquitto) -> None:
