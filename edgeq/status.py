@@ -38,7 +38,7 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
             }
         )
     return {
-        "store": {"path": path, "id": store.id, "head": head, **disk(path)},
+        "store": {"path": path, "id": store.id, "head": head, **_disk(path)},
         "processors": places,
         "jobs": await jobs.counts(store, now),
         "notifications": await notifications.counts(store),
@@ -77,7 +77,7 @@ class Status:
             answer |= await stored(app.store, path, self._clock.now())
         except StoreError as error:
             health = Health(False, health.reason or str(error), health.since)
-            answer["store"] = {"path": path, **disk(path)}
+            answer["store"] = {"path": path, **_disk(path)}
         answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:
             return answer
@@ -125,9 +125,7 @@ def _state(cursor: cursors.Cursor) -> str:
     return "idle" if cursor.failure is None else "retrying"
 
 
-def disk(path: str) -> dict[str, int]:
-    """The bytes that the database file takes, and that are left where it lies."""
-
+def _disk(path: str) -> dict[str, int]:
     def size(name: str) -> int:
         try:
             return os.stat(name).st_size

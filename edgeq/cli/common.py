@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -18,7 +17,6 @@ from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 
 WRITE_SECONDS = 10.0
 ROWS = click.IntRange(1, 1_000_000)
@@ -85,8 +83,3 @@ async def open_store(loaded: LoadedConfig) -> AsyncIterator[SqliteStore]:
         yield store
     finally:
         await store.close()
-
-
-def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end."""
-    return asyncio.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import EdgeqError
 from ..store import dead_letters as table
 from ..store.dead_letters import DeadLetter
 from ..store.store import Unit
-from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_fields, say_json, say_table
 
 
@@ -60,7 +61,7 @@ def list_letters(source: str, reason: str, redriven: bool, limit: int, json_line
             empty="no dead letters",
         )
 
-    run_async(main())
+    asyncio.run(main())
 
 
 @dead_letters.command()
@@ -80,7 +81,7 @@ def show(letter_id: int, json_lines: bool) -> None:
             return
         say_fields(_as_dict(letter))
 
-    run_async(main())
+    asyncio.run(main())
 
 
 @dead_letters.command()
@@ -118,7 +119,7 @@ def _change(unit: Unit[int], done: str) -> None:
         async with open_store(load_config()) as store:
             return await store.write(unit, timeout_seconds=WRITE_SECONDS)
 
-    count = run_async(main())
+    count = asyncio.run(main())
     if count == 0:
         raise EdgeqError("no dead letter fits")
     say(f"{count} {done}")

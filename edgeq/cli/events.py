@@ -19,7 +19,7 @@ from ..store.decisions import Decisions, record
 from ..store.store import Store, Tx
 from ..telemetry.log import printable
 from ..units import Duration
-from .common import ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .common import ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import cell, say, say_json, say_table
 
 _PAGE = 500
@@ -67,7 +67,7 @@ def list_events(type_pattern: str, subject: str, tag: str, since: str, limit: in
         else:
             say_table(_COLUMNS, [_row(event) for event in found], empty="no events")
 
-    run_async(main())
+    asyncio.run(main())
 
 
 @events.command()
@@ -98,7 +98,7 @@ def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json
                 sys.stdout.flush()
                 await store.signal.wait("events", seen)
 
-    run_async(main())
+    asyncio.run(main())
 
 
 @events.command()
@@ -126,7 +126,7 @@ def export(type_pattern: str, subject: str, tag: str, since: str, form: str) -> 
                 else:
                     say_json(event.as_dict())
 
-    run_async(main())
+    asyncio.run(main())
 
 
 @click.command()
@@ -169,7 +169,7 @@ def emit(
         async with open_store(load_config()) as store:
             return await store.write(lambda tx: _stored_as(tx, ctx.decisions), timeout_seconds=WRITE_SECONDS)
 
-    event_id = run_async(main())
+    event_id = asyncio.run(main())
     if json_lines:
         say_json({"stored": event_id is not None, "id": event_id})
     elif event_id is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..errors import EdgeqError
 from ..events import from_json
 from ..store import jobs as table
 from ..store.jobs import STATES, StoredJob
-from .common import ID, ROWS, as_json, configured, load_config, open_store, run_async
+from .common import ID, ROWS, as_json, configured, load_config, open_store
 from .printing import say_fields, say_json, say_table
 
 
@@ -35,7 +36,7 @@ def list_jobs(queue: str, state: str | None, kind: str, limit: int, json_lines: 
         async with open_store(load_config()) as store:
             return await table.find(store, limit=limit, queue=queue, state=state or "", kind=kind)
 
-    found = run_async(main())
+    found = asyncio.run(main())
     if json_lines:
         for job in found:
             say_json(_as_dict(job))
@@ -64,7 +65,7 @@ def show(job_id: int, json_lines: bool) -> None:
         async with open_store(load_config()) as store:
             return await table.one(store, job_id)
 
-    job = run_async(main())
+    job = asyncio.run(main())
     if job is None:
         raise EdgeqError(f"there is no job {job_id}")
     if json_lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from ..status import stored
 from ..store import cursors
 from ..store.sqlite import SqliteStore
 from ..store.store import Unit
-from .common import WRITE_SECONDS, as_json, configured, load_config, open_store, run_async
+from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
 
@@ -33,7 +34,7 @@ def list_processors(json_lines: bool) -> None:
             answer: list[dict[str, Any]] = (await stored(store, store.path, Clock().now()))["processors"]
             return answer
 
-    places = run_async(main())
+    places = asyncio.run(main())
     if json_lines:
         for place in places:
             say_json(place)
@@ -91,7 +92,7 @@ def _change(name: str, unit: Unit[Any]) -> Any:
                 raise await _no_processor(store, name)
             return done
 
-    return run_async(main())
+    return asyncio.run(main())
 
 
 async def _no_processor(store: SqliteStore, name: str) -> EdgeqError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import Any
@@ -16,11 +17,11 @@ from ..errors import EdgeqError, StoreError
 from ..status import stored
 from ..telemetry.log import printable
 from ..units import Size
-from .common import as_json, configured, load_config, open_store, run_async
+from .common import as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json
 
 _WATCH_SECONDS = 2.0
-_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 
 @click.command()
@@ -36,28 +37,23 @@ def status(watch: bool, json_lines: bool) -> None:
     while True:
         now = Clock().now()
         try:
-            answer = run_async(_ask(loaded))
+            answer = asyncio.run(_ask(loaded))
         except EdgeqError as error:
             if not watch:
                 raise
             answer = {"running": True, "gateway": loaded.config.gateway, "error": str(error)}
+        shown = [printable(line, keep="") for line in lines(answer, now)]
         if json_lines:
             say_json(answer)
         elif watch and sys.stdout.isatty():
-            _redraw(lines(answer, now))
+            # Written over what stands there, without a moment of emptiness.
+            sys.stdout.write(_HOME + "".join(line + _CLEAR_LINE for line in shown) + _CLEAR_BELOW)
         else:
-            for line in lines(answer, now):
-                say(line)
+            say("\n".join(shown))
         if not watch:
             return
         sys.stdout.flush()
         time.sleep(_WATCH_SECONDS)
-
-
-def _redraw(shown: list[str]) -> None:
-    """Write over what stands on the terminal, without a moment of emptiness."""
-    text = "".join(f"{printable(line, keep='')}{_CLEAR_LINE}\n" for line in shown)
-    sys.stdout.write(f"{_HOME}{text}{_CLEAR_BELOW}")
 
 
 async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
