@@ -44,6 +44,7 @@ class Terminals:
             self.running.send_signal(signal.SIGHUP)
             self.wait_for("the configuration was read again")
             self.wait_for("connected to", times=2)
+            self._subscribed()
             return ""
         done = subprocess.run(
             command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
@@ -58,6 +59,11 @@ class Terminals:
                 ["edgeq", "run"], cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
         self.wait_for("connected to")
+        self._subscribed()
+
+    def _subscribed(self) -> None:
+        """A reader types slower than a broker answers; a test must look."""
+        self.until("edgeq status --json", '"state":"connected"')
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Return when the first terminal has shown `text` so often."""
