@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -218,7 +220,11 @@ class MailTarget:
     def stop(self) -> None:
         """Close it: from now on connections are refused."""
         self._controller.hang_up()
-        self._controller.stop()
+        with warnings.catch_warnings():
+            # A connection accepted in the moment of the end is left to the garbage collector by asyncio.
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._controller.stop()
+            gc.collect()
 
 
 class DripTarget:
