@@ -13,6 +13,7 @@ from ..units import Duration
 MQTT_TEXT_BYTES_MAX = 65_535
 PAYLOAD_BYTES_MAX = 268_435_455  # what a packet of MQTT can announce
 RATE_MAX = 1e9
+PRIORITY_MAX = 1000
 
 _COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -159,6 +160,12 @@ def rate(text: str) -> float:
     except ValueError:
         raise ValueError("must be a rate such as 100/s, 5/m or 1/10s") from None
     return float(count) / seconds
+
+
+def priority(value: str | int) -> None:
+    """A word, or a number within what a job's priority may be."""
+    if not isinstance(value, str) and abs(value) > PRIORITY_MAX:
+        raise ValueError(f"must be high, normal, low or a number from -{PRIORITY_MAX} to {PRIORITY_MAX}")
 
 
 def may_be_a_file(text: str) -> None:

@@ -75,12 +75,27 @@ class Mqtt(Record, frozen=True):
             yield "tls", "is used with mqtts:// only, and url is not"
 
 
+class JobRetention(Record, frozen=True):
+    """`store.retention.jobs`: how long finished jobs are kept, by the state in which they ended."""
+
+    completed: Annotated[Duration, checks.positive] = Duration(7 * 86400)
+    cancelled: Annotated[Duration, checks.positive] = Duration(7 * 86400)
+    dead: Annotated[Duration, checks.positive] = Duration(90 * 86400)
+
+
+class Retention(Record, frozen=True):
+    """`store.retention`. A single duration for jobs is that of those completed and cancelled."""
+
+    jobs: Annotated[Duration, checks.positive] | JobRetention = JobRetention()
+
+
 class Store(Record, frozen=True):
     """`store`: where events, jobs and cursors live."""
 
     url: Annotated[str, checks.store_url] = "edgeq.db"
     durability: Literal["full", "normal"] = "full"
     commit_interval: Annotated[Duration, checks.between(Duration(0), Duration(10))] = Duration(0)
+    retention: Retention = Retention()
 
 
 class App(Record, frozen=True):
@@ -165,16 +180,64 @@ class Notifications(Record, frozen=True):
 
 
 class Queue(Record, frozen=True):
-    """`jobs.queues.*`: how many jobs of the queue run at once, and how long a claim holds."""
+    """`jobs.queues.*`: how the jobs of a queue are run.
+
+    `priority` is the queue's among others when `jobs.concurrency` is used up. `processes`, `recycle_after` and
+    `memory_max` (of one process) are for `isolation: process`.
+    """
 
     concurrency: Annotated[int, checks.between(1, 1000)] = 2
     lease: Annotated[Duration, checks.between(Duration(1), Duration(86400))] = Duration(60)
+    priority: Annotated[Literal["high", "normal", "low"] | int, checks.priority] = "normal"
+    rate: Annotated[str, checks.rate] | None = None
+    burst: Annotated[int, checks.between(1, 1_000_000)] = 1
+    isolation: Literal["none", "process"] = "none"
+    processes: Annotated[int, checks.between(1, 64)] = 1
+    recycle_after: Annotated[int, checks.at_least(1)] | None = 200
+    memory_max: Annotated[Size, checks.at_least(Size(32 * 2**20))] | None = None
+    context: str | None = None
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A burst is one of a rate."""
+        if "burst" in given and "rate" not in given:
+            yield "burst", "needs rate as well"
+
+
+class Breaker(Record, frozen=True):
+    """`jobs.breakers.*`: when a dependency of jobs counts as broken, and how it is tried again."""
+
+    failures: Annotated[int, checks.between(1, 1000)] = 5
+    within: Annotated[Duration, checks.positive] = Duration(60)
+    wait: Annotated[Duration, checks.between(Duration(1), Duration(86400))] = Duration(30)
 
 
 class Jobs(Record, frozen=True):
-    """`jobs`."""
+    """`jobs`. `concurrency` is for all queues of a process together, and doesn't limit them unless it is given."""
 
     queues: dict[Name, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
+    concurrency: Annotated[int, checks.between(1, 1000)] | None = None
+    breakers: dict[Name, Breaker] = {}
+
+
+class Schedule(Record, frozen=True):
+    """`schedules[]`: a job that is dispatched again and again. One of cron and every."""
+
+    name: Name
+    job: str
+    cron: str | None = None
+    every: Annotated[Duration, checks.between(Duration(1), Duration(366 * 86400))] | None = None
+    timezone: str | None = None
+    args: dict[str, Any] = {}
+    catch_up: Literal["skip", "once", "all"] = "once"
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Either a cron line or a period."""
+        if ("cron" in given) == ("every" in given):
+            yield "", "needs either cron or every"
+        if "timezone" in given and "cron" not in given:
+            yield "timezone", "is for cron; every counts from the last run"
 
 
 class Log(Record, frozen=True):
@@ -202,6 +265,7 @@ class Config(Record, frozen=True):
     notifications: Notifications = Notifications()
     contracts: list[Section] = []
     jobs: Jobs = Jobs()
+    schedules: list[Schedule] = []
     log: Log = Log()
 
 

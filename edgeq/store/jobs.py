@@ -16,7 +16,9 @@ from peewee import SQL, fn
 from .store import NULL, ZERO, Statement, Store, Tx, literal, storable
 from .tables import DeadLetters, Jobs
 
-STATES = ("scheduled", "available", "executing", "retryable", "completed", "cancelled", "dead")
+INCOMPLETE = ("scheduled", "available", "executing", "retryable")
+FINISHED = ("completed", "cancelled", "dead")
+STATES = (*INCOMPLETE, *FINISHED)
 _ID_MAX = 2**63 - 1
 
 _NEW = (
@@ -26,7 +28,8 @@ _NEW = (
 COLUMNS = (
     Jobs.id, Jobs.queue, Jobs.kind, Jobs.args, Jobs.priority, Jobs.state, Jobs.attempt, Jobs.max_attempts, Jobs.run_at,
     Jobs.lease_owner, Jobs.lease_token, Jobs.lease_expires_at, Jobs.unique_key, Jobs.progress, Jobs.result, Jobs.error,
-    Jobs.cause_id, Jobs.created_at, Jobs.finished_at,
+    Jobs.cause_id, Jobs.created_at, Jobs.finished_at, Jobs.blocked_by, Jobs.limit_key, Jobs.needs, Jobs.expires_at,
+    Jobs.options,
 )  # fmt: skip
 NO_LEASE = {Jobs.lease_owner: NULL, Jobs.lease_expires_at: NULL}
 
@@ -61,23 +64,80 @@ CANCEL = Statement(
 )
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that isn't stored yet. `args` is JSON text, `run_at` and `created_at` microseconds since 1970 UTC;
-    a greater `priority` runs first."""
+class Unique(msgspec.Struct, frozen=True):
+    """When a job with a `unique_key` isn't added because one with that key and kind is there already: one in one of
+    `states`, and, with `within_us` microseconds, created no longer ago than that."""
+
+    states: tuple[str, ...] = INCOMPLETE
+    within_us: int | None = None
+
+
+class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How many jobs with one `key` may run: at most `concurrency` at once, and one every `interval_us` microseconds,
+    `burst` of them at once after a pause. None: without that limit."""
+
+    key: str
+    concurrency: int | None = None
+    interval_us: int | None = None
+    burst: int = 1
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """What a callback is told of the job that ended: one of `result` (JSON text) and `error` is there."""
+
+    id: int
+    kind: str
+    args: str
+    result: str | None = None
+    error: str | None = None
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that isn't stored yet. `args` is JSON text, `run_at` and `created_at` microseconds since 1970 UTC.
+
+    Of two jobs that are ready, the one with the greater `priority` runs first, unless the other has been ready for
+    longer by claims.AGE_SECONDS for each point between them. No attempt begins later than `expires_us` microseconds
+    after `run_at`. While the dependency that it `needs` is broken, the job waits. When it completes (is dead for good),
+    `on_success` (`on_failure`) is added in the same commit, with `run_at` and `created_at` of that moment.
+    """
 
     queue: str
     kind: str
     args: str
-    run_at: int
-    created_at: int
+    run_at: int = 0
+    created_at: int = 0
     priority: int = 0
     max_attempts: int = 5
     unique_key: str | None = None
+    unique: Unique = Unique()
+    limit: Limit | None = None
+    needs: str | None = None
+    expires_us: int | None = None
+    on_success: NewJob | None = None
+    on_failure: NewJob | None = None
+    parent: Parent | None = None
     cause_id: int | None = None
 
 
+class Options(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the column `options` holds, as JSON."""
+
+    limit: Limit | None = None
+    on_success: NewJob | None = None
+    on_failure: NewJob | None = None
+    parent: Parent | None = None
+
+
+class Dispatched(msgspec.Struct, frozen=True):
+    """The answer to a dispatch: the job's id; `existed`: it is that of a job with the same unique key that was there."""
+
+    id: int
+    existed: bool = False
+
+
 class StoredJob(msgspec.Struct, frozen=True):
-    """A job as it stands in the table. `args` and `result` are JSON text; the first line of `error` sums it up."""
+    """A job as it stands in the table. `args`, `result`, `progress` and `options` are JSON text; the first line of
+    `error` sums it up."""
 
     id: int
     queue: str
@@ -98,6 +158,11 @@ class StoredJob(msgspec.Struct, frozen=True):
     cause_id: int | None
     created_at: int
     finished_at: int | None
+    blocked_by: str | None
+    limit_key: str | None
+    needs: str | None
+    expires_at: int | None
+    options: str | None
 
 
 def source(queue: str) -> str:

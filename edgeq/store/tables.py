@@ -54,7 +54,9 @@ class Cursors(Table):
 class Jobs(Table):
     """Work to do, being done, and done.
 
-    `args` and `result` are JSON. `lease_token` is the fence: a worker completes only the claim that it was given.
+    `args`, `result` and `progress` are JSON. `lease_token` is the fence: a worker completes only the claim that it was
+    given. `blocked_by` says why a job that is available can't be claimed all the same: `limit` (others with its
+    `limit_key` run, or ran just now) or `breaker` (what it `needs` doesn't work). `options` is JSON that `jobs` owns.
     """
 
     id = pw.BigAutoField()
@@ -76,6 +78,50 @@ class Jobs(Table):
     cause_id = pw.BigIntegerField(null=True)
     created_at = pw.BigIntegerField()
     finished_at = pw.BigIntegerField(null=True)
+    blocked_by = pw.TextField(null=True)
+    limit_key = pw.TextField(null=True)
+    needs = pw.TextField(null=True)
+    expires_at = pw.BigIntegerField(null=True)
+    options = pw.TextField(null=True)
+
+
+class Queues(Table):
+    """What is remembered of a queue: whether it is paused, and `rate_at`, the moment up to which its rate is used up."""
+
+    name = pw.TextField(primary_key=True)
+    paused = pw.BooleanField()
+    rate_at = pw.BigIntegerField()
+
+
+class Limits(Table):
+    """Rate limits of single keys. `rate_at`: the moment up to which the rate is used up; `admit_at`: when the next job
+    of those that wait for it may go on, NULL when none waits."""
+
+    key = pw.TextField(primary_key=True)
+    rate_at = pw.BigIntegerField()
+    admit_at = pw.BigIntegerField(null=True)
+
+
+class Breakers(Table):
+    """What is known of a dependency of jobs. `failures` in a row, the first of them at `failed_at`; `probe_at`: when it
+    is next tried."""
+
+    name = pw.TextField(primary_key=True)
+    state = pw.TextField()
+    failures = pw.IntegerField()
+    failed_at = pw.BigIntegerField(null=True)
+    opened_at = pw.BigIntegerField(null=True)
+    probe_at = pw.BigIntegerField(null=True)
+    error = pw.TextField(null=True)
+
+
+class Schedules(Table):
+    """When each schedule ran and runs next. `spec` is the rule that `next_run_at` was reckoned from."""
+
+    name = pw.TextField(primary_key=True)
+    last_run_at = pw.BigIntegerField(null=True)
+    next_run_at = pw.BigIntegerField(null=True)
+    spec = pw.TextField()
 
 
 class DeadLetters(Table):
