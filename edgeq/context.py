@@ -7,21 +7,107 @@ caller's station commits: the acknowledgement of the message, the processor's cu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
-from .clock import Clock, is_time
+from .clock import EPOCH, Clock, is_time
 from .events import NewEvent, to_json
 from .store.decisions import Decisions
 from .store.jobs import NewJob
 from .store.store import storable
 from .units import Duration
 
+if TYPE_CHECKING:
+    from .jobs.keys import Unique
+
+DELAY_SECONDS_MAX = 100 * 366 * 86400.0
+_YEAR_US = 366 * 86_400_000_000
+
+
+class How(TypedDict, total=False):
+    """How one job is queued and run, where it differs from what its class says.
+
+    `queue`, `priority`, `max_attempts` and `expires` are as on the class. `unique_key` (at most 1 KiB) stands for the
+    arguments by which the job is unique; without it, `unique` says which these are. `limit_key` stands for those by
+    which the class's `limit` counts. `on_success` is added to its queue in the commit that completes the job,
+    `on_failure` in the one that makes it dead for good; `ctx.parent` tells them what was.
+    """
+
+    queue: str
+    priority: str | int
+    max_attempts: int
+    expires: str | None
+    unique_key: str
+    unique: Unique | str | tuple[str, ...] | bool
+    limit_key: str
+    on_success: Dispatchable
+    on_failure: Dispatchable
+
 
 class Dispatchable(Protocol):
     """A job with its arguments, ready to be queued."""
 
-    def new_job(self, *, now: int, run_at: int | None = None, cause_id: int | None = None) -> NewJob:
-        """The row to store. `now` and `run_at` are microseconds since 1970 UTC."""
+    def new_job(
+        self, *, now: int, run_at: int | None = None, cause_id: int | None = None, **how: Unpack[How]
+    ) -> NewJob:
+        """The row to store. `now` and `run_at` (default: at once) are microseconds since 1970 UTC. Raises ValueError
+        that names the job and what can't be stored."""
+
+
+def delay_seconds(delay: str | float) -> float:
+    """How many seconds `"5m"`, 300 or 300.0 are. Raises ValueError for anything else, and for what is negative or
+    beyond a century."""
+    if isinstance(delay, str):
+        seconds = float(Duration.parse(delay))
+    elif isinstance(delay, int | float) and not isinstance(delay, bool):
+        seconds = float(delay)
+    else:
+        raise ValueError(f"a delay is written '10s', or as a number of seconds, not {delay!r:.80}")
+    if not 0 <= seconds <= DELAY_SECONDS_MAX:
+        raise ValueError(f"a delay must not be negative, or longer than a century: {delay!r:.80}")
+    return seconds
+
+
+def when(now: int, delay: str | float | None, run_at: int | datetime | None) -> int | None:
+    """The `run_at` of a dispatch in microseconds since 1970 UTC, out of what its caller said of it; None: at once.
+
+    Raises ValueError when both are given, for a negative or unreadable delay, and for a `run_at` that is neither whole
+    microseconds nor a datetime with a time zone; also for one in seconds or milliseconds, which would be in 1970.
+    """
+    if delay is not None:
+        if run_at is not None:
+            raise ValueError("give either delay or run_at")
+        return now + round(delay_seconds(delay) * 1e6)
+    if run_at is None:
+        return None
+    if isinstance(run_at, datetime) and run_at.tzinfo is not None:
+        return (run_at - EPOCH) // timedelta(microseconds=1)
+    if isinstance(run_at, datetime) or not is_time(run_at):
+        raise ValueError(
+            f"run_at must be in microseconds since 1970 UTC, or a datetime with a time zone, not {run_at!r:.80}"
+        )
+    if 0 < run_at < _YEAR_US and now > 2 * _YEAR_US:
+        raise ValueError(f"run_at must be in microseconds since 1970 UTC, and {run_at} looks like seconds")
+    return run_at
+
+
+def new_job(
+    job: Dispatchable,
+    *,
+    now: int,
+    delay: str | float | None = None,
+    run_at: int | datetime | None = None,
+    cause_id: int | None = None,
+    **how: Unpack[How],
+) -> NewJob:
+    """The row to store for a dispatch of `job`. Raises ValueError and TypeError that name the job and what is wrong."""
+    if isinstance(job, type) or not hasattr(job, "new_job"):
+        raise TypeError(f"only a job can be dispatched, such as CloseValve(device='m1'), not {job!r:.80}")
+    try:
+        due = when(now, delay, run_at)
+    except ValueError as error:
+        raise ValueError(f"job {type(job).__qualname__}: {error}") from None
+    return job.new_job(now=now, run_at=due, cause_id=cause_id, **how)
 
 
 class Context:
@@ -32,8 +118,13 @@ class Context:
     ) -> None:
         self.clock = clock
         self.cause_id = cause_id
-        self.now = clock.now() if now is None else now
+        self._now = clock.now() if now is None else now
         self.decisions = Decisions() if decisions is None else decisions
+
+    @property
+    def now(self) -> int:
+        """When it is handled, in microseconds since 1970 UTC: what `recorded_at` says, and a delay counts from."""
+        return self._now
 
     def emit(
         self,
@@ -62,6 +153,7 @@ class Context:
             _check_text(name, text)
         if occurred_at is not None and not is_time(occurred_at):
             raise ValueError(f"occurred_at must be in microseconds since 1970 UTC, not {occurred_at!r:.80}")
+        now = self.now
         try:
             data_json = "{}" if data is None else to_json(data)
         except ValueError as error:
@@ -74,24 +166,29 @@ class Context:
                 data_json=data_json,
                 tags=tags,
                 description=description,
-                occurred_at=self.now if occurred_at is None else occurred_at,
-                recorded_at=self.now,
+                occurred_at=now if occurred_at is None else occurred_at,
+                recorded_at=now,
                 idempotency_key=idempotency_key,
                 cause_id=self.cause_id,
             )
         )
 
-    def dispatch(self, job: Dispatchable, *, delay: str | float | None = None, run_at: int | None = None) -> None:
-        """Record a job to run at once, after `delay` (`"10s"`, or seconds), or at `run_at` (microseconds since 1970).
+    def dispatch(
+        self,
+        job: Dispatchable,
+        *,
+        delay: str | float | None = None,
+        run_at: int | datetime | None = None,
+        **how: Unpack[How],
+    ) -> None:
+        """Record a job to run at once, after `delay` (`"10s"`, or seconds), or at `run_at` (microseconds since 1970
+        UTC, or a datetime with a time zone).
 
-        Raises ValueError for a negative or unreadable delay.
+        `how` is what is different for this one: see How. Raises ValueError that names the job and what is wrong.
         """
-        if delay is not None:
-            seconds = float(Duration.parse(delay)) if isinstance(delay, str) else float(delay)
-            if not 0 <= seconds < 1e10:
-                raise ValueError(f"a delay must not be negative or endless: {delay!r}")
-            run_at = self.now + round(seconds * 1e6)
-        self.decisions.jobs.append(job.new_job(now=self.now, run_at=run_at, cause_id=self.cause_id))
+        self.decisions.jobs.append(
+            new_job(job, now=self.now, delay=delay, run_at=run_at, cause_id=self.cause_id, **how)
+        )
 
     def notify(
         self,

@@ -239,7 +239,7 @@ def imported(name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPat
         ("backoff = 1.5", ["backoff"]),
         ("backoff = '1s..900000d'", ["backoff"]),
         ("max_attemps = 3", ["'max_attemps'", "did you mean 'max_attempts'"]),
-        ("unique = True", ["'unique'", "there is"]),
+        ("colour = True", ["'colour'", "there is"]),
         ("device = 'm1'", ["'device'", "needs a type"]),
         ("handle = 5", ["handle(self, ctx)"]),
         ("def handle(self): ...", ["handle(self, ctx)"]),

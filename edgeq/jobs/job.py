@@ -16,18 +16,20 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, dataclass_transform
 
 import msgspec
 
+from ..backoff import Backoff
 from ..clock import is_time
 from ..events import to_json
 from ..imports import load_name
 from ..store.jobs import NewJob
 from . import settings
 from .context import JobContext
+from .keys import Limit, Unique
 
 ARGS_BYTES_MAX = 256 * 1024
 
@@ -50,7 +52,12 @@ class Job:
     priority: ClassVar[str | int] = "normal"
     max_attempts: ClassVar[int] = 5
     timeout: ClassVar[str] = "60s"
-    backoff: ClassVar[str] = "1s..60s"
+    backoff: ClassVar[str | Sequence[str] | Backoff] = "1s..60s"
+    unique: ClassVar[bool | str | Sequence[str] | Unique] = False
+    expires: ClassVar[str | None] = None
+    isolation: ClassVar[str] = "none"
+    limit: ClassVar[Limit | None] = None
+    needs: ClassVar[str | None] = None
     _definition: ClassVar[Definition]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

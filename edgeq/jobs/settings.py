@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -11,24 +12,35 @@ import msgspec
 from ..backoff import Backoff
 from ..config.suggest import did_you_mean
 from ..units import Duration
+from .keys import Limit, Unique
 
-NAMES = ("queue", "priority", "max_attempts", "timeout", "backoff")
+NAMES = (
+    "queue", "priority", "max_attempts", "timeout", "backoff", "unique", "expires", "isolation", "limit", "needs",
+)  # fmt: skip
 PRIORITIES = {"high": 10, "normal": 0, "low": -10}
 PRIORITY_MAX = 1000
 ATTEMPTS_MAX = 1000
 SECONDS_MAX = 366 * 86400.0
 
-_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME_FORM = "must be a name of up to 64 letters, digits, '_', '-' and '.'"
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How jobs of a class are run. A greater `priority` runs first; `timeout_seconds` is for one attempt."""
+    """How jobs of a class are run. A greater `priority` runs first; `timeout_seconds` is for one attempt. No attempt
+    begins later than `expires_us` microseconds after the job's first `run_at`. `isolation`: `none` or `process`.
+    `needs` is the dependency whose breaker the job heeds."""
 
     queue: str
     priority: int
     max_attempts: int
     timeout_seconds: float
     backoff: Backoff
+    unique: Unique | None = None
+    expires_us: int | None = None
+    isolation: str = "none"
+    limit: Limit | None = None
+    needs: str | None = None
 
 
 def read(job_class: type) -> Settings:
@@ -49,12 +61,25 @@ def read(job_class: type) -> Settings:
                 f"('{name}: str'), a constant a name in capitals"
             )
     return Settings(
-        checked("queue", _queue),
-        checked("priority", _priority),
-        checked("max_attempts", _attempts),
-        checked("timeout", _timeout),
+        checked("queue", queue),
+        checked("priority", priority),
+        checked("max_attempts", max_attempts),
+        checked("timeout", _seconds),
         checked("backoff", _backoff),
+        checked("unique", unique),
+        checked("expires", expires_us),
+        checked("isolation", _isolation),
+        checked("limit", _limit),
+        checked("needs", _needs),
     )
+
+
+def check_names(how: Settings, arguments: Collection[str]) -> None:
+    """Raise ValueError when a key is to be made of an argument that isn't there."""
+    for setting, rule in (("unique", how.unique), ("limit", how.limit)):
+        for name in (rule.by if rule else None) or ():
+            if name not in arguments:
+                raise ValueError(f"{setting}: there is no argument {name!r} ({did_you_mean(name, arguments)})")
 
 
 def _is_plain(value: object) -> bool:
@@ -62,13 +87,15 @@ def _is_plain(value: object) -> bool:
     return not callable(value) and not hasattr(type(value), "__get__")
 
 
-def _queue(value: object) -> str:
-    if not isinstance(value, str) or not _QUEUE.fullmatch(value):
-        raise ValueError("must be a name of up to 64 letters, digits, '_', '-' and '.'")
+def queue(value: object) -> str:
+    """The name of a queue. Raises ValueError, as all below, for anything else."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(_NAME_FORM)
     return value
 
 
-def _priority(value: object) -> int:
+def priority(value: object) -> int:
+    """`"high"`, `"normal"`, `"low"` or a number, as a number."""
     number = PRIORITIES.get(value) if isinstance(value, str) else value
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) > PRIORITY_MAX:
         raise ValueError(
@@ -77,13 +104,30 @@ def _priority(value: object) -> int:
     return number
 
 
-def _attempts(value: object) -> int:
+def max_attempts(value: object) -> int:
+    """From 1 to ATTEMPTS_MAX."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= ATTEMPTS_MAX:
         raise ValueError(f"must be a whole number from 1 to {ATTEMPTS_MAX}")
     return value
 
 
-def _timeout(value: object) -> float:
+def expires_us(value: object) -> int | None:
+    """`"1h"` in microseconds; None: never."""
+    return None if value is None else round(_seconds(value) * 1e6)
+
+
+def unique(value: object) -> Unique | None:
+    """False, True (by all arguments), the names of arguments, or Unique(...)."""
+    if value is False or isinstance(value, Unique):
+        return value or None
+    if value is True:
+        return Unique()
+    if isinstance(value, str | tuple | list):
+        return Unique(by=value)
+    raise ValueError("must be False, True, the names of arguments such as ('device',), or Unique(...)")
+
+
+def _seconds(value: object) -> float:
     seconds = float(Duration.parse(value))
     if not 0 < seconds <= SECONDS_MAX:
         raise ValueError("must be longer than nothing and at most 366d")
@@ -95,3 +139,21 @@ def _backoff(value: object) -> Backoff:
     if backoff.most > SECONDS_MAX:
         raise ValueError("must be at most 366d")
     return backoff
+
+
+def _isolation(value: object) -> str:
+    if value not in ("none", "process"):
+        raise ValueError("must be 'none' or 'process'")
+    return str(value)
+
+
+def _limit(value: object) -> Limit | None:
+    if value is not None and not isinstance(value, Limit):
+        raise ValueError("must be Limit(...), such as Limit(by=('device',), concurrency=1)")
+    return value
+
+
+def _needs(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not _NAME.fullmatch(value)):
+        raise ValueError(_NAME_FORM)
+    return value
