@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,26 @@ KEY_LINE = re.compile(r"(?m)^( *)#(?=[^ \n#])")
 EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
 
 
+JOBS = """\
+from edgeq import Job
+
+class Report(Job):
+    kind: str
+
+    def handle(self, ctx): ...
+
+def connect(): ...
+"""
+
+
 @pytest.fixture
-def uncommented(tmp_path: Path) -> LoadedConfig:
-    """The sample with every key of it in use; its TLS wants another URL than the default."""
+def uncommented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig:
+    """The sample with every key of it in use; its TLS wants another URL than the default, its jobs an app."""
+    (tmp_path / "greenhouse").mkdir()
+    (tmp_path / "greenhouse" / "jobs.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("greenhouse", "greenhouse.jobs"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "mqtt-password").write_text("x\n")
     (tmp_path / "smtp-password").write_text("y\n")
     (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
@@ -59,7 +77,12 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     assert differences(config.mqtt, schema.Mqtt()) <= examples
     assert differences(config.store, schema.Store()) == set()
     assert differences(config.app, schema.App()) <= examples
-    assert differences(config.log, schema.Log()) == differences(config.jobs, schema.Jobs()) == set()
+    assert differences(config.log, schema.Log()) == set()
+    assert differences(config.jobs.queues["default"], schema.Queue()) == {"rate", "memory_max", "context"}
+    assert differences(config.jobs, schema.Jobs()) == {"queues", "concurrency", "breakers"}
+    assert config.jobs.breakers == {"crm": schema.Breaker()}
+    schedule = schema.Schedule(name="nightly-report", job="greenhouse.jobs:Report")
+    assert differences(config.schedules[0], schedule) == {"cron", "timezone", "args"}
     route = config.routes[0]
     assert differences(route, schema.Route(topic=route.topic)) == {
         "emit", "subject", "tags", "occurred_at", "dedup", "limit"

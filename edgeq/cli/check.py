@@ -6,12 +6,9 @@ from typing import Any
 
 import click
 
-from ..clock import Clock
 from ..config.load import sqlite_path
-from ..errors import EdgeqError
-from ..plan import Plan, make_plan
-from ..telemetry.metrics import Metrics
-from .common import as_json, configured, load_config_to_plan
+from ..plan import Plan
+from .common import as_json, configured, load_plan
 from .printing import say, say_error, say_json
 
 
@@ -23,7 +20,7 @@ def check(json_lines: bool) -> None:
 
     Imports the app, too. Ends with 0, or with 78 and every mistake.
     """
-    plan = make_plan(load_config_to_plan(), publish=_nowhere, clock=Clock(), metrics=Metrics())
+    plan = load_plan()
     if json_lines:
         say_json(_summary(plan))
         return
@@ -39,10 +36,7 @@ def check(json_lines: bool) -> None:
     _list("contracts", [contract.name for contract in plan.contracts])
     _list("channels", list(plan.channels))
     _list("queues", list(config.jobs.queues))
-
-
-async def _nowhere(*args: Any, **options: Any) -> None:
-    raise EdgeqError("nothing is published while checking")
+    _list("schedules", [schedule.name for schedule in config.schedules])
 
 
 def _list(name: str, items: list[str]) -> None:
@@ -59,5 +53,6 @@ def _summary(plan: Plan) -> dict[str, Any]:
         "contracts": [contract.name for contract in plan.contracts],
         "channels": list(plan.channels),
         "queues": list(config.jobs.queues),
+        "schedules": [schedule.name for schedule in config.schedules],
         "warnings": plan.warnings,
     }

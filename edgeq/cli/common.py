@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..clock import Clock
 from ..config.load import load, load_to_plan, sqlite_path
 from ..config.schema import LoadedConfig
+from ..errors import EdgeqError
 from ..store.sqlite import SqliteStore
 from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from ..plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +69,18 @@ def load_config() -> LoadedConfig:
 def load_config_to_plan() -> LoadedConfig:
     """The configuration for `make_plan`, which tells all of its mistakes. Raises ConfigError."""
     return load_to_plan(config_path())
+
+
+def load_plan() -> Plan:
+    """What the configuration comes to, with the app imported, for a command that runs nothing of it. Raises
+    ConfigError."""
+    from ..plan import make_plan
+
+    return make_plan(load_config_to_plan(), publish=_nowhere, clock=Clock(), metrics=Metrics())
+
+
+async def _nowhere(*args: Any, **options: Any) -> None:
+    raise EdgeqError("this command publishes nothing")
 
 
 @asynccontextmanager

@@ -234,7 +234,8 @@ class Converter:
         if value is None and types.NoneType in members:
             return None
         members = tuple(member for member in members if member is not types.NoneType)
-        fitting = [member for member in members if shape(member) in (shape(type(value)), Any)]
+        form = dict if value is None else shape(type(value))  # a key with nothing below it is an empty mapping
+        fitting = [member for member in members if shape(member) in (form, Any)]
         if len(members) == 1 or len(fitting) == 1:
             return self.convert((fitting or list(members))[0], value, path)
         for member in sorted(fitting, key=lambda member: member is not type(value)):
