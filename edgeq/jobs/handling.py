@@ -1,4 +1,4 @@
-"""The author's code and nothing else: decode the arguments, call `handle` or `failed`, and say as a value what came of it.
+"""The author's code and nothing else: decode the arguments, call `handle` or `failed`, say as a value what came of it.
 
 The worker and the child process of `isolation: process` share it. It neither knows of claims nor limits the time: who
 calls it cancels it. Whatever the author's code raises is an outcome; only a cancellation from outside passes.
@@ -80,7 +80,13 @@ def has_last_words(definition: Definition | None) -> bool:
 
 
 async def last_words(
-    definition: Definition, job: StoredJob, ctx: JobContext, call: Call, *, error: BaseException, made: Job | None = None
+    definition: Definition,
+    job: StoredJob,
+    ctx: JobContext,
+    call: Call,
+    *,
+    error: BaseException,
+    made: Job | None = None,
 ) -> Completed | Failed:
     """Run `failed(ctx, error)`: of `made`, the job whose handler failed, or of one decoded anew."""
     try:
