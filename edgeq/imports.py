@@ -1,13 +1,16 @@
-"""The user's own Python, imported because the configuration names it."""
+"""Python that isn't edgeq's own, imported because the configuration names it: the user's, and other packages'."""
 
 from __future__ import annotations
 
 import importlib
 import traceback
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from .config.suggest import did_you_mean
+
+T = TypeVar("T")
 
 
 def load_module(name: str) -> ModuleType:
@@ -33,6 +36,27 @@ def load_name(reference: str) -> Any:
             raise ValueError(f"{module_name} has no {path!r}" + (f"; {hint}" if hint.startswith("did") else ""))
         target = getattr(target, name)
     return target
+
+
+def load_class(reference: str, base: type[T]) -> type[T]:
+    """The class made from `base` that `package.module:name` names. Raises ValueError."""
+    found = load_name(reference)
+    if not isinstance(found, type) or not issubclass(found, base) or found is base:
+        raise ValueError(f"{reference} is not a class made from {base.__name__}")
+    return found
+
+
+def plugged_in(kind: str, base: type[T], group: str, built_in: Iterable[str]) -> type[T]:
+    """The class made from `base` that an installed package brings as `kind`, by the entry-point group `group`.
+
+    Raises ValueError; for a kind that nobody brings with the nearest of what there is, `built_in` included.
+    """
+    from importlib.metadata import entry_points  # its memory is paid only where it is needed
+
+    known = {entry.name: entry.value for entry in entry_points(group=group)}
+    if kind not in known:
+        raise ValueError(f"there is no such kind: {kind!r}; {did_you_mean(kind, [*built_in, *known])}")
+    return load_class(known[kind], base)
 
 
 def _place(error: BaseException) -> str:

@@ -58,7 +58,7 @@ def test_good_ones_are_built(keys: dict[str, Any]) -> None:
     [
         ({}, ".kind", "is missing (there is: log, mqtt, smtp, webhook)"),
         ({"kind": 5}, ".kind", "must be text"),
-        ({"kind": "webhok"}, ".kind", "there is no channel kind 'webhok' (did you mean 'webhook'?)"),
+        ({"kind": "webhok"}, ".kind", "there is no such kind: 'webhok'; did you mean 'webhook'?"),
         ({"kind": "log", "level": "info"}, ".level", "unknown key"),
         ({"kind": "mqtt"}, ".topic", "is missing"),
         ({**SIREN, "topic": "siren/+"}, ".topic", "must be a topic without wildcards"),

@@ -16,8 +16,8 @@ from edgeq.errors import Problem
 @pytest.mark.parametrize(
     ("mapping", "path", "message"),
     [
-        ({**ABSENCE, "kind": "absense"}, "kind", "no kind of contract 'absense' (did you mean 'absence'?)"),
-        ({**ABSENCE, "kind": "zzz"}, "kind", "(there is: absence, deadline, threshold)"),
+        ({**ABSENCE, "kind": "absense"}, "kind", "no such kind: 'absense'; did you mean 'absence'?"),
+        ({**ABSENCE, "kind": "zzz"}, "kind", "; there is: absence, deadline, threshold"),
         ({**ABSENCE, "kind": None}, "kind", "is missing (there is: absence, deadline, threshold)"),
         ({**ABSENCE, "kind": ["absence"]}, "kind", "must be the name of a kind"),
         ({**ABSENCE, "evry": "1m"}, "evry", "did you mean 'every'?"),
@@ -187,6 +187,6 @@ def test_kinds_of_other_packages_come_by_entry_points(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     (contract,) = contracts_of({**ABSENCE, "kind": "other"})
     assert contract.kind == "other"
-    assert "is no subclass of Contract" in str(problems_of({**ABSENCE, "kind": "wrong"})[0])
-    assert "can't be loaded: ModuleNotFoundError" in str(problems_of({**ABSENCE, "kind": "broken"})[0])
+    assert "is not a class made from Contract" in str(problems_of({**ABSENCE, "kind": "wrong"})[0])
+    assert "there is no module 'no_such_module'" in str(problems_of({**ABSENCE, "kind": "broken"})[0])
     assert "did you mean 'other'?" in str(problems_of({**ABSENCE, "kind": "othr"})[0])

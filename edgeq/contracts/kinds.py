@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..config.section import Section
 from ..config.suggest import did_you_mean
 from ..errors import Problem
+from ..imports import plugged_in
 from .absence import Absence
 from .contract import Contract
 from .deadline import Deadline
@@ -47,8 +48,10 @@ def _load(section: Section, problems: list[Problem]) -> Contract | None:
         message = "is missing" if name is None else "must be the name of a kind"
         problems.append(section.problem("kind", message, did_you_mean("", KINDS)))
         return None
-    kind = KINDS.get(name) or _from_other_packages(name, section, problems)
-    if kind is None:
+    try:
+        kind = KINDS.get(name) or plugged_in(name, Contract, ENTRY_POINTS, KINDS)  # type: ignore[type-abstract]
+    except ValueError as error:
+        problems.append(section.problem("kind", str(error)))
         return None
     keys = section.read(kind.keys_type, problems)
     if keys is None:
@@ -56,22 +59,3 @@ def _load(section: Section, problems: list[Problem]) -> Contract | None:
     mistakes = [section.problem(key, message) for key, message in keys.mistakes()]
     problems.extend(mistakes)
     return None if mistakes else kind(keys)
-
-
-def _from_other_packages(name: str, section: Section, problems: list[Problem]) -> type[Contract] | None:
-    from importlib.metadata import entry_points  # its memory is paid only where it is needed
-
-    entries = entry_points(group=ENTRY_POINTS)
-    if name not in entries.names:
-        hint = did_you_mean(name, [*KINDS, *sorted(entries.names)])
-        problems.append(section.problem("kind", f"there is no kind of contract {name!r}", hint))
-        return None
-    try:
-        kind = entries[name].load()
-    except Exception as error:  # noqa: BLE001 - somebody else's module may raise anything
-        problems.append(section.problem("kind", f"the kind {name!r} can't be loaded: {type(error).__name__}: {error}"))
-        return None
-    if not isinstance(kind, type) or not issubclass(kind, Contract):
-        problems.append(section.problem("kind", f"the kind {name!r} is no subclass of Contract"))
-        return None
-    return kind

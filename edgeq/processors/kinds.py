@@ -16,9 +16,8 @@ import msgspec
 from ..clock import Clock
 from ..config.schema import LoadedConfig, Record
 from ..config.section import Section
-from ..config.suggest import did_you_mean
 from ..errors import Problem
-from ..imports import load_name
+from ..imports import load_class, plugged_in
 from ..telemetry.metrics import Metrics
 from .courier import Courier
 from .processor import QueueProcessor
@@ -90,8 +89,7 @@ def _plan(section: Section, parts: Parts, problems: list[Problem]) -> PlannedPro
         settings = section.read(ProcessorSettings, problems)
         return None if settings is None else PlannedProcessor(_built_in(kind, parts), settings)
     try:
-        own = load_name(kind if ":" in kind else _plugged_in(kind))
-        _check(own, kind)
+        own = _own(kind)
     except ValueError as error:
         problems.append(section.problem("kind", str(error)))
         return None
@@ -117,21 +115,18 @@ def _make_own(own: type[QueueProcessor], values: Any) -> QueueProcessor:
     return processor
 
 
-def _plugged_in(kind: str) -> str:
-    """What the installed plug-in called `kind` refers to. Raises ValueError."""
-    from importlib.metadata import entry_points  # its memory is paid only where it is needed
+def _own(kind: str) -> type[QueueProcessor]:
+    """A processor of the user's or of an installed package. Raises ValueError."""
+    if ":" in kind:
+        own = load_class(kind, QueueProcessor)
+    else:
+        own = plugged_in(kind, QueueProcessor, ENTRY_POINTS, [*KINDS, "package.module:Class"])
+    _check(own, kind)
+    return own
 
-    known = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
-    if kind not in known:
-        hint = did_you_mean(kind, [*KINDS, *known])
-        raise ValueError(f"there is no processor kind {kind!r}; {hint}; one of your own is package.module:Class")
-    return known[kind]
 
-
-def _check(own: Any, name: str) -> None:
+def _check(own: type[QueueProcessor], name: str) -> None:
     """Raise ValueError for what would fail at every event, or at the start."""
-    if not (isinstance(own, type) and issubclass(own, QueueProcessor)) or own is QueueProcessor:
-        raise ValueError(f"{name} is not a class made from QueueProcessor")
     for method in ("process_item", "process_batch", "opened", "on_time"):
         if not inspect.iscoroutinefunction(getattr(own, method)):
             raise ValueError(f"{name}.{method} must be written async def")

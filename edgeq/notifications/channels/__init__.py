@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...config.section import Section
-from ...config.suggest import did_you_mean
 from ...errors import Problem
-from ...imports import load_name
+from ...imports import load_class, plugged_in
 from .channel import Channel, Links, Outcome, Publish, Rejected, Retry, Sent
 
 __all__ = ["KINDS", "Channel", "Links", "Outcome", "Publish", "Rejected", "Retry", "Sent", "build_channels"]
@@ -49,26 +48,14 @@ def _kind(section: Section, problems: list[Problem]) -> type[Channel] | None:
     if not isinstance(word, str):
         problems.append(section.problem("kind", "is missing" if word is None else "must be text", _choices()))
         return None
-    known = KINDS if word in KINDS else {**_plugged_in(), **KINDS}
-    if word not in known:
-        problems.append(section.problem("kind", f"there is no channel kind {word!r}", did_you_mean(word, known)))
-        return None
     try:
-        found = load_name(known[word])
+        if word in KINDS:
+            return load_class(KINDS[word], Channel)  # type: ignore[type-abstract]
+        return plugged_in(word, Channel, ENTRY_POINTS, KINDS)  # type: ignore[type-abstract]
     except ValueError as error:
         problems.append(section.problem("kind", str(error)))
         return None
-    if isinstance(found, type) and issubclass(found, Channel):
-        return found
-    problems.append(section.problem("kind", f"{known[word]} is not a class made from Channel"))
-    return None
 
 
 def _choices() -> str:
     return f"there is: {', '.join(KINDS)}"
-
-
-def _plugged_in() -> dict[str, str]:
-    from importlib.metadata import entry_points  # costs more memory than all channels together
-
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
