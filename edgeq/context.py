@@ -25,7 +25,7 @@ _YEAR_US = 366 * 86_400_000_000
 
 
 class How(TypedDict, total=False):
-    """How one job is queued and run, where it differs from what its class says.
+    """How one job is queued and run, where it differs from what its class says. None: as the class says.
 
     `queue`, `priority`, `max_attempts` and `expires` are as on the class. `unique_key` (at most 1 KiB) stands for the
     arguments by which the job is unique; without it, `unique` says which these are. `limit_key` stands for those by
@@ -33,15 +33,15 @@ class How(TypedDict, total=False):
     `on_failure` in the one that makes it dead for good; `ctx.parent` tells them what was.
     """
 
-    queue: str
-    priority: str | int
-    max_attempts: int
+    queue: str | None
+    priority: str | int | None
+    max_attempts: int | None
     expires: str | None
-    unique_key: str
-    unique: Unique | str | tuple[str, ...] | bool
-    limit_key: str
-    on_success: Dispatchable
-    on_failure: Dispatchable
+    unique_key: str | None
+    unique: Unique | str | tuple[str, ...] | bool | None
+    limit_key: str | None
+    on_success: Dispatchable | None
+    on_failure: Dispatchable | None
 
 
 class Dispatchable(Protocol):

@@ -12,26 +12,25 @@ registered is ever run: nothing is imported because the database says so.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import functools
 import inspect
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, ClassVar, dataclass_transform
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self, Unpack, dataclass_transform
 
 import msgspec
 
 from ..backoff import Backoff
-from ..clock import is_time
-from ..events import to_json
+from ..config.suggest import did_you_mean
+from ..context import How
 from ..imports import load_name
 from ..store.jobs import NewJob
-from . import settings
 from .context import JobContext
+from .definition import ARGS_BYTES_MAX, Definition, Registry, define, fields, registry
+from .dispatch import row
 from .keys import Limit, Unique
 
-ARGS_BYTES_MAX = 256 * 1024
+__all__ = ["ARGS_BYTES_MAX", "Definition", "Job", "Registry", "definition", "from_args", "registry", "resolve"]
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -42,10 +41,16 @@ class Job:
     ARGS_BYTES_MAX bytes); bytes and times are stored as text. The settings below are written without a type:
 
     - `queue`: which worker runs it. `priority`: `"high"`, `"normal"`, `"low"` or a number; a greater one runs first.
-    - `max_attempts`: how often it is tried. `backoff`: the wait between attempts, `"1s..60s"` (doubling) or `"10s"`.
+    - `max_attempts`: how often it is tried. `backoff`: the wait between attempts, `"1s..60s"` (doubling), `"10s"`,
+      `["1s", "5s", "30s"]` (the last one again and again), or a Backoff(...) for another jitter than ±10 %.
     - `timeout`: how long one attempt may take. An `async def handle` is cancelled then. A `def handle` runs in a
       thread, which can't be ended from outside: the attempt counts as failed, but the thread goes on, and takes up
       one of the queue's `concurrency` until it returns.
+    - `isolation`: with `"process"` it runs in a process of its own, which can be ended.
+    - `expires`: no attempt begins later than so long after the time it was to run at first, `"1h"`.
+    - `unique`: True, argument names or Unique(...): it isn't added while one with the same arguments is there.
+    - `limit`: Limit(...), how many of them may run at once or in a time. `needs`: the name of the dependency without
+      which it can't run; when that keeps failing, its jobs wait.
     """
 
     queue: ClassVar[str] = "default"
@@ -59,12 +64,13 @@ class Job:
     limit: ClassVar[Limit | None] = None
     needs: ClassVar[str | None] = None
     _definition: ClassVar[Definition]
+    _how: ClassVar[How] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Check and register the class. Raises TypeError that names it and what is wrong."""
         super().__init_subclass__(**kwargs)
         try:
-            cls._definition = _define(cls)
+            cls._definition = define(cls, Job)
         except ValueError as error:
             raise TypeError(f"job {cls.__qualname__}: {error}") from None
 
@@ -92,77 +98,30 @@ class Job:
         """Called after the last attempt failed, `async def` or `def`, under the same timeout; what it records through
         `ctx` is committed with the job's death. Not called when the process died with the last attempt."""
 
-    def new_job(self, *, now: int, run_at: int | None = None, cause_id: int | None = None) -> NewJob:
+    def configure(self, **how: Unpack[How]) -> Self:
+        """The same job, to be queued and run in another way than its class says: see How.
+
+        For where no `how` can be given: in a list of jobs, for a callback. What a dispatch itself says counts more.
+        """
+        configured = copy.copy(self)
+        object.__setattr__(configured, "_how", {**self._how, **how})
+        return configured
+
+    def new_job(
+        self, *, now: int, run_at: int | None = None, cause_id: int | None = None, **how: Unpack[How]
+    ) -> NewJob:
         """The row to store. `now` and `run_at` (default: at once) are microseconds since 1970 UTC.
 
-        Raises ValueError when the arguments can't be stored, or `run_at` isn't a time.
+        Raises ValueError when the arguments can't be stored, `run_at` isn't a time, or something in `how` is wrong.
         """
-        how = self._definition.settings
-        if run_at is not None and not is_time(run_at):
-            raise ValueError(f"run_at must be in microseconds since 1970 UTC, not {run_at!r}")
-        return NewJob(
-            queue=how.queue,
-            kind=self._definition.kind,
-            args=self._definition.encode(self),
-            run_at=now if run_at is None else run_at,
-            created_at=now,
-            priority=how.priority,
-            max_attempts=how.max_attempts,
-            cause_id=cause_id,
-        )
+        given: Mapping[str, Any] = how
+        if self._how:
+            given = {**self._how, **{name: value for name, value in how.items() if value is not None}}
+        return row(self, self._definition, now=now, run_at=run_at, cause_id=cause_id, how=given)
 
 
-class Definition:
-    """What is known of one job class."""
-
-    def __init__(self, job_class: type[Job], how: settings.Settings) -> None:
-        self.job_class = job_class
-        self.settings = how
-        self.kind = f"{job_class.__module__}:{job_class.__qualname__}"
-        self.runnable = job_class.handle is not Job.handle
-
-    @cached_property
-    def arguments(self) -> Mapping[str, Any]:
-        """The type of each argument. Raises TypeError when one isn't known."""
-        try:
-            types = typing.get_type_hints(self.job_class, include_extras=True)
-        except NameError as error:
-            raise TypeError(f"job {self.job_class.__qualname__}: a field's type can't be found: {error}") from None
-        return {field.name: types[field.name] for field in _fields(self.job_class)}
-
-    @cached_property
-    def _decoder(self) -> msgspec.json.Decoder[Any]:
-        return msgspec.json.Decoder(self.job_class)
-
-    def encode(self, job: Job) -> str:
-        """The arguments as JSON text from which `decode` makes them again. Raises ValueError."""
-        name = self.job_class.__qualname__
-        if not self.runnable:
-            raise ValueError(f"job {name} has no handle() to run")
-        try:
-            text = to_json({argument: getattr(job, argument) for argument in self.arguments})
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"job {name}: its arguments can't be written as JSON: {error}") from None
-        if len(text) > ARGS_BYTES_MAX or len(text.encode()) > ARGS_BYTES_MAX:
-            raise ValueError(f"job {name}: its arguments take more than {ARGS_BYTES_MAX // 1024} KiB of JSON")
-        self.decode(text)  # not every value comes back: JSON has no NaN
-        return text
-
-    def decode(self, args: str) -> Job:
-        """The job with the arguments in a JSON text; those that the class no longer has are passed over.
-
-        Raises ValueError.
-        """
-        try:
-            return self._decoder.decode(args)  # type: ignore[no-any-return]
-        except Exception as error:  # noqa: BLE001 - a class's own __post_init__ may raise anything
-            raise ValueError(f"job {self.job_class.__qualname__}: {error}") from None
-
-
-Registry = Mapping[str, Definition]
-_registered: dict[str, Definition] = {}
-registry: Registry = _registered
-"""Every job class made so far, by the `kind` that the store knows it by. Of two that share one, the later counts."""
+# The types of the settings are for type checkers: every job class would evaluate them again, at twice its cost.
+Job.__annotations__ = {}
 
 
 def definition(job: Job | type[Job]) -> Definition:
@@ -171,82 +130,45 @@ def definition(job: Job | type[Job]) -> Definition:
 
 
 def resolve(reference: str) -> type[Job]:
-    """The job class that a configuration names as `package.module:Name`; imports the module.
+    """The job class, or what `@job` made of a function, that a configuration names as `package.module:name`; imports
+    the module.
 
     Raises ValueError that says what is wrong.
     """
     target = load_name(reference)
     if not isinstance(target, type) or not issubclass(target, Job) or target is Job:
-        raise ValueError(f"{reference} isn't a job class")
+        hint = "; with @job on it, the function would be one" if inspect.isfunction(target) else ""
+        raise ValueError(f"{reference} isn't a job class{hint}")
     if not definition(target).runnable:
         raise ValueError(f"job {target.__qualname__} has no handle() to run")
     return target
 
 
-def _define(job_class: type[Job]) -> Definition:
-    """Make `job_class` a dataclass, check it, register it. Raises ValueError."""
-    _check_method(job_class.handle, 2)
-    _check_method(job_class.failed, 3)
-    _check_before(job_class)
-    how = settings.read(job_class)
-    if "__init__" in vars(job_class) and "__dataclass_fields__" not in vars(job_class):
-        raise ValueError("arguments are fields, so there is no __init__; what must be checked fits in __post_init__")
+def from_args(job_class: type[Job], given: Mapping[str, Any]) -> Job:
+    """A job with the arguments in a mapping, as it comes out of YAML, JSON or a message.
+
+    Raises ValueError that names the job and the argument that is unknown, missing or of the wrong type.
+    """
+    made = definition(job_class)
+    if not isinstance(given, Mapping):
+        raise made.error(f"its arguments must be a mapping, not {given!r:.80}")
+    for name in given:
+        if name not in made.arguments:
+            raise made.error(f"there is no argument {name!r:.80} ({_which(name, made)})")
+    missing = [
+        field.name
+        for field in fields(job_class)
+        if field.name not in given
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise made.error(f"{', '.join(missing)}: missing")
     try:
-        dataclasses.dataclass(kw_only=True)(job_class)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-    for field in _fields(job_class):
-        if field.name.startswith("_") or hasattr(Job, field.name):
-            taken = f"write {field.name!r} without a type" if field.name in settings.NAMES else "the name is taken"
-            raise ValueError(f"{field.name!r} can't be an argument: {taken}")
-    parameters = list(inspect.signature(job_class).parameters)
-    if sorted(parameters) != sorted(field.name for field in _fields(job_class)):
-        raise ValueError("every field must be an argument, and every argument a field")
-    made = Definition(job_class, how)
-    _check_types(made)
-    if made.runnable:
-        _registered[made.kind] = made
-    return made
+        return job_class(**given)
+    except Exception as error:  # noqa: BLE001 - a class's own __post_init__ may raise anything
+        raise made.error(error) from None
 
 
-def _check_before(job_class: type[Job]) -> None:
-    """Have the arguments checked before the author's `__post_init__`, in the constructor and out of the store."""
-    own = job_class.__post_init__
-    if own is Job.__post_init__ or getattr(own, "checks_before", False):
-        return
-
-    @functools.wraps(own)
-    def checked(self: Job) -> None:
-        Job.__post_init__(self)
-        own(self)
-
-    vars(checked)["checks_before"] = True
-    job_class.__post_init__ = checked  # type: ignore[method-assign]
-
-
-def _check_types(made: Definition) -> None:
-    """Refuse fields whose types JSON arguments can't be checked against. A type that isn't defined yet is looked for
-    again when the first job is made."""
-    try:
-        _ = made.arguments, made._decoder
-    except NameError:
-        return
-    except TypeError as error:
-        if not isinstance(error.__context__, NameError):
-            raise ValueError(str(error)) from None
-
-
-def _check_method(method: Callable[..., Any], count: int) -> None:
-    wanted = "handle(self, ctx)" if count == 2 else "failed(self, ctx, error)"
-    if not callable(method) or inspect.isclass(method):
-        raise ValueError(f"{wanted} must be a method")
-    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
-        raise ValueError(f"{wanted} must return what it has to say, not yield it")
-    try:
-        inspect.signature(method).bind(*range(count))
-    except TypeError as error:
-        raise ValueError(f"{wanted} is how it is called: {error}") from None
-
-
-def _fields(job_class: type[Job]) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(job_class)  # type: ignore[arg-type]
+def _which(name: object, made: Definition) -> str:
+    return did_you_mean(str(name), made.arguments) or "it has none"

@@ -22,8 +22,6 @@ CONCURRENCY_MAX = 100_000
 BURST_MAX = 1_000_000
 PERIOD_SECONDS_MAX = 366 * 86400.0
 
-_encode = msgspec.json.Encoder(order="sorted").encode
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique:
@@ -100,7 +98,8 @@ def key_of(arguments: Mapping[str, Any], names: Iterable[str] | None) -> str:
     than KEY_BYTES_MAX, a hash of it. Raises ValueError for what JSON can't say."""
     chosen = arguments if names is None else {name: arguments[name] for name in names}
     try:
-        return _short(_encode(chosen).decode())
+        plain = msgspec.to_builtins(chosen, str_keys=True, order="sorted")  # of sets, too
+        return _short(msgspec.json.encode(plain, order="sorted").decode())
     except (TypeError, OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError) as error:
         raise ValueError(f"no key can be made of the arguments: {error}") from None
 

@@ -76,10 +76,15 @@ def read(job_class: type) -> Settings:
 
 def check_names(how: Settings, arguments: Collection[str]) -> None:
     """Raise ValueError when a key is to be made of an argument that isn't there."""
-    for setting, rule in (("unique", how.unique), ("limit", how.limit)):
-        for name in (rule.by if rule else None) or ():
-            if name not in arguments:
-                raise ValueError(f"{setting}: there is no argument {name!r} ({did_you_mean(name, arguments)})")
+    check_arguments("unique", how.unique, arguments)
+    check_arguments("limit", how.limit, arguments)
+
+
+def check_arguments(setting: str, rule: Unique | Limit | None, arguments: Collection[str]) -> None:
+    """Raise ValueError when `rule` names an argument that isn't there."""
+    for name in (rule.by if rule else None) or ():
+        if name not in arguments:
+            raise ValueError(f"{setting}: there is no argument {name!r} ({did_you_mean(name, arguments)})")
 
 
 def _is_plain(value: object) -> bool:
