@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from support.commands import Edgeq, commands, store
 
-from edgeq.cli.main import main
 from edgeq.clock import Clock
 from edgeq.events import NewEvent, to_json
 from edgeq.store import cursors, dead_letters, events, jobs
 from edgeq.store.cursors import Failure
 from edgeq.store.dead_letters import NewDeadLetter
 from edgeq.store.jobs import NewJob
-from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Tx, Unit
-from edgeq.telemetry.metrics import Metrics
+from edgeq.store.store import Tx
 
 CONFIGURATION = """\
 gateway: g
@@ -36,52 +32,10 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
 """Sets a terminal's title, empties its screen, turns red, and runs backwards."""
 
 
-class Done(NamedTuple):
-    """What a command printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-
-Edgeq = Callable[..., Done]
-
-
 @pytest.fixture
 def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
     """Calls commands in a folder with a configuration."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("EDGEQ_"):
-            monkeypatch.delenv(name)
-    (tmp_path / "edgeq.yaml").write_text(CONFIGURATION)
-    root, own = logging.getLogger(), logging.getLogger("edgeq")
-    kept = root.handlers[:], root.level, own.level
-
-    def call(*words: str) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        assert "Traceback" not in err
-        return Done(ended.value.code, out, err)
-
-    yield call
-    root.handlers[:], root.level = kept[:2]
-    own.setLevel(kept[2])
-
-
-def store(unit: Unit[Any] = lambda tx: None) -> None:
-    """Make the database of the present folder, as `edgeq run` would, and commit a unit to it."""
-
-    async def commit() -> None:
-        made = SqliteStore("edgeq.db", metrics=Metrics(), clock=Clock(), durability="normal")
-        await made.open()
-        await made.write(unit)
-        await made.close()
-
-    asyncio.run(commit())
+    yield from commands(CONFIGURATION, tmp_path, monkeypatch, capsys)
 
 
 def event(kind: str = "reading", **fields: Any) -> NewEvent:

@@ -22,7 +22,8 @@ class Calls:
     """Calls `processor`. What it decided is returned; what it raises is raised.
 
     `together` says whether it takes many events in one call. `fresh` is whether its memory is that of the position;
-    who drops what it decided sets it to False.
+    who drops what it decided sets it to False. `busy_with` is the id of the (last) event that it has in hand, and since
+    when, in microseconds since 1970 UTC.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Calls:
         self.wants = _filter(processor, settings)
         self.fresh = False
         self.processed = 0
+        self.busy_with: tuple[int, int] | None = None
         self._name = name
         self._processor = processor
         self._store = store
@@ -55,11 +57,15 @@ class Calls:
         """Have it handle the events: one, or, if it takes them together, many."""
         first, last = wanted[0].id, wanted[-1].id
         ctx = self._context(str(last) if first == last else f"{first}-{last}", attempt, last)
-        with contained("the processor"):
-            if self.together:
-                await self._processor.process_batch(wanted, ctx)
-            else:
-                await self._processor.process_item(wanted[0], ctx)
+        self.busy_with = (last, ctx.now)
+        try:
+            with contained("the processor"):
+                if self.together:
+                    await self._processor.process_batch(wanted, ctx)
+                else:
+                    await self._processor.process_item(wanted[0], ctx)
+        finally:
+            self.busy_with = None
         ctx.decisions.tallies.append(lambda: self._tally(len(wanted)))
         failpoint("processor.handled")
         return ctx.decisions

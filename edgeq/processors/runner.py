@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from ..clock import Clock
@@ -89,6 +90,11 @@ class ProcessorRunner(Service):
         return self._calls.processed
 
     @property
+    def busy_with(self) -> tuple[int, int] | None:
+        """The id of the event that its code has in hand, and since when (microseconds since 1970 UTC)."""
+        return self._calls.busy_with
+
+    @property
     def state(self) -> State:
         """What it is doing. `halted`: an event failed for good, and it waits for somebody to resume it."""
         if not self._running:
@@ -96,6 +102,15 @@ class ProcessorRunner(Service):
         if self._paused:
             return "halted" if self._attempts.halted else "paused"
         return "running" if self._attempts.failure is None else "retrying"
+
+    def idle(self, head: int, soon_seconds: float) -> bool:
+        """Whether it has nothing to do now, when `head` is the id of the last event, nor by the clock within
+        `soon_seconds`; or can't, until somebody resumes it or its time to try again has come."""
+        if not self._running:
+            return self.last_error is not None
+        if self._paused or self._attempts.rest_seconds() > 0:
+            return True
+        return self.position >= head and not self._redrives and self._timer.rest_seconds(inf) > soon_seconds
 
     async def run(self) -> None:
         """Works until it is stopped."""
