@@ -24,6 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backoff import Backoff as Backoff
     from .context import Context as Context
     from .errors import EdgeqError as EdgeqError
     from .errors import RejectedMessage as RejectedMessage
@@ -31,21 +32,32 @@ if TYPE_CHECKING:
     from .intake.context import MessageContext as MessageContext
     from .intake.router import Router as Router
     from .jobs.context import JobContext as JobContext
+    from .jobs.function import job as job
     from .jobs.job import Job as Job
+    from .jobs.keys import Limit as Limit
+    from .jobs.keys import Unique as Unique
+    from .jobs.outcome import Dead as Dead
+    from .jobs.outcome import RetryAfter as RetryAfter
     from .processors.processor import ProcessorContext as ProcessorContext
     from .processors.processor import QueueProcessor as QueueProcessor
 
 _PUBLIC = {
+    "Backoff": "backoff",
     "Context": "context",
+    "Dead": "jobs.outcome",
     "EdgeqError": "errors",
     "Event": "events",
     "Job": "jobs.job",
     "JobContext": "jobs.context",
+    "Limit": "jobs.keys",
     "MessageContext": "intake.context",
     "ProcessorContext": "processors.processor",
     "QueueProcessor": "processors.processor",
     "RejectedMessage": "errors",
+    "RetryAfter": "jobs.outcome",
     "Router": "intake.router",
+    "Unique": "jobs.keys",
+    "job": "jobs.function",
 }
 
 
