@@ -1,20 +1,31 @@
-"""A worker's verbs on the table `jobs`: claim, and end the claim.
+"""A worker's verbs on the table `jobs`: claim, keep the claim, and end it.
 
 The attempt is counted at the claim (G7), so a job that kills its process runs out of attempts like any other. Every
-claim has a token of its own, greater than the last: a verb that ends or extends a claim does nothing and returns False
-when the claim isn't the current one any more.
+claim has a token of its own, greater than the last: a verb that ends or extends a claim does nothing when the claim
+isn't the current one any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import msgspec
 import peewee as pw
 
-from . import dead_letters
-from .dead_letters import NewDeadLetter
-from .jobs import COLUMNS, NO_LEASE, StoredJob, source
-from .store import NULL, ZERO, Statement, Store, Tx, literal
-from .tables import Jobs
+from .batches import batch, each, item
+from .ends import Buried as Buried
+from .ends import Completed as Completed
+from .ends import End as End
+from .ends import Released as Released
+from .ends import Retried as Retried
+from .ends import Snoozed as Snoozed
+from .ends import end as _end
+from .ends import held
+from .job_records import AGE_SECONDS as AGE_SECONDS
+from .job_records import COLUMNS, NO_LEASE, StoredJob, order
+from .store import ZERO, Statement, Store, Tx, literal, storable
+from .tables import Jobs, Queues
 
 PROMOTED_AT_ONCE_MAX = 1000
 
@@ -24,14 +35,14 @@ _AVAILABLE, _EXECUTING = literal("available"), literal("executing")
 
 _due = Jobs.alias("due")
 _ready = Jobs.alias("ready")
-_held = Jobs.alias("held")
+_running = Jobs.alias("running")
 
 
-def _first_due(state: str) -> pw.Node:
+def _first_due(state: str, p: pw.SQL) -> pw.Node:
     # The IN term is what lets SQLite use the partial index; the equation lets it read the rows in order.
     return (
         _due.select(_due.run_at)
-        .where(_due.state.in_(_WAITING) & (_due.state == literal(state)))
+        .where(_due.state.in_(_WAITING) & (_due.state == literal(state)) & (_due.queue == p))
         .order_by(_due.run_at)
         .limit(_ONE)
     )
@@ -41,8 +52,8 @@ PROMOTE = Statement(
     lambda p: Jobs.update({Jobs.state: _AVAILABLE}).where(
         Jobs.id.in_(
             _due.select(_due.id)
-            .where(_due.state.in_(_WAITING) & (_due.run_at <= p))
-            .order_by(_due.state, _due.run_at)
+            .where(_due.state.in_(_WAITING) & (_due.queue == p) & (_due.run_at <= p))
+            .order_by(_due.state, _due.queue, _due.run_at)
             .limit(p)
         )
     )
@@ -58,8 +69,8 @@ CLAIM = Statement(
         .where(
             Jobs.id.in_(
                 _ready.select(_ready.id)
-                .where((_ready.state == _AVAILABLE) & (_ready.queue == p))
-                .order_by(_ready.priority.desc(), _ready.id)
+                .where((_ready.state == _AVAILABLE) & _ready.blocked_by.is_null() & (_ready.queue == p))
+                .order_by(*order(_ready))
                 .limit(p)
             )
         )
@@ -69,43 +80,26 @@ CLAIM = Statement(
 OUTLOOK = Statement(
     lambda p: pw.Select(
         columns=[
-            pw.fn.EXISTS(_ready.select(_ONE).where((_ready.state == _AVAILABLE) & (_ready.queue == p))),
-            _first_due("scheduled"),
-            _first_due("retryable"),
-            _held.select(_held.lease_expires_at)
-            .where((_held.state == _EXECUTING) & (_held.queue == p))
-            .order_by(_held.lease_expires_at)
+            Queues.select(Queues.paused).where(Queues.name == p),
+            pw.fn.EXISTS(
+                _ready.select(_ONE).where(
+                    (_ready.state == _AVAILABLE) & _ready.blocked_by.is_null() & (_ready.queue == p)
+                )
+            ),
+            _first_due("scheduled", p),
+            _first_due("retryable", p),
+            _running.select(_running.lease_expires_at)
+            .where((_running.state == _EXECUTING) & (_running.queue == p))
+            .order_by(_running.lease_expires_at)
             .limit(_ONE),
         ]
     )
 )
-
-
-def _while_held(p: pw.SQL) -> pw.Node:
-    return (Jobs.id == p) & (Jobs.state == _EXECUTING) & (Jobs.lease_token == p)
-
-
-COMPLETE = Statement(
-    lambda p: Jobs.update(
-        {Jobs.state: literal("completed"), Jobs.result: p, Jobs.error: NULL, Jobs.finished_at: p, **NO_LEASE}
-    ).where(_while_held(p))
+EXTEND = Statement(
+    lambda p: Jobs.update({Jobs.lease_expires_at: p}).from_(each(p)).where(held()).returning(Jobs.id, Jobs.lease_token)
 )
-RETRY = Statement(
-    lambda p: Jobs.update({Jobs.state: literal("retryable"), Jobs.run_at: p, Jobs.error: p, **NO_LEASE}).where(
-        _while_held(p)
-    )
-)
-BURY = Statement(
-    lambda p: (
-        Jobs.update({Jobs.state: literal("dead"), Jobs.error: p, Jobs.finished_at: p, **NO_LEASE})
-        .where(_while_held(p))
-        .returning(*COLUMNS)
-    )
-)
-RELEASE = Statement(
-    lambda p: Jobs.update({Jobs.state: _AVAILABLE, Jobs.attempt: Jobs.attempt - _ONE, **NO_LEASE}).where(_while_held(p))
-)
-EXTEND = Statement(lambda p: Jobs.update({Jobs.lease_expires_at: p}).where(_while_held(p)))
+HELD = Statement(lambda p: Jobs.select(Jobs.id, Jobs.lease_token).from_(Jobs, each(p)).where(held()))
+PROGRESS = Statement(lambda p: Jobs.update({Jobs.progress: item(2)}).from_(each(p)).where(held()))
 SHORTEN = Statement(
     lambda p: Jobs.update({Jobs.lease_expires_at: p}).where(
         (Jobs.state == _EXECUTING) & (Jobs.queue == p) & (Jobs.lease_expires_at > p)
@@ -113,24 +107,35 @@ SHORTEN = Statement(
 )
 EXPIRED = Statement(
     lambda p: (
-        _held.select(
-            _held.id, _held.lease_token, _held.attempt, _held.max_attempts, _held.lease_owner, _held.lease_expires_at
-        )
-        .where((_held.state == _EXECUTING) & (_held.queue == p) & (_held.lease_expires_at <= p))
-        .order_by(_held.lease_expires_at)
+        Jobs.select(*COLUMNS)
+        .where((Jobs.state == _EXECUTING) & (Jobs.queue == p) & (Jobs.lease_expires_at <= p))
+        .order_by(Jobs.lease_expires_at)
         .limit(p)
     )
-)  # fmt: skip
+)
 GIVE_AGAIN = Statement(
-    lambda p: Jobs.update({Jobs.state: _AVAILABLE, Jobs.run_at: p, Jobs.error: p, **NO_LEASE}).where(_while_held(p))
+    lambda p: (
+        Jobs.update({Jobs.state: _AVAILABLE, Jobs.run_at: p, Jobs.error: item(2), **NO_LEASE})
+        .from_(each(p))
+        .where(held())
+    )
 )
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """A worker's hold on a job: the fence of every verb that ends an attempt."""
+class BreakerSettings(msgspec.Struct, frozen=True):
+    """When a dependency counts as broken: after so many `failures` in a row `within_us` microseconds. `wait_us` after
+    it was found broken one job tries it again."""
 
-    id: int
-    token: int
+    failures: int = 5
+    within_us: int = 60_000_000
+    wait_us: int = 30_000_000
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """One job every `interval_us` microseconds, and `burst` of them at once after a pause."""
+
+    interval_us: int
+    burst: int = 1
 
 
 class Rescued(msgspec.Struct, frozen=True):
@@ -143,54 +148,61 @@ class Rescued(msgspec.Struct, frozen=True):
 class Outlook(msgspec.Struct, frozen=True):
     """What a worker of one queue has before it. Times in microseconds since 1970 UTC, None when there is nothing.
 
-    `available`: a job can be claimed now. `next_run_at`: when the next waiting job of any queue is due.
-    `lease_expires_at`: the earliest end of a lease in this queue.
+    `ready`: a job can be claimed now. `next_at`: when a claim may next find something to do that isn't there now.
+    `lease_expires_at`: the earliest end of a lease in this queue. `paused`: nothing is claimed until somebody resumes
+    the queue.
     """
 
-    available: bool
-    next_run_at: int | None
+    ready: bool
+    next_at: int | None
     lease_expires_at: int | None
+    paused: bool
 
 
-def claim(tx: Tx, *, queue: str, owner: str, lease_seconds: float, limit: int, now: int) -> list[StoredJob]:
-    """Take up to `limit` jobs of `queue`, highest priority first, within one priority in the order of their ids.
+def claim(
+    tx: Tx,
+    *,
+    queue: str,
+    owner: str,
+    lease_seconds: float,
+    limit: int,
+    now: int,
+    rate: Rate | None = None,
+    breakers: Mapping[str, BreakerSettings] = {},
+) -> list[StoredJob]:
+    """Take up to `limit` jobs of `queue`, in the order of their turn; none while the queue is paused.
 
-    What is due by `now`, in any queue, is made available first (at most PROMOTED_AT_ONCE_MAX at once); what isn't due
-    is never looked at. The lease ends `lease_seconds` after `now`.
+    What is due by `now` is made available first (at most PROMOTED_AT_ONCE_MAX at once); what isn't due is never looked
+    at. The lease ends `lease_seconds` after `now`. A job whose `expires_at` has passed is claimed like any other, for
+    its worker to bury.
     """
-    if tx.run(PROMOTE, (now, PROMOTED_AT_ONCE_MAX)):
+    paused, *_ = tx.rows(OUTLOOK, (queue,) * 5)[0]
+    if paused or limit <= 0:
+        return []
+    if tx.run(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX)):
         tx.touch("jobs")
-    rows = tx.rows(CLAIM, (owner, now + round(lease_seconds * 1e6), queue, limit))
-    return sorted((StoredJob(*row) for row in rows), key=lambda job: (-job.priority, job.id))
+    rows = tx.rows(CLAIM, (storable(owner), now + round(lease_seconds * 1e6), queue, limit))
+    return sorted((StoredJob(*row) for row in rows), key=_turn)
 
 
-def complete(tx: Tx, claim: Claim, *, result: str, now: int) -> bool:
-    """End the claim with success. `result` is JSON text."""
-    return tx.run(COMPLETE, (result, now, claim.id, claim.token)) > 0
+def end(tx: Tx, ends: Sequence[End], *, now: int, breakers: Mapping[str, BreakerSettings] = {}) -> list[bool]:
+    """End claims; for each, in their order, whether it took effect. `now` is in microseconds since 1970 UTC."""
+    return _end(tx, ends, now=now)
 
 
-def retry(tx: Tx, claim: Claim, *, run_at: int, error: str) -> bool:
-    """End the claim; the job is tried again from `run_at` on."""
-    tx.touch("jobs")
-    return tx.run(RETRY, (run_at, error, claim.id, claim.token)) > 0
+def extend(tx: Tx, jobs: Sequence[StoredJob], *, lease_seconds: float, now: int) -> set[int]:
+    """The leases end `lease_seconds` after `now` instead; the ids of those jobs whose claim is lost."""
+    return _missing(jobs, tx.rows(EXTEND, (now + round(lease_seconds * 1e6), _claims(jobs))))
 
 
-def bury(tx: Tx, claim: Claim, *, reason: str, error: str, now: int) -> bool:
-    """End the claim for good: the job is dead and has a dead letter with `reason`, one short word, and `error`."""
-    rows = tx.rows(BURY, (error, now, claim.id, claim.token))
-    dead_letters.add(tx, [_letter(StoredJob(*row), reason, error, now) for row in rows])
-    return bool(rows)
+async def lost(store: Store, jobs: Sequence[StoredJob]) -> set[int]:
+    """The ids of those jobs whose claim isn't the current one any more: cancelled, or taken over."""
+    return _missing(jobs, await store.read(HELD, (_claims(jobs),)))
 
 
-def release(tx: Tx, claim: Claim) -> bool:
-    """Give the job back as if it had not been claimed: the attempt doesn't count."""
-    tx.touch("jobs")
-    return tx.run(RELEASE, (claim.id, claim.token)) > 0
-
-
-def extend_lease(tx: Tx, claim: Claim, *, lease_seconds: float, now: int) -> bool:
-    """The lease ends `lease_seconds` after `now` instead."""
-    return tx.run(EXTEND, (now + round(lease_seconds * 1e6), claim.id, claim.token)) > 0
+def progress(tx: Tx, job: StoredJob, text_json: str) -> bool:
+    """Note how far the job is, as JSON text; False when the claim is lost."""
+    return tx.run(PROGRESS, (batch([[job.id, job.lease_token, storable(text_json)]]),)) > 0
 
 
 def rescue(tx: Tx, *, queue: str, lease_seconds: float, limit: int, now: int) -> list[Rescued]:
@@ -201,38 +213,100 @@ def rescue(tx: Tx, *, queue: str, lease_seconds: float, limit: int, now: int) ->
     """
     latest = now + round(lease_seconds * 1e6)
     tx.run(SHORTEN, (latest, queue, latest))
-    rescued = []
-    for job_id, token, attempt, max_attempts, owner, expired_at in tx.rows(EXPIRED, (queue, now, limit)):
-        claim = Claim(job_id, token)
+    rescued, again, buried = [], [], []
+    for row in tx.rows(EXPIRED, (queue, now, limit)):
+        job = StoredJob(*row)
         error = (
-            f"worker {owner} went silent during attempt {attempt} of {max_attempts}: "
-            f"its lease ended {(now - expired_at) / 1e6:.0f}s ago"
+            f"worker {job.lease_owner} went silent during attempt {job.attempt} of {job.max_attempts}: "
+            f"its lease ended {(now - (job.lease_expires_at or 0)) / 1e6:.0f}s ago"
         )
-        dead = attempt >= max_attempts
+        dead = job.attempt >= job.max_attempts
         if dead:
-            bury(tx, claim, reason="lease_expired", error=error, now=now)
+            buried.append(Buried(job, "lease_expired", error))
         else:
-            tx.run(GIVE_AGAIN, (now, error, job_id, token))
-            tx.touch("jobs")
-        rescued.append(Rescued(job_id, dead))
+            again.append((job.id, job.lease_token, storable(error)))
+        rescued.append(Rescued(job.id, dead))
+    if buried:
+        end(tx, buried, now=now)
+    if again:
+        tx.run(GIVE_AGAIN, (now, batch(again)))
+        tx.touch("jobs")
     return rescued
 
 
-async def outlook(store: Store, queue: str) -> Outlook:
-    """What there is to do for a worker of `queue`."""
-    available, scheduled, retryable, lease_expires_at = (await store.read(OUTLOOK, (queue, queue)))[0]
+def outlook(tx: Any, queue: str, now: int | None = None) -> Any:
+    """What there is to do for a worker of `queue`, as of `now`."""
+    if now is None:
+        return _old_outlook(tx, queue)
+    paused, ready, scheduled, retryable, lease_expires_at = tx.rows(OUTLOOK, (queue,) * 5)[0]
+    if paused:
+        return Outlook(False, None, lease_expires_at, paused=True)
     due = [moment for moment in (scheduled, retryable) if moment is not None]
-    return Outlook(bool(available), min(due, default=None), lease_expires_at)
+    return Outlook(bool(ready), min(due, default=None), lease_expires_at, paused=False)
 
 
-def _letter(job: StoredJob, reason: str, error: str, now: int) -> NewDeadLetter:
-    return NewDeadLetter(
-        source=source(job.queue),
-        reason=reason,
-        error=error,
-        payload=job.args.encode(),
-        event_id=job.cause_id,
-        job_id=job.id,
-        created_at=now,
-        detail={"kind": job.kind, "attempt": job.attempt, "max_attempts": job.max_attempts},
-    )
+def _turn(job: StoredJob) -> tuple[int, int]:
+    return job.run_at - job.priority * round(AGE_SECONDS * 1e6), job.id
+
+
+def _claims(jobs: Sequence[StoredJob]) -> str:
+    return batch([(job.id, job.lease_token) for job in jobs])
+
+
+def _missing(jobs: Sequence[StoredJob], rows: Sequence[Sequence[int]]) -> set[int]:
+    there = {tuple(row) for row in rows}
+    return {job.id for job in jobs if (job.id, job.lease_token) not in there}
+
+
+# The old verbs, until the worker has the new ones.
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A worker's hold on a job: the fence of every verb that ends an attempt."""
+
+    id: int
+    token: int
+
+
+class OldOutlook(msgspec.Struct, frozen=True):
+    """See Outlook."""
+
+    available: bool
+    next_run_at: int | None
+    lease_expires_at: int | None
+
+
+async def _old_outlook(store: Store, queue: str) -> OldOutlook:
+    paused, ready, scheduled, retryable, lease_expires_at = (await store.read(OUTLOOK, (queue,) * 5))[0]
+    due = [moment for moment in (scheduled, retryable) if moment is not None]
+    return OldOutlook(bool(ready) and not paused, min(due, default=None), lease_expires_at)
+
+
+def _job(tx: Tx, claim: Claim) -> StoredJob:
+    rows = tx.rows(Jobs.select(*COLUMNS).where(Jobs.id == claim.id))
+    return msgspec.structs.replace(StoredJob(*rows[0]), lease_token=claim.token)
+
+
+def complete(tx: Tx, claim: Claim, *, result: str, now: int) -> bool:
+    """End the claim with success. `result` is JSON text."""
+    return end(tx, [Completed(_job(tx, claim), result)], now=now)[0]
+
+
+def retry(tx: Tx, claim: Claim, *, run_at: int, error: str) -> bool:
+    """End the claim; the job is tried again from `run_at` on."""
+    return end(tx, [Retried(_job(tx, claim), run_at, error)], now=run_at)[0]
+
+
+def bury(tx: Tx, claim: Claim, *, reason: str, error: str, now: int) -> bool:
+    """End the claim for good."""
+    return end(tx, [Buried(_job(tx, claim), reason, error)], now=now)[0]
+
+
+def release(tx: Tx, claim: Claim) -> bool:
+    """Give the job back as if it had not been claimed: the attempt doesn't count."""
+    return end(tx, [Released(_job(tx, claim))], now=0)[0]
+
+
+def extend_lease(tx: Tx, claim: Claim, *, lease_seconds: float, now: int) -> bool:
+    """The lease ends `lease_seconds` after `now` instead."""
+    return not extend(tx, [_job(tx, claim)], lease_seconds=lease_seconds, now=now)

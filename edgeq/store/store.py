@@ -28,8 +28,8 @@ from ..errors import StoreUnavailable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Topic = Literal["events", "jobs", "dead_letters", "notifications", "cursors"]
-TOPICS: tuple[Topic, ...] = ("events", "jobs", "dead_letters", "notifications", "cursors")
+Topic = Literal["events", "jobs", "cancelled", "dead_letters", "notifications", "cursors"]
+TOPICS: tuple[Topic, ...] = ("events", "jobs", "cancelled", "dead_letters", "notifications", "cursors")
 
 FOREIGN_POLL_SECONDS = 0.25
 
@@ -93,6 +93,10 @@ class Tx(ABC):
     @abstractmethod
     def insert(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> int:
         """Insert many rows the fast way. A row that breaks a unique index is left out; the number inserted."""
+
+    @abstractmethod
+    def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
+        """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows."""
 
     def touch(self, topic: Topic) -> None:
         """Say that rows of `topic` were added or changed, so that those who wait for them wake up."""

@@ -86,7 +86,7 @@ class Jobs(Table):
 
 
 class Queues(Table):
-    """What is remembered of a queue: whether it is paused, and `rate_at`, the moment up to which its rate is used up."""
+    """What is remembered of a queue: whether it is paused, and `rate_at`, when its rate next lets a job begin."""
 
     name = pw.TextField(primary_key=True)
     paused = pw.BooleanField()
@@ -94,17 +94,19 @@ class Queues(Table):
 
 
 class Limits(Table):
-    """Rate limits of single keys. `rate_at`: the moment up to which the rate is used up; `admit_at`: when the next job
-    of those that wait for it may go on, NULL when none waits."""
+    """Rate limits of single keys. `rate_at`: when the rate is all there again, if none begins until then; `admit_at`:
+    when the next job of those that wait for it may go on, NULL when none waits; reckoned at `waits_since`."""
 
     key = pw.TextField(primary_key=True)
     rate_at = pw.BigIntegerField()
     admit_at = pw.BigIntegerField(null=True)
+    waits_since = pw.BigIntegerField(null=True)
 
 
 class Breakers(Table):
-    """What is known of a dependency of jobs. `failures` in a row, the first of them at `failed_at`; `probe_at`: when it
-    is next tried."""
+    """What is known of a dependency of jobs. `failures` in a row, the first of them at `failed_at`, and the `error` of
+    the last. `probe_at`: when it is next looked at: open, a job is let through to try it, `probe_id`; half open, it is
+    seen whether that job is still there; closed, more of the jobs that waited for it go on. NULL: no need to."""
 
     name = pw.TextField(primary_key=True)
     state = pw.TextField()
@@ -112,6 +114,7 @@ class Breakers(Table):
     failed_at = pw.BigIntegerField(null=True)
     opened_at = pw.BigIntegerField(null=True)
     probe_at = pw.BigIntegerField(null=True)
+    probe_id = pw.BigIntegerField(null=True)
     error = pw.TextField(null=True)
 
 
