@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .clock import Clock
 from .config.files import in_order
+from .config.origin import child
 from .config.schema import LoadedConfig
 from .contracts import Contract, load_contracts
 from .errors import ConfigError, Problem
-from .imports import load_module
+from .imports import load_module, load_name
 from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
 from .jobs.job import registry, resolve
@@ -24,6 +26,9 @@ from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from .jobs.schedule import Schedule
 
 Publish = Callable[..., Awaitable[None]]
 
@@ -40,7 +45,16 @@ class Plan:
     contracts: list[Contract]
     channels: Mapping[str, Channel]
     processors: Mapping[str, PlannedProcessor]
+    schedules: Sequence[Schedule]
     warnings: list[str]
+
+    @property
+    def modules(self) -> list[str]:
+        """What a process must import to know all jobs: app.modules, and those of the jobs that the configuration
+        names."""
+        config = self.loaded.config
+        named = [route.dispatch for route in config.routes if route.dispatch] + [each.job for each in config.schedules]
+        return list(dict.fromkeys([*config.app.modules, *(name.partition(":")[0] for name in named)]))
 
     @property
     def packet_bytes_max(self) -> int:
@@ -62,9 +76,15 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     channels = build_channels(config.channels, problems, publish=publish)
     policy = Policy(config.notifications.routes, config.channels)
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
+    schedules: Sequence[Schedule] = ()
+    if config.schedules:
+        from .jobs.schedule import load_schedules  # who has none doesn't pay for it
+
+        schedules = load_schedules(loaded, problems)
+    _check_contexts(loaded, problems)
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
-    return Plan(loaded, table, contracts, channels, processors, _warnings(loaded))
+    return Plan(loaded, table, contracts, channels, processors, schedules, _warnings(loaded))
 
 
 def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:
@@ -94,8 +114,21 @@ def _routers(modules: list[ModuleType]) -> list[Router]:
     return list(found.values())
 
 
+def _check_contexts(loaded: LoadedConfig, problems: list[Problem]) -> None:
+    """See that the functions that make what jobs need are there. They are called by workers."""
+    for name, queue in loaded.config.jobs.queues.items():
+        if queue.context is not None:
+            key = child(child("jobs.queues", name), "context")
+            try:
+                if not callable(load_name(queue.context)):
+                    raise ValueError(f"{queue.context} isn't a function")
+            except ValueError as error:
+                problems.append(Problem(loaded.where(key), key, str(error)))
+
+
 def _warnings(loaded: LoadedConfig) -> list[str]:
     config = loaded.config
+    needed = {job.settings.needs for job in registry.values()}
     found = [
         (f"routes[{index}].qos", "2 is taken as 1: an incoming QoS 2 state is not durable")
         for index, route in enumerate(config.routes)
@@ -104,9 +137,12 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
     if config.store.durability == "normal":
         found.append(("store.durability", "normal may lose acknowledged messages at a power cut"))
     found += [
-        ("jobs.queues", f"no queue is called {job.settings.queue!r}: jobs of {kind} would never run")
-        for kind, job in registry.items()
-        if job.settings.queue not in config.jobs.queues and kind.partition(":")[0] in config.app.modules
+        ("jobs.queues", f"no queue is called {queue!r}: jobs of {kind} would run only under `edgeq work {queue}`")
+        for kind, queue in ((kind, job.settings.queue) for kind, job in registry.items())
+        if queue not in config.jobs.queues and kind.partition(":")[0] in config.app.modules
+    ]
+    found += [
+        (child("jobs.breakers", name), f"no job needs {name!r}") for name in config.jobs.breakers if name not in needed
     ]
     warnings = [f"{loaded.where(path)}: {path}: {text}" for path, text in found]
     if config.channels and not config.notifications.routes:
