@@ -1,8 +1,8 @@
 """The store on one SQLite file: write-ahead log, one writing connection, readers of their own.
 
-`synchronous=FULL` makes a commit survive a power cut. Checkpoints are made by the writer's thread alone, between
-commits: versions 3.7.0 to 3.51.2 of SQLite can damage a database when two connections write and checkpoint at one
-moment, and a checkpoint inside a commit is a stall that the intake feels.
+`synchronous=FULL` makes a commit survive a power cut. Checkpoints are made between commits (one inside a commit is a
+stall that the intake feels), and only while nobody else can write: versions 3.7.0 to 3.51.2 of SQLite can damage a
+database when one connection begins the log anew at the moment at which another one checkpoints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from ..telemetry.metrics import Metrics
 from .files import FileLock, damaged, mark_suspect, quarantine
 from .schema import migrate, store_id
 from .store import Health, Row, Signal, Statement, Store, Tx, Unit, render
+from .watch import Watch
 from .writer import Writer
 
 log = logging.getLogger("edgeq.store")
@@ -34,6 +35,7 @@ BUSY_SECONDS = 5.0
 _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
 _WAL_BYTES_KEPT = 16 * 2**20
+_FOREIGN_WEIGHT = 20  # once others have made the log that large, each time that we notice them counts like this many
 _ROWS_PER_STATEMENT = (500, 100, 25, 5, 1)
 
 _UNAVAILABLE = {
@@ -123,17 +125,24 @@ class SqliteTx(Tx):
 
 
 class SqliteEngine:
-    """The writing connection, used by the writer's thread. See writer.Engine."""
+    """The writing connection, used by one thread at a time. See writer.Engine.
 
-    def __init__(self, path: str, durability: str, database: pw.Database) -> None:
+    `watch` hears of what others write to the log; without one, nothing is heard. A second connection, the guard, takes
+    the lock of those who write now and then for a moment, and writes nothing.
+    """
+
+    def __init__(self, path: str, durability: str, database: pw.Database, watch: Watch | None = None) -> None:
         self._path = path
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._database = database
+        self._watch = watch
         self._connection: sqlite3.Connection | None = None
+        self._guard: sqlite3.Connection | None = None
         self._tx: SqliteTx | None = None
         self._data_version = 0
         self._commits = 0
         self._rows_checkpointed = 0
+        self.listens = False
         self.damaged = False
         self.gone = False
         self._file = (0, 0)
@@ -179,10 +188,11 @@ class SqliteEngine:
 
     def disconnect(self) -> None:
         """See Engine.disconnect."""
-        if self._connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
+        for connection in (self._guard, self._connection):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+        self._guard = self._connection = None
 
     def begin(self) -> Tx:
         """See Engine.begin."""
@@ -192,11 +202,14 @@ class SqliteEngine:
         assert self._tx is not None
         self._check_file()
         self._connection.execute("BEGIN IMMEDIATE")
+        if self._watch is not None:
+            self._watch.mute()
         return self._tx
 
     def commit(self) -> None:
         """See Engine.commit."""
         self._run("COMMIT")
+        self.listen()
 
     def rollback(self) -> None:
         """See Engine.rollback."""
@@ -205,6 +218,7 @@ class SqliteEngine:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             log.debug("rollback failed: %s", error)
+        self.listen()
 
     def savepoint(self) -> None:
         """See Engine.savepoint."""
@@ -232,6 +246,21 @@ class SqliteEngine:
         reason = _UNAVAILABLE.get(code, "")
         return f"{reason}: {self._path} ({error})" if reason else ""
 
+    @property
+    def ear(self) -> int | None:
+        """See Engine.ear."""
+        return None if self._watch is None else self._watch.descriptor
+
+    def listen(self) -> None:
+        """See Engine.listen."""
+        if self._watch is not None:
+            self._watch.drain()
+            self.listens = self._watch.listen()
+
+    def others_commit(self) -> bool:
+        """See Engine.others_commit. Who writes holds a lock from its first change until its commit can be seen."""
+        return self._connection is not None and not self._locking_out_others(lambda: None)
+
     def foreign_commit(self) -> bool:
         """See Engine.foreign_commit. `data_version` changes only by commits of other connections."""
         version = self._read_data_version()
@@ -239,17 +268,37 @@ class SqliteEngine:
         self._data_version = version
         return changed
 
-    def tend(self) -> None:
+    def tend(self, *, foreign: bool = False) -> None:
         """Checkpoint when enough was written since the last time. Never while nothing is written (G9)."""
         connection = self._connection
         if connection is None:
             return
-        self._commits += 1
+        large = foreign and os.stat(f"{self._path}-wal").st_size > _WAL_BYTES_KEPT
+        self._commits += _FOREIGN_WEIGHT if large else 1
         rows = connection.total_changes
         if self._commits >= _CHECKPOINT_COMMITS or rows - self._rows_checkpointed >= _CHECKPOINT_ROWS:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._commits = 0
-            self._rows_checkpointed = rows
+            checkpoint = "PRAGMA wal_checkpoint(PASSIVE)"
+            if self._locking_out_others(lambda: connection.execute(checkpoint).fetchone()):
+                self._commits = 0
+                self._rows_checkpointed = rows
+
+    def _locking_out_others(self, meanwhile: Callable[[], object]) -> bool:
+        """Call `meanwhile` while no other connection can write. False, and no call, if one is writing now."""
+        if self._guard is None:
+            self._check_file()
+            self._guard = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+            self._guard.execute("PRAGMA wal_autocheckpoint=0")
+        try:
+            self._guard.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                return False
+            raise
+        try:
+            meanwhile()
+        finally:
+            self._guard.execute("ROLLBACK")
+        return True
 
     def _read_data_version(self) -> int:
         assert self._connection is not None
@@ -285,7 +334,8 @@ class SqliteStore(Store):
         self._exclusive = exclusive
         self._clock = clock
         self._database = pw.SqliteDatabase(None)
-        self._engine = SqliteEngine(path, durability, self._database)
+        self._watch = Watch(f"{path}-wal")
+        self._engine = SqliteEngine(path, durability, self._database, self._watch)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
         self._lock = FileLock(path + "-lock")
         self._reader: aiosqlite.Connection | None = None
@@ -377,6 +427,7 @@ class SqliteStore(Store):
             await self._close_reader()
         await self._writer.close()
         await asyncio.to_thread(self._engine.disconnect)
+        self._watch.close()
         self._lock.release()
 
     def submit(self, unit: Unit[T]) -> asyncio.Future[T]:

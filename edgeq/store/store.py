@@ -9,8 +9,9 @@
   order, and are tried again with growing delays until they succeed or the store is closed. `health` says why.
 - Event ids only grow, are never used again, and once an id has been read no smaller one appears later (G6).
 - A read sees everything that was committed before it began. It never writes and never holds a transaction open.
-- After each commit, `signal` wakes those who wait for a table that it touched; commits of other processes count
-  as touching every table and are noticed within `FOREIGN_POLL_SECONDS`.
+- After each commit, `signal` wakes those who wait for a table that it touched. Commits of other processes count as
+  touching every table. Where the system tells of writes to files they are noticed at once, a burst of them every
+  20 ms, and in any case within `FOREIGN_NET_SECONDS`; elsewhere within `FOREIGN_POLL_SECONDS`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Topic = Literal["events", "jobs", "cancelled", "dead_letters", "notifications", 
 TOPICS: tuple[Topic, ...] = ("events", "jobs", "cancelled", "dead_letters", "notifications", "cursors")
 
 FOREIGN_POLL_SECONDS = 0.25
+FOREIGN_NET_SECONDS = 2.0
 
 # Constants for statements, which leave all their parameters open.
 NULL = pw.SQL("NULL")

@@ -2,6 +2,10 @@
 
 While one commit syncs, the next batch gathers: group commit without a timer, unless `commit_interval` sets one.
 The only place in the program where a transaction is opened, so also the only place that waits out a full disk.
+
+It also notices the commits of other processes. What they write is heard at once (`Engine.ear`), but shows only when
+their commit is done: until then, it looks again and again. Our own commits aren't heard; after one, a single look tells
+whether somebody else was at it meanwhile.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ from ..backoff import Backoff
 from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..telemetry.metrics import Metrics
-from .store import FOREIGN_POLL_SECONDS, TOPICS, Health, Signal, Topic, Tx, Unit
+from .store import FOREIGN_NET_SECONDS, FOREIGN_POLL_SECONDS, TOPICS, Health, Signal, Topic, Tx, Unit
 
 log = logging.getLogger("edgeq.store")
 
 _UNITS_PER_COMMIT_MAX = 512
 _RETRY = Backoff(0.1, 5.0)
 _REMIND_SECONDS = 600.0
+_LOOK_SECONDS = 0.0005  # after hearing of a commit that can't be seen yet; then a quarter more each time
+_REST_SECONDS = 0.02  # between two times of hearing: however many commits others make, we wake for so many only
 
 
 class Engine(Protocol):
@@ -54,11 +60,24 @@ class Engine(Protocol):
     def unavailable(self, error: Exception) -> str:
         """Why the store can't take commits, if that is what `error` says; else "" (the unit is to blame)."""
 
+    listens: bool
+    """Whether it will be heard when another process writes."""
+
+    @property
+    def ear(self) -> int | None:
+        """A descriptor that becomes readable when another process writes, for the event loop. None: there is none."""
+
+    def listen(self) -> None:
+        """Forget what was heard, and hear of what is written from now on, if that is possible."""
+
+    def others_commit(self) -> bool:
+        """Whether another process is in the midst of a commit."""
+
     def foreign_commit(self) -> bool:
         """Whether another process has committed since the last call."""
 
-    def tend(self) -> None:
-        """Housekeeping after a commit: checkpoints."""
+    def tend(self, *, foreign: bool = False) -> None:
+        """Housekeeping after a commit, ours or a foreign one: checkpoints."""
 
 
 @dataclass(slots=True)
@@ -88,13 +107,19 @@ class Writer:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakes_at = 0.0
         self._last_commit = 0.0
         self._said_at = 0.0
+        self._heard = False
+        self._unsure = False  # whether another process may be in the midst of a commit
+        self._looks = 0
 
     def start(self) -> None:
         """Begin. Call it on the event loop to which futures belong."""
         self._loop = asyncio.get_running_loop()
         self._available()
+        self._engine.listen()
+        self._arm()
         self._thread = threading.Thread(target=self._run, name="edgeq-writer", daemon=True)
         self._thread.start()
 
@@ -108,8 +133,12 @@ class Writer:
 
     def submit_lazily(self, unit: Unit[Any], within_seconds: float) -> None:
         """See Store.submit_lazily."""
+        due = self._clock.monotonic() + within_seconds
         with self._lazy_lock:
-            self._lazy.append((unit, self._clock.monotonic() + within_seconds))
+            self._lazy.append((unit, due))
+            too_late = self._wakes_at > due
+        if too_late:
+            self._queue.put(None)
 
     def unavailable(self, reason: str) -> None:
         """Note, and say once, why no commit can be taken now."""
@@ -131,6 +160,7 @@ class Writer:
         if self._thread is None:
             return
         self._closing.set()
+        self._disarm()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._thread = None
@@ -140,7 +170,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                first = self._queue.get(timeout=FOREIGN_POLL_SECONDS)
+                first = self._queue.get(timeout=self._patience())
             except queue.Empty:
                 first = None
             if first is not None:
@@ -154,6 +184,16 @@ class Writer:
             if self._closing.is_set() and self._queue.empty():
                 break
         self._engine.disconnect()
+
+    def _patience(self) -> float:
+        """For how many seconds there is nothing to do unless something comes."""
+        seconds = FOREIGN_NET_SECONDS if self._engine.listens else FOREIGN_POLL_SECONDS
+        if self._looks:
+            seconds = min(FOREIGN_POLL_SECONDS, _LOOK_SECONDS * 1.25 ** min(self._looks, 40))
+        with self._lazy_lock:
+            now = self._clock.monotonic()
+            self._wakes_at = min([now + seconds, *(due for _, due in self._lazy)])
+            return max(0.0, self._wakes_at - now)
 
     def _gather_for_interval(self) -> None:
         if self._interval > 0:
@@ -231,13 +271,26 @@ class Writer:
             log.warning("the store takes commits again, after %.1fs", seconds)
 
     def _look_around(self, *, committed: bool) -> None:
+        """See to the database after a commit, and whether another process has made one."""
+        heard = self._heard
+        self._unsure = self._unsure or committed or heard
         try:
             if committed:
                 self._engine.tend()
+            if heard or not self._engine.listens:
+                self._engine.listen()
+            if self._unsure and self._queue.empty():
+                self._unsure = self._engine.others_commit()
+                self._looks = self._looks + 1 if self._unsure else 0
             if self._engine.foreign_commit():
                 self._call_loop(self._signal.fire, TOPICS)
+                self._engine.tend(foreign=True)
         except Exception as error:  # noqa: BLE001 - the next commit will say what is wrong
+            self._unsure, self._looks = False, 0
             log.debug("housekeeping failed: %s", error)
+        if heard and not self._unsure:
+            self._heard = False
+            self._call_loop(self._rest)
 
     def _report(self, touched: list[Topic], batch: list[_Waiting], failure: BaseException | None) -> None:
         for item in batch:
@@ -262,3 +315,23 @@ class Writer:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             log.debug("the event loop ended before the writer")
+
+    # What other processes write, on the event loop
+
+    def _arm(self) -> None:
+        if self._loop is not None and self._engine.ear is not None and not self._closing.is_set():
+            self._loop.add_reader(self._engine.ear, self._hear)
+
+    def _disarm(self) -> None:
+        if self._loop is not None and self._engine.ear is not None:
+            self._loop.remove_reader(self._engine.ear)
+
+    def _hear(self) -> None:
+        """Have the writer look, and be deaf until it has seen."""
+        self._disarm()
+        self._heard = True
+        self._queue.put(None)
+
+    def _rest(self) -> None:
+        assert self._loop is not None
+        self._loop.call_later(_REST_SECONDS, self._arm)
