@@ -1,12 +1,19 @@
-"""What `ctx.emit` takes, and what it refuses before the store would."""
+"""What is recorded through a `ctx`, and what it refuses before the store would."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeq.context import Context
+from edgeq.errors import EdgeqError
+from edgeq.events import from_json
+from edgeq.jobs.context import PROGRESS_CHARACTERS_MAX, JobContext, JobInfo, ParentInfo
+from edgeq.jobs.outcome import Dead, RetryAfter, Snoozed
+from edgeq.store.jobs import NewJob, Options, Parent, StoredJob
 from edgeq.testing import FakeClock
 
 
@@ -32,3 +39,83 @@ def test_other_texts_stay_and_what_is_no_number_becomes_null() -> None:
     (event,) = ctx.decisions.events
     assert (event.type, event.subject, event.tags) == ("tür", "😀\n", ("a", "b"))
     assert event.data_json == '[null,null,"\\u0000"]'
+
+
+def stored(options: Options | None = None) -> StoredJob:
+    text = None if options is None else msgspec.json.encode(options).decode()
+    return StoredJob(
+        7, "mail", "m:Work", "{}", 0, "executing", 2, 5, 1, "me", 3, 9, None, None, None, None, 5, 1, None, None, None,
+        None, None, text,
+    )  # fmt: skip
+
+
+def test_a_job_knows_what_it_is() -> None:
+    ctx = JobContext(FakeClock(), stored(), context={"pool": 1})
+    assert ctx.job == JobInfo(id=7, queue="mail", kind="m:Work", attempt=2, max_attempts=5)
+    assert (ctx.context, ctx.parent, ctx.snoozed, ctx.cause_id) == ({"pool": 1}, None, None, 5)
+
+
+def test_a_delay_counts_from_the_call_and_not_from_the_beginning_of_a_long_job() -> None:
+    clock = FakeClock()
+    ctx = JobContext(clock, stored())
+    clock.advance(3600)
+    ctx.emit("late")
+    (event,) = ctx.decisions.events
+    assert event.occurred_at == event.recorded_at == ctx.now == clock.now()
+
+
+@pytest.mark.parametrize("result", [None, "null", "0", '{"sent": false}'])
+def test_a_callback_sees_its_parent(result: str | None) -> None:
+    parent = Parent(id=3, kind="m:Parent", args='{"a": [1]}', result=result, error=None if result else "broke\nthere")
+    ctx = JobContext(FakeClock(), stored(Options(parent=parent, on_success=NewJob(queue="q", kind="k", args="{}"))))
+    decoded = None if result is None else from_json(result)
+    assert ctx.parent == ParentInfo(3, "m:Parent", {"a": [1]}, decoded, None if result else "broke\nthere")
+    assert ctx.parent is ctx.parent
+
+
+def test_progress_is_reported_as_json_from_any_thread() -> None:
+    said: list[Any] = []
+    ctx = JobContext(FakeClock(), stored(), report=lambda text: said.append(from_json(text)))
+    ctx.progress(0)
+    thread = threading.Thread(target=ctx.progress, args=(0.4, "step"))
+    thread.start()
+    thread.join()
+    ctx.progress(1, "ü" * 500)
+    ctx.progress(0.5, "\udcff\0" * 500)
+    assert said[:2] == [{"fraction": 0, "text": ""}, {"fraction": 0.4, "text": "step"}]
+    assert said[2] == {"fraction": 1, "text": "ü" * PROGRESS_CHARACTERS_MAX}
+    assert len(said[3]["text"]) == PROGRESS_CHARACTERS_MAX
+    JobContext(FakeClock(), stored()).progress(0.5)  # nobody listens, and nothing happens
+
+
+@pytest.mark.parametrize(
+    "given", [(-0.1,), (1.01,), (float("nan"),), (float("inf"),), ("0.5",), (None,), (True,), (0.5, 5), (0.5, b"step")]
+)
+def test_what_is_no_progress_is_refused(given: Any) -> None:
+    said: list[str] = []
+    ctx = JobContext(FakeClock(), stored(), report=said.append)
+    with pytest.raises(ValueError, match="progress"):
+        ctx.progress(*given)
+    assert said == []
+
+
+def test_a_snooze_is_recorded_and_returned() -> None:
+    ctx = JobContext(FakeClock(), stored())
+    ctx.snooze("5m")
+    assert ctx.snooze(90) is ctx.snoozed
+    assert ctx.snoozed == Snoozed(90, ctx.decisions)
+
+
+@pytest.mark.parametrize("delay", [-1, "-1s", "soon", None, True, float("nan"), "90000w"])
+def test_a_snooze_or_retry_of_another_form_is_refused(delay: Any) -> None:
+    ctx = JobContext(FakeClock(), stored())
+    for refuse in (ctx.snooze, RetryAfter):
+        with pytest.raises(ValueError, match=r"delay|duration|negative"):
+            refuse(delay)
+    assert ctx.snoozed is None
+
+
+def test_outcomes_say_why() -> None:
+    again, dead = RetryAfter("1m30s", "busy"), Dead("no such device")
+    assert (again.seconds, str(again), str(RetryAfter(5))) == (90, "busy", "asked to be tried again after 5s")
+    assert (str(dead), isinstance(dead, EdgeqError)) == ("no such device", True)

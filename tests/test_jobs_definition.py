@@ -238,6 +238,22 @@ def imported(name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPat
         ("backoff = '60s..1s'", ["backoff"]),
         ("backoff = 1.5", ["backoff"]),
         ("backoff = '1s..900000d'", ["backoff"]),
+        ("backoff = []", ["backoff", "from 1 to"]),
+        ("backoff = ['1s', 'x']", ["backoff", "duration"]),
+        ("backoff = ['1s', '900000d']", ["backoff"]),
+        ("unique = 5", ["unique = 5", "('device',)"]),
+        ("unique = ('device',)", ["unique", "no argument 'device'"]),
+        ("times: int = 1; unique = ('tims',)", ["unique", "did you mean 'times'"]),
+        ("expires = 60", ["expires = 60", "no unit"]),
+        ("expires = '0s'", ["expires", "longer than nothing"]),
+        ("isolation = 'thread'", ["isolation", "'process'"]),
+        ("limit = 5", ["limit = 5", "Limit("]),
+        ("limit = {'concurrency': 1}", ["limit", "Limit("]),
+        ("limit = Limit(by='device', concurrency=1)", ["limit", "no argument 'device'"]),
+        ("needs = 'the crm'", ["needs", "up to 64 letters"]),
+        ("needs = ['crm']", ["needs"]),
+        ("limit: int", ["'limit'", "without a type"]),
+        ("configure: str", ["'configure'", "taken"]),
         ("max_attemps = 3", ["'max_attemps'", "did you mean 'max_attempts'"]),
         ("colour = True", ["'colour'", "there is"]),
         ("device = 'm1'", ["'device'", "needs a type"]),
@@ -262,6 +278,7 @@ def test_a_class_that_can_not_work_is_refused_when_it_is_made(
 ) -> None:
     source = f"""
     from dataclasses import InitVar, field
+    from edgeq import Limit
     from edgeq.jobs.job import Job
     class Wrong(Job):
         {body}
