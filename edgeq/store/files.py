@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,12 @@ _SUFFIXES = ("", "-wal", "-shm")
 _QUICK_CHECK_BYTES_MAX = 64 * 2**20
 _HEADER = b"SQLite format 3\x00"
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+MAKING_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+
+
+class Held(StoreError):
+    """Another appliance has the lock."""
 
 
 class FileLock:
@@ -25,11 +32,29 @@ class FileLock:
         self._path = path
         self._file: int | None = None
 
-    def acquire(self) -> None:
-        """Take the lock, unless it is held already. Raises StoreError, naming the holder's process, when somebody else
-        has it; StoreUnavailable while the disk is full, read-only or answers with errors."""
+    def acquire(self, *, to_make: bool = False) -> None:
+        """Take the lock, unless it is held already. Raises Held, naming the holder's process, when another appliance
+        has it; StoreUnavailable while the disk is full, read-only or answers with errors.
+
+        With `to_make` it is taken for a moment, to make the database: an appliance that starts meanwhile waits for its
+        release, up to MAKING_SECONDS.
+        """
         if self._file is not None:
             return
+        for _ in range(round(MAKING_SECONDS / _LOOK_SECONDS)):
+            holder = self._try(to_make)
+            if self._file is not None:
+                return
+            if holder:
+                break
+            time.sleep(_LOOK_SECONDS)
+        raise Held(
+            f"another edgeq{f' (process {holder})' if holder else ''} runs on {self._path.removesuffix('-lock')}",
+            hint="stop it first, or give this one a store.url of its own",
+        )
+
+    def _try(self, to_make: bool) -> str:
+        """Take the lock if it is free; else the number of the process that has it, "" for one that makes the file."""
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -42,14 +67,13 @@ class FileLock:
         except OSError:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise StoreError(
-                f"another edgeq{f' (process {holder})' if holder else ''} runs on {self._path.removesuffix('-lock')}",
-                hint="stop it first, or give this one a store.url of its own",
-            ) from None
+            return holder
         with contextlib.suppress(OSError):  # a full disk must not keep the appliance from starting
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
+            if not to_make:
+                os.write(descriptor, str(os.getpid()).encode())
         self._file = descriptor
+        return ""
 
     def release(self) -> None:
         """Let go. Does nothing when the lock isn't held."""

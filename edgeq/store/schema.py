@@ -27,12 +27,8 @@ def applied(connection: sqlite3.Connection) -> list[str]:
         raise
 
 
-def migrate(path: str, *, may_change: bool) -> None:
-    """Bring the schema up to date. The caller holds the file's lock.
-
-    Raises StoreError when the file was written by a newer version, or, unless `may_change`, when it needs a migration;
-    sqlite3.Error when the file can't be written.
-    """
+def current(path: str) -> bool:
+    """Whether the file has all tables of this version. Raises StoreError when it was written by a newer one."""
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
     try:
         done = applied(connection)
@@ -44,7 +40,16 @@ def migrate(path: str, *, may_change: bool) -> None:
             f"{path} was written by a newer edgeq (it has {strange[-1]})",
             hint="install that version or a later one",
         )
-    if done == known():
+    return done == known()
+
+
+def migrate(path: str, *, may_change: bool) -> None:
+    """Bring the schema up to date. The caller holds the file's lock.
+
+    Raises StoreError when the file was written by a newer version, or, unless `may_change`, when it needs a migration;
+    sqlite3.Error when the file can't be written.
+    """
+    if current(path):
         return
     if not may_change:
         raise StoreError(f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again")

@@ -23,6 +23,7 @@ from ..clock import Clock
 from ..errors import StoreError, StoreUnavailable
 from ..telemetry.metrics import Metrics
 from .files import FileLock, damaged, mark_suspect, quarantine
+from .making import ensure, need_folder
 from .schema import migrate, store_id
 from .store import Health, Row, Signal, Statement, Store, Tx, Unit, render
 from .watch import Watch
@@ -261,6 +262,15 @@ class SqliteEngine:
         """See Engine.others_commit. Who writes holds a lock from its first change until its commit can be seen."""
         return self._connection is not None and not self._locking_out_others(lambda: None)
 
+    def refusal(self, error: sqlite3.Error) -> StoreError:
+        """What to raise for an error of the driver: StoreUnavailable for what may pass."""
+        reason = self.unavailable(error)
+        kind = StoreUnavailable if reason and _code(error) not in _STAYS else StoreError
+        return kind(
+            reason or f"{self._path}: {error}",
+            hint="look at the rights of the file and its folder, and at the space left on the disk",
+        )
+
     def foreign_commit(self) -> bool:
         """See Engine.foreign_commit. `data_version` changes only by commits of other connections."""
         version = self._read_data_version()
@@ -314,7 +324,7 @@ class SqliteStore(Store):
 
     With `exclusive` (the appliance) the store refuses a file that another appliance holds, makes the file when it
     isn't there, and puts a damaged one aside. Without (commands that look or add something beside a running
-    appliance) the file must be there.
+    appliance) the file must be there, unless it may be made with `make` (workers that may start before it).
     """
 
     def __init__(
@@ -326,12 +336,14 @@ class SqliteStore(Store):
         durability: str = "full",
         commit_interval_seconds: float = 0.0,
         exclusive: bool = True,
+        make: bool = False,
     ) -> None:
         self.path = path
         self._read_only_uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
         self.signal = Signal()
         self.quarantined: str | None = None
         self._exclusive = exclusive
+        self._make = make
         self._clock = clock
         self._database = pw.SqliteDatabase(None)
         self._watch = Watch(f"{path}-wal")
@@ -383,31 +395,27 @@ class SqliteStore(Store):
             raise
 
     def _prepare(self) -> None:
-        folder = Path(self.path).resolve().parent
-        if not folder.is_dir():
-            raise StoreError(f"the folder {folder} doesn't exist", hint="make it, or change store.url")
+        need_folder(self.path)
         if self._exclusive:
             self._lock.acquire()
             reason = damaged(self.path)
             if reason:
                 self.quarantined = quarantine(self.path, self._clock.now())
                 log.error("%s is damaged (%s): put aside as %s, starting empty", self.path, reason, self.quarantined)
-        elif not os.path.exists(self.path):
+        elif not self._make and not os.path.exists(self.path):
             raise StoreError(
                 f"there is no database at {self.path}",
                 hint="start edgeq once, or name the right configuration with -c",
             )
         try:
-            migrate(self.path, may_change=self._exclusive)
+            if self._make and not self._exclusive:
+                ensure(self.path)
+            else:
+                migrate(self.path, may_change=self._exclusive)
             self._engine.connect()
             self._id = store_id(self.path)
         except sqlite3.Error as error:
-            reason = self._engine.unavailable(error)
-            kind = StoreUnavailable if reason and _code(error) not in _STAYS else StoreError
-            raise kind(
-                reason or f"{self.path}: {error}",
-                hint="look at the rights of the file and its folder, and at the space left on the disk",
-            ) from error
+            raise self._engine.refusal(error) from error
 
     async def _open_reader(self) -> aiosqlite.Connection:
         reader = await aiosqlite.connect(self._read_only_uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
