@@ -7,9 +7,11 @@ import shutil
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from .clock import MICROSECONDS, Clock
 from .errors import StoreError
-from .store import contract_states, cursors, dead_letters, events, jobs, notifications
+from .store import breakers, contract_states, cursors, dead_letters, events, jobs, notifications
 from .store.store import Health, Store
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
         "store": {"path": path, "id": store.id, "head": head, **_disk(path)},
         "processors": places,
         "jobs": await jobs.counts(store, now),
+        "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
         "notifications": await notifications.counts(store),
         "contracts": await contract_states.counts(store),
         "dead_letters": await dead_letters.counts(store),
@@ -104,6 +107,22 @@ class Status:
         for place in answer.get("processors", []):
             runner = parts.runners.get(place["name"])
             place["state"] = "not configured" if runner is None else runner.state
+            if runner is not None and runner.busy_with is not None:
+                place["busy_with"], place["busy_since"] = runner.busy_with
+        answer["workers"] = [
+            {
+                "queue": name,
+                "running": len(worker.running),
+                "concurrency": worker.settings.concurrency,
+                "overdue_threads": worker.overdue_threads,
+            }
+            for name, worker in parts.workers.items()
+        ]
+        answer["crashed"] = [
+            {"name": service.name, "crashes": service.crashes, "last_error": service.last_error}
+            for service in (parts.session, parts.intake, *parts.services())
+            if service.crashes
+        ]
         for name, sender in parts.senders.items():
             waits = {"last_error": sender.last_error, "waiting_until": sender.waiting_until}
             answer.setdefault("notifications", {}).setdefault(name, {}).update(waits)

@@ -21,22 +21,13 @@ from .common import WRITE_SECONDS, as_json, configured, load_plan, open_store
 from .printing import say, say_json
 
 
-class _Priority(click.ParamType):
-    """A word as it is, a number as one."""
-
-    name = "priority"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return int(value) if isinstance(value, str) and value.lstrip("+-").isdecimal() else value
-
-
 @click.command()
 @click.argument("kind", metavar="MODULE:NAME")
 @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--args", "args_json", metavar="JSON", default=None, help="The arguments, as one JSON object.")
 @click.option("--delay", metavar="TIME", default=None, help="Run it after so long, such as 10m.")
 @click.option("--run-at", metavar="MOMENT", default=None, help="Run it then: RFC 3339, UTC without an offset.")
-@click.option("--priority", metavar="WORD|N", type=_Priority(), default=None, help="high, normal, low or a number.")
+@click.option("--priority", metavar="WORD|N", default=None, help="high, normal, low or a number.")
 @click.option("--queue", default=None, help="Another queue than the job's own.")
 @click.option("--max-attempts", type=int, default=None, help="How often it is tried.")
 @click.option("--expires", metavar="TIME", default=None, help="Begin no attempt later than so long after its time.")
@@ -54,9 +45,12 @@ def dispatch(kind: str, pairs: tuple[str, ...], args_json: str | None, json_line
 
     definition = registry.get(kind)
     if definition is None:
-        raise EdgeqError(f"nothing that the configuration imports has a job {kind}", hint=did_you_mean(kind, registry))
+        what = f"there is no job {kind} in the modules that the configuration names"
+        raise EdgeqError(what, hint=did_you_mean(kind, registry))
     given = _given(definition.arguments, pairs, args_json)
     now, how = Clock().now(), {name: value for name, value in options.items() if value is not None}
+    if how.get("priority", "").lstrip("+-").isdecimal():
+        how["priority"] = int(how["priority"])
     try:
         run_at = _run_at(now, how.pop("delay", None), how.pop("run_at", None))
         new = definition.decode(to_json(given)).new_job(now=now, run_at=run_at, **how)

@@ -31,6 +31,7 @@ _COMMANDS = {
     "events": ("events", "events"),
     "emit": ("events", "emit"),
     "jobs": ("jobs", "jobs"),
+    "queues": ("queues", "queues"),
     "processors": ("processors", "processors"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),

@@ -21,6 +21,8 @@ from .common import as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json
 
 _WATCH_SECONDS = 2.0
+_LONG_SECONDS = 5.0
+_JOBS = ("ready", "delayed", "blocked", "executing", "dead", "completed", "cancelled")
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 
@@ -31,7 +33,7 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K\n", "\x1b[J"
 def status(watch: bool, json_lines: bool) -> None:
     """Say on one screen how the appliance is.
 
-    Session, rates, routes, processors, jobs, contracts, notifications, dead letters, disk.
+    Session, rates, routes, processors, jobs, contracts, notifications, dead letters, disk, crashes.
     """
     loaded = load_config()
     while True:
@@ -79,13 +81,8 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
     for route in answer.get("routes", []):
         seen = f", the last {_ago(route['last_message_at'], now)}" if route["last_message_at"] else ""
         made.append(f"route         {route['topic']}: {route['messages']} messages{seen}")
-    for place in answer.get("processors", []):
-        lag = f"{place['lag_events']} events, {_time(place['lag_seconds'])} behind"
-        made.append(
-            f"processor     {place['name']}: {place['state']}, at event {place['last_consumed_id']}, "
-            f"{lag if place['lag_events'] else 'up to date'}{_why(place['error'])}"
-        )
-    made += [f"jobs          {queue['queue']}: {_numbers(queue)}" for queue in answer.get("jobs", [])]
+    made += [f"processor     {place['name']}: {_processor(place, now)}" for place in answer.get("processors", [])]
+    made += _jobs(answer, now)
     made += [f"contract      {each['contract']}: {_numbers(each)}" for each in answer.get("contracts", [])]
     for channel, counts in answer.get("notifications", {}).items():
         error = counts.get("error") or counts.get("last_error")
@@ -94,6 +91,10 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
         f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
         f"the oldest {_ago(letters['oldest_at'], now)}"
         for letters in answer.get("dead_letters", [])
+    ]
+    made += [
+        f"crashed       {each['name']}: {each['crashes']} times{_why(each['last_error'])}"
+        for each in answer.get("crashed", [])
     ]
     dropped = answer.get("counters", {}).get("edgeq_messages_dropped_total", {})
     if any(dropped.values()):
@@ -136,6 +137,38 @@ def _store(store: dict[str, Any], running: bool, now: int) -> list[str]:
             f"store         {store['path']}: {store['head']} events up to now, {Size(store['file_bytes'])} "
             f"and {Size(store['wal_bytes'])} of log, {Size(store['free_disk_bytes'])} free on the disk"
         )
+    return made
+
+
+def _processor(place: dict[str, Any], now: int) -> str:
+    lag = f"{place['lag_events']} events, {_time(place['lag_seconds'])} behind"
+    text = f"{place['state']}, at event {place['last_consumed_id']}, {lag if place['lag_events'] else 'up to date'}"
+    busy = (now - place["busy_since"]) / MICROSECONDS if place.get("busy_since") else 0.0
+    if busy >= _LONG_SECONDS:
+        text += f", busy with event {place['busy_with']} for {_time(busy)}"
+    return text + _why(place["error"])
+
+
+def _jobs(answer: dict[str, Any], now: int) -> list[str]:
+    """A line for each queue, worker in trouble and dependency that doesn't work."""
+    made = []
+    for queue in answer.get("jobs", []):
+        text = _numbers({name: queue[name] for name in _JOBS})
+        if queue["oldest_ready_seconds"] >= _LONG_SECONDS:
+            text += f"; the oldest ready for {_time(queue['oldest_ready_seconds'])}"
+        made.append(f"jobs          {queue['queue']}: {'paused, ' if queue['paused'] else ''}{text}")
+    made += [
+        f"worker        {worker['queue']}: {worker['overdue_threads']} of {worker['concurrency']} places are held by "
+        "jobs that should have ended"
+        for worker in answer.get("workers", [])
+        if worker["overdue_threads"]
+    ]
+    made += [
+        f"dependency    {breaker['name']}: {breaker['state'].replace('_', ' ')} after {breaker['failures']} failures, "
+        f"its jobs wait{_why(breaker['error'])}"
+        for breaker in answer.get("breakers", [])
+        if breaker["state"] != "closed"
+    ]
     return made
 
 
