@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import importlib
+import inspect
 import sys
 import textwrap
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def add(a: int, b: int = 2) -> int:
 
 
 @job(queue="mail", priority="high", max_attempts=3, unique=("to",), limit=Limit(by=("to",), rate="10/m"), needs="smtp")
-async def send(to: str, date: datetime.date | None = None, *, tags: list[str] = [], ctx: Context) -> Any:  # noqa: B006
+async def send(to: str, date: date | None = None, *, tags: list[str] = [], ctx: Context) -> Any:  # noqa: B006
     tags.append("sent")
     return ctx, to, date, tags
 
@@ -40,6 +41,16 @@ async def send(to: str, date: datetime.date | None = None, *, tags: list[str] = 
 @job
 def loose(ctx, anything, other=None):  # type: ignore[no-untyped-def]
     return ctx, anything, other
+
+
+@job
+def collect(found=[]):  # type: ignore[no-untyped-def]  # noqa: B006 - what it is about
+    return found
+
+
+@job
+def named(*, a: int) -> int:
+    return a
 
 
 def shouting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,15 +105,17 @@ def test_what_a_worker_decodes_runs_the_function() -> None:
 
 async def test_the_context_is_handed_in_by_name_wherever_it_stands() -> None:
     ctx = context()
-    given = await stored(send("ops", datetime.date(2026, 1, 2), tags=["hot"])).handle(ctx)
-    assert given == (ctx, "ops", datetime.date(2026, 1, 2), ["hot", "sent"])
+    given = await stored(send("ops", date(2026, 1, 2), tags=["hot"])).handle(ctx)
+    assert given == (ctx, "ops", date(2026, 1, 2), ["hot", "sent"])
+    assert inspect.iscoroutinefunction(send.handle)
+    assert not inspect.iscoroutinefunction(loose.handle)
     assert stored(loose({"x": [1]})).handle(ctx) == (ctx, {"x": [1]}, None)
 
 
-async def test_a_list_by_default_is_a_new_one_each_time() -> None:
-    first, second = send("a"), send("b")
-    await first.handle(context())
-    assert second.tags == []  # type: ignore[attr-defined]
+def test_a_list_by_default_is_a_new_one_each_time() -> None:
+    first, second = collect(), collect()
+    first.handle(context()).append(1)
+    assert (second.handle(context()), collect.function()) == ([], [])
 
 
 def test_settings_are_those_of_a_class() -> None:
@@ -121,6 +134,7 @@ def test_settings_are_those_of_a_class() -> None:
         (lambda: add(1, 2, 3), "positional"),
         (lambda: add(1, c=3), "'c'"),
         (lambda: send("ops", None, ["x"]), "positional"),
+        (lambda: named(1), "positional"),
         (lambda: send("ops", "tomorrow"), "date: "),
         (lambda: send("ops", ctx=None), "'ctx'"),
         (lambda: grow(3), "tree"),
@@ -185,7 +199,7 @@ def _broken_type(a: int[3]) -> None: ...  # type: ignore[type-arg]
         (_generator, ["not yield"]),
         (_async_generator, ["not yield"]),
         (_odd_type, ["_odd_type", "list"]),
-        (_broken_type, ["_broken_type", "types"]),
+        (_broken_type, ["_broken_type", "not subscriptable"]),
     ],
 )
 def test_what_can_not_be_a_job_says_why(function: Any, words: list[str]) -> None:

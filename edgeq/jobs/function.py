@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import inspect
 import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack, overload
 
@@ -120,7 +119,6 @@ def _fields(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     """Name, type and field of each argument, in the order in which they may be given. Raises ValueError."""
     arguments = []
     parameters = inspect.signature(function).parameters
-    hints = _hints(function, [name for name in parameters if name != CTX])
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ValueError(f"{parameter} can't be stored: give each argument a name of its own, or take one list")
@@ -131,7 +129,7 @@ def _fields(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
         if name.startswith("_") or hasattr(FunctionJob, name):
             raise ValueError(f"{name!r} can't be the name of a parameter, it means something else on a job")
         by_name_only = parameter.kind is parameter.KEYWORD_ONLY
-        arguments.append((name, hints[name], _field(parameter.default, by_name_only)))
+        arguments.append((name, function.__annotations__.get(name, Any), _field(parameter.default, by_name_only)))
     return arguments
 
 
@@ -141,19 +139,6 @@ def _field(default: Any, by_name_only: bool) -> Any:
     if type(default).__hash__ is None:  # a list, a dict: each job has one of its own
         return dataclasses.field(default_factory=functools.partial(copy.deepcopy, default), kw_only=by_name_only)
     return dataclasses.field(default=default, kw_only=by_name_only)
-
-
-def _hints(function: Any, names: list[str]) -> dict[str, Any]:
-    """The types of the arguments; as text when one isn't defined yet, Any where nothing is said."""
-    hints = {name: function.__annotations__.get(name, Any) for name in names}
-    holder = types.SimpleNamespace(__annotations__=hints)
-    written = inspect.unwrap(function)
-    try:
-        return typing.get_type_hints(holder, getattr(written, "__globals__", {}), include_extras=True)
-    except NameError:
-        return hints
-    except Exception as error:  # noqa: BLE001 - an annotation may be any text, and evaluating it raise anything
-        raise ValueError(f"its types can't be understood: {error}") from None
 
 
 def _handle(function: Callable[..., Any], names: list[str]) -> Callable[[Any, JobContext], Any]:
