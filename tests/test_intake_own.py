@@ -415,7 +415,8 @@ async def test_a_route_that_fails_takes_nothing_from_the_others(tmp_path: Path) 
 
     def no_job(_: str) -> Any:
         class Broken:
-            def __init__(self) -> None:
+            @classmethod
+            def from_args(cls, given: dict[str, Any]) -> None:
                 raise ValueError("broken")
 
         return Broken
@@ -432,7 +433,12 @@ async def test_a_route_that_fails_takes_nothing_from_the_others(tmp_path: Path) 
 
 async def test_built_in_controllers_that_fail_half_way_leave_nothing_behind(tmp_path: Path) -> None:
     def no_job(_: str) -> Any:
-        return lambda: 1 / 0
+        class Broken:
+            @classmethod
+            def from_args(cls, given: dict[str, Any]) -> None:
+                raise ZeroDivisionError
+
+        return Broken
 
     routes = [Route(topic="a", emit="good"), Route(topic="+", emit="half", dispatch="any")]
     async with running(tmp_path, table_of(routes, resolve_job=no_job)) as rig:

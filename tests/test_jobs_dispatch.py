@@ -11,7 +11,7 @@ import pytest
 from edgeq import Backoff, Context, Limit, Unique
 from edgeq.context import DELAY_SECONDS_MAX, How, delay_seconds, new_job, when
 from edgeq.jobs.dispatch import CALLBACK_LEVELS_MAX
-from edgeq.jobs.job import ARGS_BYTES_MAX, Job, definition, from_args
+from edgeq.jobs.job import ARGS_BYTES_MAX, Job, definition
 from edgeq.jobs.keys import KEY_BYTES_MAX
 from edgeq.store import jobs
 from edgeq.store.jobs import FINISHED, INCOMPLETE, NewJob
@@ -361,8 +361,8 @@ def test_a_dispatch_through_a_context_carries_its_cause_and_what_is_said() -> No
 
 
 def test_arguments_from_a_mapping() -> None:
-    assert from_args(Move, {"device": "m1"}) == Move(device="m1")
-    assert from_args(Keyed, {"names": ["a", "b"], "place": {"floor": 1}}) == Keyed(names={"a", "b"}, place=Place(1))
+    assert Move.from_args({"device": "m1"}) == Move(device="m1")
+    assert Keyed.from_args({"names": ["a", "b"], "place": {"floor": 1}}) == Keyed(names={"a", "b"}, place=Place(1))
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_arguments_from_a_mapping() -> None:
 )
 def test_arguments_that_do_not_fit_are_one_clear_error(job_class: Any, given: Any, words: list[str]) -> None:
     with pytest.raises(ValueError, match=rf"^job {job_class.__name__}: ") as caught:
-        from_args(job_class, given)
+        job_class.from_args(given)
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert text.count("job ") == 1

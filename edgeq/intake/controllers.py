@@ -74,9 +74,9 @@ def dispatch(job: type[Any]) -> Inline:
         given.update(payload=value, topic=ctx.topic)
         given.update(ctx.params)
         try:
-            ctx.dispatch(job(**{name: given[name] for name in wanted if name in given}))
+            ctx.dispatch(job.from_args({name: given[name] for name in wanted if name in given}))
         except (TypeError, ValueError) as error:
-            raise RejectedMessage("bad_arguments", f"job {job.__name__}: {error}") from None
+            raise RejectedMessage("bad_arguments", str(error)) from None
 
     return run
 

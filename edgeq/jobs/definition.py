@@ -126,6 +126,12 @@ def fields(job_class: type[Job]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(job_class)  # type: ignore[arg-type]
 
 
+def required(job_class: type[Job]) -> list[str]:
+    """The arguments that must be given."""
+    missing = dataclasses.MISSING
+    return [field.name for field in fields(job_class) if field.default is missing and field.default_factory is missing]
+
+
 def _check_before(job_class: type[Job], base: type[Job]) -> None:
     """Have the arguments checked before the author's `__post_init__`, in the constructor and out of the store."""
     own = job_class.__post_init__

@@ -26,11 +26,11 @@ from ..context import How
 from ..imports import load_name
 from ..store.jobs import NewJob
 from .context import JobContext
-from .definition import ARGS_BYTES_MAX, Definition, Registry, define, fields, registry
+from .definition import ARGS_BYTES_MAX, Definition, Registry, define, registry, required
 from .dispatch import row
 from .keys import Limit, Unique
 
-__all__ = ["ARGS_BYTES_MAX", "Definition", "Job", "Registry", "definition", "from_args", "registry", "resolve"]
+__all__ = ["ARGS_BYTES_MAX", "Definition", "Job", "Registry", "definition", "registry", "resolve"]
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -98,6 +98,26 @@ class Job:
         """Called after the last attempt failed, `async def` or `def`, under the same timeout; what it records through
         `ctx` is committed with the job's death. Not called when the process died with the last attempt."""
 
+    @classmethod
+    def from_args(cls, given: Mapping[str, Any]) -> Self:
+        """A job with the arguments in a mapping, as it comes out of YAML, JSON or a message.
+
+        Raises ValueError that names the job and the argument that is unknown, missing or of the wrong type.
+        """
+        made = cls._definition
+        if not isinstance(given, Mapping):
+            raise made.error(f"its arguments must be a mapping, not {given!r:.80}")
+        for name in given:
+            if name not in made.arguments:
+                hint = did_you_mean(str(name), made.arguments) or "it has none"
+                raise made.error(f"there is no argument {name!r:.80} ({hint})")
+        if missing := [name for name in required(cls) if name not in given]:
+            raise made.error(f"{', '.join(missing)}: missing")
+        try:
+            return cls(**given)
+        except Exception as error:  # noqa: BLE001 - a class's own __post_init__ may raise anything
+            raise made.error(error) from None
+
     def configure(self, **how: Unpack[How]) -> Self:
         """The same job, to be queued and run in another way than its class says: see How.
 
@@ -142,33 +162,3 @@ def resolve(reference: str) -> type[Job]:
     if not definition(target).runnable:
         raise ValueError(f"job {target.__qualname__} has no handle() to run")
     return target
-
-
-def from_args(job_class: type[Job], given: Mapping[str, Any]) -> Job:
-    """A job with the arguments in a mapping, as it comes out of YAML, JSON or a message.
-
-    Raises ValueError that names the job and the argument that is unknown, missing or of the wrong type.
-    """
-    made = definition(job_class)
-    if not isinstance(given, Mapping):
-        raise made.error(f"its arguments must be a mapping, not {given!r:.80}")
-    for name in given:
-        if name not in made.arguments:
-            raise made.error(f"there is no argument {name!r:.80} ({_which(name, made)})")
-    missing = [
-        field.name
-        for field in fields(job_class)
-        if field.name not in given
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise made.error(f"{', '.join(missing)}: missing")
-    try:
-        return job_class(**given)
-    except Exception as error:  # noqa: BLE001 - a class's own __post_init__ may raise anything
-        raise made.error(error) from None
-
-
-def _which(name: object, made: Definition) -> str:
-    return did_you_mean(str(name), made.arguments) or "it has none"
