@@ -1,0 +1,256 @@
+"""When a schedule runs: by a cron line in a time zone, or again and again after a period. Pure reckoning.
+
+Daylight saving is as with Debian's cron. A line of which neither the minute nor the hour begins with `*` says times of
+day: one that a change of the clocks leaves out runs at the moment of the change, one that comes twice runs the first
+time only. A line with such a `*` says how often: it runs whenever the time of day fits, so not in an hour that is left
+out, and twice in one that comes twice.
+
+All moments are integers, microseconds since 1970 UTC.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import zoneinfo
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Protocol
+
+from cronsim import CronSim, CronSimError
+
+from ..clock import EPOCH, LATEST, MICROSECONDS
+from ..config.suggest import did_you_mean
+from ..units import Duration
+
+CRON_CHARACTERS_MAX = 200
+_LOCALTIME = "/etc/localtime"
+_FIELDS = "five fields: minute, hour, day of the month, month, day of the week, such as '0 2 * * *'"
+_WORDS = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_SECOND = MICROSECONDS
+_WEEK_SECONDS = 7 * 86400
+_SOME_MONDAY = datetime(2001, 1, 1)
+_UNZONED_EPOCH = EPOCH.replace(tzinfo=None)
+
+
+class Rule(Protocol):
+    """A rule says which moments are run times. `spec` is its text, by which a change of the rule is noticed;
+    `comes_again`: whether a clock that is set back comes by the same run times again."""
+
+    spec: str
+    comes_again: bool
+
+    def first(self, now: int) -> int:
+        """The first run time for a schedule that begins now."""
+
+    def after(self, moment: int, run: int) -> int:
+        """The first run time after `moment`, if `run` is one of them."""
+
+    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
+        """What `next_run_at` is to be, now that the clock was set by `step`, or, if that is 0, by nobody knows how
+        much."""
+
+    def local(self, moment: int) -> datetime:
+        """`moment` as its people read it from their clocks. Raises ValueError, OverflowError out of a calendar."""
+
+
+class Every:
+    """Once in `period`, counted from the last time."""
+
+    comes_again = False
+
+    def __init__(self, period: Duration) -> None:
+        self.spec = f"every {period}"
+        self._period = period.microseconds
+
+    def first(self, now: int) -> int:
+        """See Rule: a period from now."""
+        return now + self._period
+
+    def after(self, moment: int, run: int) -> int:
+        """See Rule."""
+        return run + ((moment - run) // self._period + 1) * self._period
+
+    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
+        """See Rule: what was left of the period is left still."""
+        return min(next_run_at + step, now + self._period)
+
+    def local(self, moment: int) -> datetime:
+        """See Rule: in UTC."""
+        return datetime.fromtimestamp(moment / _SECOND, UTC)
+
+
+class Cron:
+    """At the times that a cron line of five fields names, or a word such as `@daily`.
+
+    Raises ValueError for a line that can't be read, and for one that never comes (30 February).
+    """
+
+    comes_again = True
+
+    def __init__(self, line: str, zone: tzinfo, zone_name: str) -> None:
+        self.spec = f"cron {' '.join(line.split())} {zone_name}"
+        self._zone = zone
+        words = _words(line)
+        self._line = _parse(line, words)
+        self._says_times = not (words[0].startswith("*") or words[1].startswith("*"))
+        try:
+            self._following(_SOME_MONDAY)
+        except StopIteration:
+            raise ValueError(f"{line!r} never comes") from None
+
+    def first(self, now: int) -> int:
+        """See Rule."""
+        return self.after(now, now)
+
+    def after(self, moment: int, run: int) -> int:
+        """See Rule. LATEST when the calendar ends before there is one."""
+        seconds = moment // _SECOND
+        try:
+            return (self._time_after(seconds) if self._says_times else self._fit_after(seconds)) * _SECOND
+        except (OverflowError, ValueError, StopIteration):
+            return LATEST
+
+    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
+        """See Rule. The clock may have been set back, or the zone changed: then what comes next is the next run time
+        from now on, unless that is the last one that was run."""
+        if next_run_at <= now:
+            return next_run_at
+        coming = self.after(now, now)
+        return self.after(coming, coming) if coming == last_run_at else coming
+
+    def local(self, moment: int) -> datetime:
+        """See Rule: in the rule's zone."""
+        return datetime.fromtimestamp(moment / _SECOND, self._zone)
+
+    # Below, moments are whole seconds; a `reading` is what a clock on the wall shows, without a zone.
+
+    def _time_after(self, moment: int) -> int:
+        reading = self._reading(moment)
+        while True:
+            reading = self._following(reading)
+            found = self._moment(reading)
+            if found > moment:
+                return found
+
+    def _fit_after(self, moment: int) -> int:
+        offset = self._offset(moment)
+        while True:
+            reading = self._following(_as_reading(moment + offset))
+            found = _as_seconds(reading) - offset
+            change = self._change(moment + 1, found, offset)
+            if change is None:
+                return found
+            moment, offset = change - 1, self._offset(change)
+
+    def _following(self, reading: datetime) -> datetime:
+        line = copy.copy(self._line)
+        line.dt = reading.replace(second=0)
+        return next(line)
+
+    def _reading(self, moment: int) -> datetime:
+        return _as_reading(moment + self._offset(moment))
+
+    def _offset(self, moment: int) -> int:
+        offset = datetime.fromtimestamp(moment, self._zone).utcoffset()
+        return 0 if offset is None else offset.days * 86400 + offset.seconds
+
+    def _moment(self, reading: datetime) -> int:
+        """When a clock shows `reading` for the first time; if it never does, when it was set past it."""
+        seconds = _as_seconds(reading)
+        offset = reading.replace(tzinfo=self._zone).utcoffset()
+        assert offset is not None
+        moment = seconds - (offset.days * 86400 + offset.seconds)
+        if self._reading(moment) == reading:
+            return moment
+        before = moment - 86400
+        return self._change(before, moment, self._offset(before)) or moment
+
+    def _change(self, begin: int, end: int, offset: int) -> int | None:
+        """The first moment from `begin` to `end` at which the clocks are no longer off from UTC by `offset`."""
+        low = begin - 1
+        while low < end:
+            high = min(low + _WEEK_SECONDS, end)
+            if self._offset(high) == offset:
+                low = high
+                continue
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._offset(middle) == offset:
+                    low = middle
+                else:
+                    high = middle
+            return high
+        return None
+
+
+def machine_zone(environ: Mapping[str, str], path: str = _LOCALTIME) -> tuple[tzinfo, str]:
+    """The time zone of the machine and its name: that of TZ in `environ`, or else what /etc/localtime is, or else UTC.
+
+    Raises ValueError for a TZ that isn't known by name.
+    """
+    named = environ.get("TZ")
+    if named is not None:
+        named = named.removeprefix(":") or "UTC"
+        if not named.startswith("/"):
+            return zone(named), named
+        path = named
+    elif not os.path.exists(path):
+        return UTC, "UTC"
+    _, found, name = os.path.realpath(path).partition("/zoneinfo/")
+    try:
+        with open(path, "rb") as file:
+            return zoneinfo.ZoneInfo.from_file(file, key=name or None), name if found else path
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from None
+
+
+def zone(name: str) -> tzinfo:
+    """The time zone of that name. Raises ValueError."""
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    if name.upper() == "UTC":
+        return UTC
+    known = zoneinfo.available_timezones()
+    if not known:
+        raise ValueError("there is no list of time zones on this machine: install the package tzdata")
+    hint = did_you_mean(name, sorted(known))
+    raise ValueError(f"there is no time zone {name!r}" + (f" ({hint})" if hint.startswith("did") else ""))
+
+
+def _words(line: str) -> list[str]:
+    """The five fields. Raises ValueError."""
+    words = _WORDS.get(line.strip().lower(), line).split()
+    if line.startswith("@") and len(words) == 1:
+        raise ValueError(f"there is no {line!r:.80}; there is {', '.join(_WORDS)}")
+    if len(words) != 5 or len(line) > CRON_CHARACTERS_MAX or not line.isascii():
+        raise ValueError(f"must have {_FIELDS}")
+    return words
+
+
+def _parse(line: str, words: list[str]) -> CronSim:
+    """Raises ValueError."""
+    try:
+        return CronSim(" ".join(words), _SOME_MONDAY)
+    except (CronSimError, ValueError) as error:
+        field = str(error).removeprefix("Bad ").replace("-", " ")
+        raise ValueError(f"{line!r} has a {field} that can't be read or never comes") from None
+
+
+def _as_reading(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+
+
+def _as_seconds(reading: datetime) -> int:
+    passed = reading - _UNZONED_EPOCH
+    return passed.days * 86400 + passed.seconds
