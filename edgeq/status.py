@@ -114,7 +114,7 @@ class Status:
                 "queue": name,
                 "running": len(worker.running),
                 "concurrency": worker.settings.concurrency,
-                "overdue_threads": worker.overdue_threads,
+                "overdue_threads": worker.overdue,
             }
             for name, worker in parts.workers.items()
         ]

@@ -1,260 +1,361 @@
-"""The life of one claim: find the class, decode, handle, and commit how it ended.
+"""The attempts that run in this process: begun, kept within their time, cancelled, given up.
 
-How it ended and what the handler recorded are committed as one, and only while the claim is still the current one.
+Each ends with an Ending, which is handed to the worker to be committed; or without one, when the claim is no longer
+ours. Code that won't end when it is cancelled isn't waited for longer than CANCEL_SECONDS: the attempt is over then and
+what comes of it is void, but the code goes on, is `overdue`, and takes up room until it has really returned.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
+import contextlib
 import logging
-import threading
-import traceback
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from math import inf
+from typing import Any, Literal, Protocol
 
 from ..clock import Clock
-from ..errors import EdgeqError, StoreUnavailable, contained
-from ..events import to_json
 from ..failpoints import failpoint
 from ..store import claims
-from ..store.claims import Claim
-from ..store.decisions import Decisions, count, record
-from ..store.jobs import StoredJob, source
-from ..store.store import Store, Tx, storable
-from ..telemetry.metrics import Metrics
+from ..store.decisions import Decisions
+from ..store.jobs import StoredJob
 from ..units import Duration
+from . import ends
 from .context import JobContext
-from .job import Job, Registry
+from .ends import Ending
+from .handling import TimedOut, handle, has_last_words, last_words
+from .job import Definition, Registry
 from .outcome import Completed, Failed, Outcome
+from .threads import Call, Threads
 
-RESULT_BYTES_MAX = 256 * 1024
-ERROR_CHARACTERS_MAX = 8000
-
-Returned = asyncio.Future[tuple[Any, BaseException | None]]
+CANCEL_SECONDS = 1.0
 
 
-class LeaseLost(EdgeqError):
-    """The claim isn't the current one any more: nothing of this unit may stay."""
+class ProcessPool(Protocol):
+    """What is asked of the processes of `isolation: process`; see `isolation`."""
+
+    async def run(
+        self, job: StoredJob, *, report: Callable[[str], None], timeout_seconds: float, failed: str | None = None
+    ) -> Outcome:
+        """Run the job, or, with the text of the error of its last attempt, its `failed`. It keeps to the time."""
+
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """End the processes."""
 
 
 class Attempt:
-    """One attempt at a job.
+    """One claim of a job, and the task in which its author's code runs: `handle`, and for a job that is to be
+    buried `failed`.
 
-    `handling` says whether the author's code has the word, rather than the store; `abandoned` that the worker has given
-    the attempt up. `threads` are those in which synchronous code was started, each done when its code has returned.
+    `deadline` is when the task is cancelled, or given up if it is `cancelled` already; on the monotonic clock.
+    `fate`: why it is over, whatever comes of it: the claim is `lost`, or to be `released`.
     """
 
+    __slots__ = (
+        "_calls", "_noted", "_progress", "_reported", "_stored", "_threads", "begun", "buried", "cancelled", "deadline",
+        "definition", "failure", "fate", "job", "task",
+    )  # fmt: skip
+
     def __init__(
-        self, job: StoredJob, registry: Registry, store: Store, metrics: Metrics, clock: Clock, log: logging.Logger
+        self,
+        job: StoredJob,
+        definition: Definition | None,
+        threads: Threads,
+        reported: Callable[[Attempt], None],
     ) -> None:
         self.job = job
-        self.claim = Claim(job.id, job.lease_token or 0)
-        self.handling = True
-        self.abandoned = False
-        self.threads: list[Returned] = []
-        self._definition = registry.get(job.kind)
-        self._store = store
-        self._metrics = metrics
+        self.definition = definition
+        self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        self.deadline = inf
+        self.cancelled = False
+        self.fate: Literal["", "lost", "released"] = ""
+        self.buried: claims.Buried | None = None
+        self.failure: Failed | None = None
+        self._threads = threads
+        self._calls: list[Call] | None = None
+        self._reported = reported
+        self._noted = False
+        self._progress: str | None = None
+        self._stored: str | None = None
+
+    async def call(self, function: Callable[..., Any], /, *args: Any) -> Any:
+        """See handling.Call."""
+        call = self._threads.start(function, *args)
+        if self._calls is None:
+            self._calls = []
+        self._calls.append(call)
+        return await call.result()
+
+    def report(self, text: str) -> None:
+        """Have a progress stored soon; the latest counts. In any thread."""
+        self._progress = text  # in this order: who looks forgets first that it was told
+        if not self._noted:
+            self._noted = True
+            self._reported(self)
+
+    def progress(self) -> str | None:
+        """The latest progress, if it wasn't asked for before."""
+        self._noted = False
+        text = self._progress
+        if text is self._stored:
+            return None
+        self._stored = text
+        return text
+
+    def unreturned(self) -> list[Call]:
+        """The functions that were called in threads and haven't come back. They are no longer the attempt's."""
+        calls, self._calls = self._calls, None
+        return [call for call in calls or () if not call.returned]
+
+
+class Attempts:
+    """All attempts of one worker. `ended` gets each Ending, `changed` is called when one is over without."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        registry: Registry,
+        clock: Clock,
+        log: logging.Logger,
+        *,
+        isolated: bool,
+        processes: Callable[[], ProcessPool] | None,
+        timeout_seconds: float | None,
+        ended: Callable[[Ending], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.context: Any = None
+        self.running: dict[Attempt, None] = {}
+        self.overdue: set[asyncio.Task[None] | Call] = set()
+        self.reporting: set[Attempt] = set()
+        self.next_deadline = inf
+        self._threads = threads
+        self._registry = registry
         self._clock = clock
         self._log = log
+        self._isolated = isolated
+        self._processes = processes
+        self._pool: ProcessPool | None = None
+        self._timeout_seconds = timeout_seconds
+        self._ended = ended
+        self._changed = changed
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def run(self) -> str:
-        """All of it; how it ended, in a word: `completed`, `retried`, `dead` or `lease_lost`.
+    def begin(self, job: StoredJob, *, given_back: bool = False) -> None:
+        """Run a job that was claimed; or give it back, untouched."""
+        attempt = Attempt(job, self._registry.get(job.kind), self._threads, self._note)
+        self.running[attempt] = None
+        late = ends.has_expired(job, self._clock.now())
+        if given_back:
+            self._end(attempt, claims.Released(job), Decisions())
+        elif late is not None:
+            self._conclude(attempt, late)
+        else:
+            self._start(attempt)
 
-        Raises StoreUnavailable when the store was closed first, and CancelledError when it is cancelled: then the claim
-        stands until somebody ends it or its lease does.
-        """
-        try:
-            outcome = await self._handled()
-            failpoint("job.handled")
-            if isinstance(outcome, Completed):
-                refused = await self._complete(outcome)
-                if refused is None:
-                    return "completed"
-                outcome = refused
-            if outcome.final or self.job.attempt >= self.job.max_attempts:
-                return await self._bury(outcome)
-            return await self._retry(outcome)
-        except LeaseLost:
-            return "lease_lost"
+    def enforce(self, now: float) -> None:
+        """Cancel those whose time is over, and give up those that were cancelled and go on. `now` is monotonic."""
+        if now < self.next_deadline:
+            return
+        for attempt in [attempt for attempt in self.running if attempt.deadline <= now]:
+            if attempt.cancelled:
+                self._give_up(attempt)
+            else:
+                self._cancel(attempt)
+        self.next_deadline = min((attempt.deadline for attempt in self.running), default=inf)
+
+    def abandon(self, attempts: Iterable[Attempt], fate: Literal["lost", "released"]) -> None:
+        """End them now, whatever they were at: nothing that they have decided counts."""
+        for attempt in attempts:
+            attempt.fate = attempt.fate or fate
+            if not attempt.cancelled and attempt in self.running:
+                self._cancel(attempt)
+
+    def refused(self, ending: Ending, error: Exception) -> None:
+        """What a job recorded can't be stored: that is a failure of its attempt. The claim is still ours."""
+        attempt = ending.attempt
+        if isinstance(ending.end, claims.Completed | claims.Snoozed):
+            self.running[attempt] = None
+            self._conclude(attempt, Failed("failed", error))
+        elif ending.decisions:
+            self._log.error(
+                "job %d (%s): what failed() recorded can't be stored",
+                attempt.job.id, attempt.job.kind, exc_info=error,
+            )  # fmt: skip
+            self._ended(ending.without_decisions())
+        else:
+            self._log.error("job %d: its end can't be stored", attempt.job.id, exc_info=error)
+
+    def counts(self, ending: Ending) -> None:
+        """The last attempt has failed, and nothing speaks for another one: the job is to be buried after all."""
+        attempt = ending.attempt
+        self.running[attempt] = None
+        assert attempt.failure is not None
+        self._conclude(attempt, attempt.failure, counts=True)
+
+    async def close(self, grace_seconds: float) -> None:
+        """End the threads and processes. What is left in them is left behind."""
+        for attempt in self.running:
+            if attempt.task is not None:
+                attempt.task.cancel()
+        self._threads.close()
+        if self._pool is not None:
+            await self._pool.close(grace_seconds)
 
     # The author's code
 
-    async def _handled(self) -> Outcome:
-        if self._definition is None:
-            error = EdgeqError(f"no module of app.modules has a job class {self.job.kind}")
-            return Failed("unknown_job", error, final=True)
+    def _start(self, attempt: Attempt) -> None:
+        attempt.begun = attempt.cancelled = False
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        attempt.task = self._loop.create_task(self._attend(attempt), name=f"job-{attempt.job.id}")
+        definition = attempt.definition
+        if definition is None or self._runs_in_process(definition):
+            return
+        seconds = self._timeout_seconds or definition.settings.timeout_seconds
+        attempt.deadline = self._clock.monotonic() + seconds
+        if attempt.deadline < self.next_deadline:
+            self.next_deadline = attempt.deadline
+            self._changed()
+
+    async def _attend(self, attempt: Attempt) -> None:
+        """What the task of an attempt does. Never raises."""
+        attempt.begun = True
+        task = attempt.task
+        outcome: Outcome | None = None
+        stopped: BaseException | None = None
         try:
-            job = self._definition.decode(self.job.args)
-        except ValueError as error:
-            return Failed("undecodable", error, final=True)
-        ctx = JobContext(self._clock, self.job)
-        value, failure = await self._try(job.handle, ctx)
-        if failure is not None:
-            return Failed("timeout" if isinstance(failure, TimedOut) else "failed", failure, job)
-        try:
-            result = to_json(value)
-        except ValueError as error:
-            text = f"what handle() returned can't be written as JSON: {error}"
-            return Failed("bad_result", EdgeqError(text), job, final=True)
-        if len(result.encode()) > RESULT_BYTES_MAX:
-            text = f"what handle() returned takes more than {RESULT_BYTES_MAX // 1024} KiB of JSON"
-            return Failed("bad_result", EdgeqError(text), job, final=True)
-        return Completed(result, ctx.decisions)
+            outcome = await self._code(attempt)
+        except asyncio.CancelledError as error:
+            stopped = error
+        except Exception as error:  # noqa: BLE001 - a pool that can't run the job
+            outcome = Failed("failed", error)
+        failpoint("job.handled")
+        if attempt.task is task:
+            self._handled(attempt, outcome, stopped)
+        elif task is not None:  # given up meanwhile
+            self._returned(task)
 
-    async def _last_words(self, outcome: Failed) -> Decisions:
-        """What the job's `failed` recorded. An exception in it is logged and the job dies all the same."""
-        if outcome.job is None or type(outcome.job).failed is Job.failed:
-            return Decisions()
-        ctx = JobContext(self._clock, self.job)
-        _, failure = await self._try(outcome.job.failed, ctx, outcome.error)
-        if failure is not None:
-            self._log.error("job %d (%s): failed() failed too", self.job.id, self.job.kind, exc_info=failure)
-            return Decisions()
-        return ctx.decisions
+    def _code(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome]:
+        job, definition, failure = attempt.job, attempt.definition, attempt.failure
+        if definition is not None and self._runs_in_process(definition):
+            return self._in_process(attempt, definition)
+        ctx = JobContext(self._clock, job, context=self.context, report=attempt.report)
+        if attempt.buried is None or failure is None or definition is None:
+            return handle(definition, job, ctx, attempt.call)
+        return last_words(definition, job, ctx, attempt.call, error=failure.error, made=failure.job)
 
-    async def _try(self, function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
-        """What `function` returned, or what it raised, be it sys.exit() or a cancellation of its own making."""
-        try:
-            with contained("the job"):
-                return await self._call(function, *args), None
-        except Exception as error:  # noqa: BLE001 - G5: nothing that a handler raises ends a worker
-            return None, error
+    def _runs_in_process(self, definition: Definition) -> bool:
+        return self._processes is not None and (self._isolated or definition.settings.isolation == "process")
 
-    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        assert self._definition is not None
-        limit = self._definition.settings.timeout_seconds
-        try:
-            async with asyncio.timeout(limit) as scope:
-                if inspect.iscoroutinefunction(function):
-                    return await function(*args)
-                thread = in_thread(f"edgeq-job-{self.job.id}", function, *args)
-                self.threads.append(thread)
-                value, error = await asyncio.shield(thread)
-                if error is not None:
-                    raise error
-                return await value if inspect.isawaitable(value) else value
-        except Exception as error:
-            if scope.expired():
-                raise TimedOut(f"took longer than {Duration(limit)}", error) from None
-            raise
-
-    # How it ended
-
-    async def _complete(self, outcome: Completed) -> Failed | None:
-        """Commit the result; a failure when what the handler recorded can't be stored."""
-        try:
-            await self._commit(
-                lambda tx: claims.complete(tx, self.claim, result=outcome.result, now=self._clock.now()),
-                outcome.decisions,
-            )
-        except (LeaseLost, StoreUnavailable):
-            raise
-        except Exception as error:  # noqa: BLE001 - texts and numbers that no database takes, and what else there may be
-            return Failed("failed", error)
-        return None
-
-    async def _retry(self, outcome: Failed) -> str:
-        assert self._definition is not None
-        delay = self._definition.settings.backoff.delay(self.job.attempt)
-        text = describe(outcome.error)
-        await self._commit(
-            lambda tx: claims.retry(tx, self.claim, run_at=self._clock.now() + round(delay * 1e6), error=text),
-            Decisions(),
+    async def _in_process(self, attempt: Attempt, definition: Definition) -> Outcome:
+        if self._pool is None:
+            assert self._processes is not None
+            self._pool = self._processes()
+        return await self._pool.run(
+            attempt.job,
+            report=attempt.report,
+            timeout_seconds=self._timeout_seconds or definition.settings.timeout_seconds,
+            failed=None if attempt.buried is None else attempt.buried.error,
         )
-        self._log.warning(
-            "job %d (%s) failed in attempt %d of %d, next in %.1fs: %s",
-            self.job.id, self.job.kind, self.job.attempt, self.job.max_attempts, delay, text.partition("\n")[0],
-        )  # fmt: skip
-        return "retried"
 
-    async def _bury(self, outcome: Failed) -> str:
-        text = describe(outcome.error)
+    # How it ends
 
-        def end(tx: Tx) -> bool:
-            return claims.bury(tx, self.claim, reason=outcome.reason, error=text, now=self._clock.now())
+    def _cancel(self, attempt: Attempt) -> None:
+        attempt.cancelled = True
+        assert attempt.task is not None
+        attempt.task.cancel()
+        if not attempt.begun:  # then the task ends without a word
+            self._handled(attempt, None, None)
+            return
+        attempt.deadline = self._clock.monotonic() + CANCEL_SECONDS
+        if attempt.deadline < self.next_deadline:
+            self.next_deadline = attempt.deadline
+            self._changed()
 
-        try:
-            await self._commit(end, await self._last_words(outcome))
-        except (LeaseLost, StoreUnavailable):
-            raise
-        except Exception:  # noqa: BLE001 - as in _complete
-            self._log.exception("job %d (%s): what failed() recorded can't be stored", self.job.id, self.job.kind)
-            await self._commit(end, Decisions())
-        self._metrics.dead_letters.add(1, source(self.job.queue))
+    def _give_up(self, attempt: Attempt) -> None:
+        assert attempt.task is not None
+        self.overdue.add(attempt.task)
         self._log.error(
-            "job %d (%s) is dead after attempt %d of %d (%s): %s",
-            self.job.id, self.job.kind, self.job.attempt, self.job.max_attempts, outcome.reason,
-            text.partition("\n")[0],
+            "job %d (%s) goes on though it was cancelled, and takes up a slot until it returns",
+            attempt.job.id, attempt.job.kind,
         )  # fmt: skip
-        return "dead"
+        self._handled(attempt, None, None)
 
-    async def _commit(self, end: Callable[[Tx], bool], decisions: Decisions) -> None:
-        def unit(tx: Tx) -> int:
-            if not end(tx):
-                raise LeaseLost(f"job {self.job.id} was taken over by another worker, or cancelled")
-            return record(tx, decisions)
+    def _handled(self, attempt: Attempt, outcome: Outcome | None, stopped: BaseException | None) -> None:
+        """The author's code has come to an end, or isn't waited for any longer."""
+        attempt.task = None
+        attempt.deadline = inf
+        for call in attempt.unreturned():
+            self.overdue.add(call)
+            call.on_return = self._returned
+        if attempt.fate == "lost":
+            self._leave(attempt)
+            self._changed()
+        elif attempt.fate == "released":
+            self._end(attempt, claims.Released(attempt.job), Decisions())
+        elif attempt.cancelled:
+            self._conclude(attempt, self._timed_out(attempt, outcome, stopped))
+        elif outcome is None:
+            self._conclude(attempt, Failed("failed", RuntimeError("the job cancelled itself")))
+        else:
+            self._conclude(attempt, outcome)
 
-        self.handling = False
-        try:
-            duplicates = await self._store.write(unit)
-        finally:
-            self.handling = True
-        count(self._metrics, decisions, duplicates)
+    def _timed_out(self, attempt: Attempt, outcome: Outcome | None, stopped: BaseException | None) -> Outcome:
+        """What a job that was cancelled at its time limit made of it; if only a failure, then it is that."""
+        if outcome is not None and not (isinstance(outcome, Failed) and outcome.reason == "failed"):
+            return outcome
+        assert attempt.definition is not None
+        seconds = self._timeout_seconds or attempt.definition.settings.timeout_seconds
+        text = f"took longer than {Duration(seconds)}"
+        if outcome is not None:
+            return Failed("timeout", TimedOut(text, outcome.error), outcome.job, retry_after=outcome.retry_after)
+        return Failed("timeout", TimedOut(text, stopped))
 
+    def _conclude(self, attempt: Attempt, outcome: Outcome, *, counts: bool = False) -> None:
+        """Say how the claim ends; but first let a job that is to be buried have its last words."""
+        if attempt.buried is not None:
+            decisions = Decisions()
+            if isinstance(outcome, Completed):
+                decisions = outcome.decisions
+            elif isinstance(outcome, Failed):
+                self._log.error(
+                    "job %d (%s): failed() failed too", attempt.job.id, attempt.job.kind, exc_info=outcome.error
+                )
+            self._end(attempt, attempt.buried, decisions)
+            return
+        end = ends.end_of(attempt.job, attempt.definition, outcome, self._clock.now(), counts=counts)
+        if not isinstance(outcome, Failed):
+            self._end(attempt, end, outcome.decisions)
+            return
+        attempt.failure = outcome
+        if isinstance(end, claims.Buried) and outcome.reason != "undecodable" and has_last_words(attempt.definition):
+            attempt.buried = end
+            self._start(attempt)
+        else:
+            self._end(attempt, end, Decisions())
 
-class TimedOut(TimeoutError):
-    """A handler took longer than its class allows. `cancelled` knows where it was then."""
+    def _end(self, attempt: Attempt, end: claims.End, decisions: Decisions) -> None:
+        self._leave(attempt)
+        self._ended(Ending(attempt, end, decisions, attempt.progress()))
 
-    def __init__(self, message: str, ended_by: BaseException) -> None:
-        super().__init__(message)
-        self.cancelled = ended_by.__cause__ or ended_by
+    def _leave(self, attempt: Attempt) -> None:
+        self.running.pop(attempt, None)
+        self.reporting.discard(attempt)
 
+    def _returned(self, code: asyncio.Task[None] | Call) -> None:
+        self.overdue.discard(code)
+        self._changed()
 
-def in_thread(name: str, function: Callable[..., Any], *args: Any) -> Returned:
-    """Run `function` in a thread of its own: a future of what it returned and what it raised.
+    # Progress
 
-    The thread is a daemon: one that hangs doesn't keep the program from ending.
-    """
-    loop = asyncio.get_running_loop()
-    returned: Returned = loop.create_future()
-    context = contextvars.copy_context()
+    def _note(self, attempt: Attempt) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop may have ended by now
+            self._loop.call_soon_threadsafe(self._noted, attempt)
 
-    def work() -> None:
-        value, failure = None, None
-        try:
-            value = context.run(function, *args)
-        except BaseException as error:  # noqa: BLE001 - handed on to who waits for it
-            failure = error
-        try:
-            loop.call_soon_threadsafe(returned.set_result, (value, failure))
-        except RuntimeError:
-            logging.getLogger("edgeq.jobs").debug("the event loop ended before %s", name)
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return returned
-
-
-def describe(error: BaseException) -> str:
-    """What happened, in a first line, and below it where, in the author's code. Fit to be stored."""
-    if isinstance(error, EdgeqError):
-        return storable(str(error))
-    if isinstance(error, TimedOut):
-        where = "".join(traceback.format_tb(_author_frames(error.cancelled)))
-        return storable(f"{error}\n\n{where[-ERROR_CHARACTERS_MAX:]}".rstrip())
-    summary = "".join(traceback.format_exception_only(error)).strip()
-    if len(summary) > ERROR_CHARACTERS_MAX:
-        summary = summary[:ERROR_CHARACTERS_MAX] + "…"
-    frames = _author_frames(error)
-    trace = "".join(traceback.format_exception(type(error), error, frames)) if frames else ""
-    return storable(f"{summary}\n\n{trace[-ERROR_CHARACTERS_MAX:]}".rstrip())
-
-
-def _author_frames(error: BaseException) -> TracebackType | None:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("edgeq.jobs."):
-        frames = frames.tb_next
-    return frames
+    def _noted(self, attempt: Attempt) -> None:
+        if attempt in self.running:
+            self.reporting.add(attempt)
+            self._changed()

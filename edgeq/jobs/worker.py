@@ -1,40 +1,69 @@
 """A queue's worker: claims as many jobs as it has room for, runs them, and keeps their leases alive.
 
 It wakes when a job is dispatched, becomes due or ends, and when a lease must be extended or has ended; in between it
-does nothing at all (G9).
+does nothing at all (G9). What there is to do then is one unit (see `round`), never more than one at a time: whatever
+wakes it meanwhile is seen to by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
+import msgspec
+
+from ..backoff import Backoff
 from ..clock import Clock
-from ..config.schema import Queue
-from ..errors import StoreUnavailable
+from ..config.checks import rate
+from ..config.schema import Breaker, Queue
+from ..errors import StoreError, contained
 from ..failpoints import failpoint
+from ..imports import load_name
 from ..service import Service
 from ..store import claims, jobs
-from ..store.claims import Outlook, Rescued
+from ..store.claims import BreakerSettings, Rate
 from ..store.jobs import StoredJob
-from ..store.store import Store, Tx
+from ..store.store import Store
 from ..telemetry.metrics import Metrics
-from .attempt import Attempt, Returned
+from .attempt import CANCEL_SECONDS, Attempt, Attempts, ProcessPool
+from .ends import Ending, tell
+from .handling import describe
+from .horizon import Horizon
 from .job import Registry, registry
+from .round import Found, Plan, Rounds
+from .settings import PRIORITIES
+from .slots import Slots
+from .threads import Threads
 
 NET_SECONDS = 30.0
 RELEASE_SECONDS = 5.0
-_RESCUED_AT_ONCE = 100
+PROGRESS_SECONDS = 1.0
+_CONTEXT_AGAIN = Backoff(1.0, 60.0)
+
+
+class Overrides(msgspec.Struct, frozen=True):
+    """What the command line says instead of the jobs' own settings, and of NET_SECONDS."""
+
+    max_attempts: int | None = None
+    timeout_seconds: float | None = None
+    poll_seconds: float | None = None
+
+
+_NO_OVERRIDES = Overrides()
 
 
 class Worker(Service):
-    """Runs the jobs of `queue`, `settings.concurrency` at once, each under a lease of `settings.lease`.
+    """Runs the jobs of `queue`, `settings.concurrency` at once (with `isolation: process`, `settings.processes`), each
+    under a lease of `settings.lease`.
 
     `owner` is what the leases say, for people to read. Only job classes in `registry` are run. The lease of a job that
     runs is extended every third of it; if that comes too late and another worker has taken the job, what this one makes
-    of it is refused by the store (G7).
+    of it is refused by the store (G7). `slots` are shared with the other queues of this process. `processes` makes the
+    processes for isolated jobs when they are first needed; without it they run here.
     """
 
     def __init__(
@@ -47,206 +76,304 @@ class Worker(Service):
         clock: Clock,
         owner: str,
         registry: Registry = registry,
+        breakers: Mapping[str, Breaker] = {},
+        slots: Slots | None = None,
+        overrides: Overrides = _NO_OVERRIDES,
+        processes: Callable[[], ProcessPool] | None = None,
     ) -> None:
         super().__init__(f"worker.{queue}", clock)
+        isolated = settings.isolation == "process" and processes is not None
         self.queue = queue
         self.settings = settings
+        self.size = settings.processes if isolated else settings.concurrency
         self._store = store
         self._metrics = metrics
-        self._owner = owner
-        self._registry = registry
         self._lease_seconds = float(settings.lease)
-        self._running: dict[Attempt, asyncio.Task[None]] = {}
-        self._overdue: set[Returned] = set()
-        self._extended_at = 0.0
+        self._overrides = overrides
+        self._horizon = Horizon(
+            clock, lease_seconds=float(settings.lease), net_seconds=overrides.poll_seconds or NET_SECONDS
+        )
+        self._threads = Threads(2 * self.size)  # one for a handler that hangs, and one for its last words
+        self._attempts = Attempts(
+            self._threads,
+            registry,
+            clock,
+            self.log,
+            isolated=isolated,
+            processes=processes,
+            timeout_seconds=overrides.timeout_seconds,
+            ended=self._gather,
+            changed=self._wake,
+        )
+        self._rounds = Rounds(
+            store,
+            clock,
+            queue=queue,
+            owner=owner,
+            lease_seconds=self._lease_seconds,
+            rate=None if settings.rate is None else Rate(round(1e6 / rate(settings.rate)), settings.burst),
+            breakers={
+                name: BreakerSettings(each.failures, round(each.within * 1e6), round(each.wait * 1e6))
+                for name, each in breakers.items()
+            },
+        )
+        priority = settings.priority
+        self._seat = (slots or Slots()).join(
+            PRIORITIES[priority] if isinstance(priority, str) else priority, self._wake
+        )
         self._woken = asyncio.Event()
+        self._endings: list[Ending] = []
+        self._round: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
+        self._prepared = settings.context is None or isolated
+        self._cancelled_seen = 0
+        self._extend_at = 0.0
+        self._report_at = 0.0
+        self._failure: BaseException | None = None
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> list[StoredJob]:
         """The jobs that are being run now."""
-        return [attempt.job for attempt in self._running]
+        return [attempt.job for attempt in self._attempts.running]
 
     @property
-    def overdue_threads(self) -> int:
-        """Threads of attempts that are over (timed out, lost, given back), and which haven't returned: each takes up
-        one of the queue's `concurrency`."""
-        return len(self._overdue)
+    def overdue(self) -> int:
+        """How many threads and tasks go on though their attempt is over (timed out, lost, given back): each takes up
+        one of the queue's slots until it returns."""
+        return len(self._attempts.overdue)
 
     @property
     def free(self) -> int:
-        """How many more jobs there is room for."""
-        return max(0, self.settings.concurrency - len(self._running) - len(self._overdue))
+        """How many more jobs there is room for, if the other queues leave it."""
+        return max(0, self.size - len(self._attempts.running) - len(self._attempts.overdue))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, and the last look, at all that was dispatched until now, found nothing that could run."""
+        return self._is_quiet and self._horizon.clear(self._store.signal.version("jobs"))
 
     async def run(self) -> None:
         """Works until it is stopped and the last job it runs has ended."""
-        with self._store.signal.watch(self._woken, "jobs"):
-            while self._running or not self.stopping.is_set():
+        if not self._prepared and self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare(), name=f"{self.name}.context")
+        with self._store.signal.watch(self._woken, "jobs", "cancelled"):
+            while not (self.stopping.is_set() and self._is_quiet):
                 self._woken.clear()
-                seconds = await self._look()
+                if self._failure is not None:
+                    failure, self._failure = self._failure, None
+                    raise failure
+                seconds = self._step()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await self._woken.wait()
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Claim nothing more, let what runs finish within `grace_seconds`, cancel the rest and give it back: its
-        attempt doesn't count. Safe to call twice."""
+        attempt doesn't count. Another call with less patience, meanwhile, is heeded."""
         self.stopping.set()
+        self._wake()
+        if not await self._ends_within(grace_seconds):
+            self._attempts.abandon(list(self._attempts.running), "released")
+            self._wake()
+            if not await self._ends_within(CANCEL_SECONDS + RELEASE_SECONDS):
+                left = len(self._attempts.running) + len(self._endings)
+                self.log.warning("the ends of %d jobs are not on disk: they run again only after their lease", left)
+        self._rounds.closed = True
+        for task in (self._preparing, self._checking):
+            if task is not None:
+                task.cancel()
+        await self._attempts.close(0.0)
+        await super().stop(0.0)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
+        return self._is_quiet
+
+    @property
+    def _is_quiet(self) -> bool:
+        return not self._attempts.running and not self._endings and self._round is None
+
+    def _wake(self) -> None:
         self._woken.set()
-        await self._wait_for_running(grace_seconds)
-        rest = [attempt for attempt in self._running if attempt.handling]
-        self._abandon(rest)
-        await self._wait_for_running(RELEASE_SECONDS)
-        for attempt, task in self._running.items():
-            self.log.error("job %d (%s) could not be ended", attempt.job.id, attempt.job.kind)
-            task.cancel()
-        if rest:
-            await self._release(rest)
-        await super().stop(RELEASE_SECONDS)
+
+    def _gather(self, ending: Ending) -> None:
+        self._endings.append(ending)
+        self._woken.set()
 
     # What there is to do
 
-    async def _look(self) -> float:
+    def _step(self) -> float | None:
         """Do what can be done now; for how many seconds there is nothing else to do unless something wakes us."""
-        until_heartbeat = self._until_heartbeat()
-        if until_heartbeat <= 0:
-            await self._tend()
-            until_heartbeat = self._until_heartbeat()
-        if self.stopping.is_set() or not self.free:
-            return until_heartbeat
-        now = self.clock.now()
-        ahead = await claims.outlook(self._store, self.queue)
-        if self._lease_has_ended(ahead, now):
-            await self._tend()
-            return 0.0
-        if (ahead.available or _seconds(ahead.next_run_at, now) <= 0) and await self._claim():
-            return 0.0
-        return min(
-            NET_SECONDS, until_heartbeat, _seconds(ahead.next_run_at, now), _seconds(ahead.lease_expires_at, now)
-        )
+        now = self.clock.monotonic()
+        self._attempts.enforce(now)
+        self._look_for_cancelled()
+        if self._round is None:
+            self._hold()
+            plan = self._plan(now)
+            if plan is not None:
+                self._round = asyncio.create_task(self._carry_out(plan), name=f"{self.name}.round")
+                self._round.add_done_callback(self._carried_out)
+        seconds = min(self._attempts.next_deadline - now, inf if self._round is not None else self._until_round(now))
+        return None if seconds == inf else max(0.0, seconds)
 
-    async def _claim(self) -> int:
-        """Claim and begin as many jobs as there is room for; how many."""
-        room = self.free
-        claimed = await self._store.write(
-            lambda tx: claims.claim(
-                tx,
-                queue=self.queue,
-                owner=self._owner,
-                lease_seconds=self._lease_seconds,
-                limit=room,
-                now=self.clock.now(),
-            )
-        )
-        failpoint("job.claimed")
-        attempts = [Attempt(job, self._registry, self._store, self._metrics, self.clock, self.log) for job in claimed]
-        if self.stopping.is_set():
-            await self._release(attempts)
-            return 0
-        if not self._running:
-            self._extended_at = self.clock.monotonic()
-        for attempt in attempts:
-            self._running[attempt] = asyncio.create_task(self._work(attempt), name=f"job-{attempt.job.id}")
-        return len(attempts)
+    def _plan(self, now: float) -> Plan | None:
+        """What the next unit is for; None when there is no need for one."""
+        rescue = not self.stopping.is_set() and self._horizon.until_rescue() <= 0
+        extend = bool(self._attempts.running) and (rescue or now >= self._extend_at)
+        report = bool(self._attempts.reporting) and now >= self._report_at
+        look = self._may_claim and self._until_look() <= 0
+        if not (look or rescue or extend or report or self._endings):
+            return None
+        limit = self._seat.reserve(self.free) if self._may_claim else 0
+        if look and not (limit or rescue or extend or report or self._endings) and self._seat.waiting:
+            return None  # it is known that there is something to do, and we wait for a slot
+        endings, self._endings = self._endings, []
+        reports = []
+        if report:
+            reports = [(attempt.job, text) for attempt in self._attempts.reporting if (text := attempt.progress())]
+            self._attempts.reporting.clear()
+            self._report_at = now + PROGRESS_SECONDS
+        return Plan(
+            endings, reports, list(self._attempts.running) if extend else (), rescue, limit,
+            self._store.signal.version("jobs"),
+        )  # fmt: skip
 
-    async def _work(self, attempt: Attempt) -> None:
-        job = attempt.job
-        ended = ""
+    @property
+    def _may_claim(self) -> bool:
+        return self._prepared and not self.stopping.is_set() and self.free > 0
+
+    def _until_round(self, now: float) -> float:
+        seconds = inf if self.stopping.is_set() else self._horizon.until_rescue()
+        if self._attempts.running:
+            seconds = min(seconds, self._extend_at - now)
+        if self._attempts.reporting:
+            seconds = min(seconds, self._report_at - now)
+        if self._may_claim and (until_look := self._until_look()) > 0:  # otherwise we wait for a slot
+            seconds = min(seconds, until_look)
+        return seconds
+
+    def _until_look(self) -> float:
+        return self._horizon.until_look(self._store.signal.version("jobs"))
+
+    def _hold(self) -> None:
+        """Tell the other queues of this process what is in use here, and whether more could be."""
+        running, overdue = len(self._attempts.running), len(self._attempts.overdue)
+        waiting = self.free if self._may_claim and self._horizon.ready else 0
+        self._seat.hold(running + overdue, waiting, unended=running + len(self._endings))
+
+    # One unit
+
+    async def _carry_out(self, plan: Plan) -> None:
         try:
-            ended = await attempt.run()
-        except StoreUnavailable as error:
-            self.log.warning("job %d (%s): its end could not be stored: %s", job.id, job.kind, error)
-        except Exception:
-            self.log.exception("job %d (%s): its end could not be stored", job.id, job.kind)
-        finally:
-            self._running.pop(attempt, None)
-            for thread in attempt.threads:
-                if not thread.done():
-                    self._overdue.add(thread)
-                    thread.add_done_callback(self._thread_returned)
-            self._woken.set()
-        if ended and not attempt.abandoned:
-            self._metrics.jobs.add(1, ended)
-            if ended == "lease_lost":
-                self.log.warning("job %d (%s) was taken over or cancelled; its end here is void", job.id, job.kind)
+            found = await self._rounds.carry_out(plan)
+        except BaseException:
+            self._endings[:0] = plan.endings
+            self._seat.settle(0)
+            raise
+        self._seat.settle(len(found.claimed))
+        now = self.clock.monotonic()
+        self._horizon.note(found.outlook, plan.version, fruitless=plan.limit > 0 and not found.claimed)
+        if plan.held or not self._attempts.running:
+            self._extend_at = now + self._lease_seconds / 3
+        self._learn(plan, found)
+        if found.claimed:
+            failpoint("job.claimed")
+        for job in found.claimed:
+            self._attempts.begin(job, given_back=self.stopping.is_set())
 
-    def _thread_returned(self, thread: Returned) -> None:
-        self._overdue.discard(thread)
+    def _carried_out(self, task: asyncio.Task[None]) -> None:
+        self._round = None
+        if not task.cancelled():
+            self._failure = task.exception()
         self._woken.set()
 
-    # Leases
+    def _learn(self, plan: Plan, found: Found) -> None:
+        """See to what became of what was ended, extended and rescued."""
+        lost = []
+        for ended in found.ended:
+            if ended.done:
+                tell(ended.ending, ended.duplicates, self.clock.now(), self._metrics, self.log)
+            elif isinstance(ended.ending.end, claims.Retried) and ended.ending.end.last:
+                self._attempts.counts(ended.ending)
+            else:
+                lost.append(ended.ending.attempt)
+        for ending, error in found.refused:
+            self._attempts.refused(ending, error)
+        self._lose([*lost, *(attempt for attempt in plan.held if attempt.job.id in found.lost)])
+        for job in found.rescued:
+            self._metrics.jobs.add(1, "rescued")
+            if job.dead:
+                self._metrics.dead_letters.add(1, jobs.source(self.queue))
+            self.log.warning("job %d was left by its worker; %s", job.id, "it is dead" if job.dead else "it runs again")
 
-    def _until_heartbeat(self) -> float:
-        if not self._running:
-            return NET_SECONDS
-        return self._extended_at + self._lease_seconds / 3 - self.clock.monotonic()
+    # Claims that were taken from us
 
-    def _lease_has_ended(self, ahead: Outlook, now: int) -> bool:
-        """Whether some lease of this queue is over, or can't be one of ours: the clock was set back since."""
-        if ahead.lease_expires_at is None:
-            return False
-        return not 0 < _seconds(ahead.lease_expires_at, now) <= 2 * self._lease_seconds
+    def _look_for_cancelled(self) -> None:
+        version = self._store.signal.version("cancelled")
+        if version != self._cancelled_seen and self._checking is None and self._attempts.running:
+            self._cancelled_seen = version
+            self._checking = asyncio.create_task(self._check(list(self._attempts.running)))
 
-    async def _tend(self) -> None:
-        """Extend the leases of what runs here, then rescue what nobody has extended, in this order in one unit: a step
-        of the clock must not take our own jobs from us."""
-        held = list(self._running)
-        while True:
-            lost, rescued = await self._store.write(lambda tx: self._extend_and_rescue(tx, held))
-            self._extended_at = self.clock.monotonic()
-            lost = [attempt for attempt in lost if attempt.handling and attempt in self._running]
-            self._abandon(lost)
-            for attempt in lost:
-                self._metrics.jobs.add(1, "lease_lost")
-                self.log.warning("job %d (%s) was taken over or cancelled", attempt.job.id, attempt.job.kind)
-            for job in rescued:
-                self._metrics.jobs.add(1, "rescued")
-                if job.dead:
-                    self._metrics.dead_letters.add(1, jobs.source(self.queue))
-                self.log.warning(
-                    "job %d was left by its worker; %s", job.id, "it is dead" if job.dead else "it runs again"
-                )
-            if len(rescued) < _RESCUED_AT_ONCE:
-                return
-
-    def _extend_and_rescue(self, tx: Tx, held: Sequence[Attempt]) -> tuple[list[Attempt], list[Rescued]]:
-        now = self.clock.now()
-        lost = [
-            attempt
-            for attempt in held
-            if not claims.extend_lease(tx, attempt.claim, lease_seconds=self._lease_seconds, now=now)
-        ]
-        rescued = claims.rescue(
-            tx, queue=self.queue, lease_seconds=self._lease_seconds, limit=_RESCUED_AT_ONCE, now=now
-        )
-        return lost, rescued
-
-    # Ends before the end
-
-    def _abandon(self, attempts: Iterable[Attempt]) -> None:
-        """Cancel the handlers. One that runs in a thread goes on, and what comes of it is void."""
-        for attempt in attempts:
-            attempt.abandoned = True
-            self._running[attempt].cancel()
-
-    async def _release(self, attempts: Sequence[Attempt]) -> None:
-        """Give back what hasn't ended."""
-
-        def unit(tx: Tx) -> int:
-            return sum(claims.release(tx, attempt.claim) for attempt in attempts)
-
+    async def _check(self, held: list[Attempt]) -> None:
         try:
-            released = await self._store.write(unit, timeout_seconds=RELEASE_SECONDS)
-        except StoreUnavailable as error:
-            self.log.warning("%d jobs run again only after their lease: %s", len(attempts), error)
+            lost = await claims.lost(self._store, [attempt.job for attempt in held])
+            self._lose([attempt for attempt in held if attempt.job.id in lost and attempt in self._attempts.running])
+        except StoreError as error:  # the next extension of the leases will show it
+            self.log.debug("could not look for cancelled jobs: %s", error)
+        finally:
+            self._checking = None
+            self._woken.set()
+
+    def _lose(self, attempts: Sequence[Attempt]) -> None:
+        lost = [attempt for attempt in attempts if attempt.fate != "lost"]
+        if not lost:
             return
-        self._metrics.jobs.add(released, "released")
-        self.log.info("%d jobs that had not ended were given back", released)
+        self._attempts.abandon(lost, "lost")
+        task = asyncio.create_task(self._tell_lost([attempt.job for attempt in lost]))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
-    async def _wait_for_running(self, seconds: float) -> None:
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=seconds)
+    async def _tell_lost(self, lost: Sequence[StoredJob]) -> None:
+        for job in lost:
+            try:
+                there = await jobs.one(self._store, job.id)
+            except StoreError:
+                there = None
+            if there is not None and there.state == "cancelled":
+                self._metrics.jobs.add(1, "cancelled")
+                self.log.info("job %d (%s) was cancelled while it ran", job.id, job.kind)
+            else:
+                self._metrics.jobs.add(1, "lease_lost")
+                self.log.warning("job %d (%s) was taken over; what became of it here is void", job.id, job.kind)
 
+    # The queue's context
 
-def _seconds(moment: int | None, now: int) -> float:
-    """From `now` to `moment`, both in microseconds; endless when there is no such moment."""
-    return inf if moment is None else (moment - now) / 1e6
+    async def _prepare(self) -> None:
+        """Make the queue's `context`, again and again if it fails: until then no job is claimed."""
+        reference = self.settings.context
+        assert reference is not None
+        for attempt in itertools.count(1):
+            try:
+                with contained("the context"):
+                    function = load_name(reference)
+                    made = (
+                        function()
+                        if inspect.iscoroutinefunction(function)
+                        else await self._threads.start(function).result()
+                    )
+                    self._attempts.context = await made if inspect.isawaitable(made) else made
+                break
+            except Exception as error:  # noqa: BLE001 - the author's code
+                delay = _CONTEXT_AGAIN.delay(attempt)
+                self.log.error(
+                    "no job is run, because the context %s can't be made: %s; it is tried again in %.1fs",
+                    reference, describe(error), delay,
+                )  # fmt: skip
+                await self.pause(delay)
+            if self.stopping.is_set():
+                return
+        self._prepared = True
+        self._woken.set()
