@@ -97,7 +97,8 @@ def loop() -> list[Any]:
 @pytest.mark.parametrize(
     ("job", "word"),
     [
-        (Move(device="m1", distance=float("nan")), "distance"),
+        (Move(device="m1", distance=float("nan")), "NaN"),
+        (Loose(anything={"a": [1.0, (None, float("-inf"))]}), "NaN"),
         (Move(device="\udcff"), "surrogates"),
         (Loose(anything=object()), "JSON"),
         (Loose(anything={(1, 2): 3}), "JSON"),

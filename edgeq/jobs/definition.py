@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -52,13 +53,16 @@ class Definition:
         """The arguments as JSON text from which `decode` makes them again. Raises ValueError."""
         if not self.runnable:
             raise ValueError(f"job {self.name} has no handle() to run")
+        values = self.values(job)
         try:
-            text = to_json(self.values(job))
-        except (TypeError, ValueError) as error:
+            text = to_json(values)
+            if "null" in text and _has_nan(values):
+                raise ValueError("it has no NaN and no infinity")
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"job {self.name}: its arguments can't be written as JSON: {error}") from None
         if len(text) > ARGS_BYTES_MAX or len(text.encode()) > ARGS_BYTES_MAX:
             raise ValueError(f"job {self.name}: its arguments take more than {ARGS_BYTES_MAX // 1024} KiB of JSON")
-        self.decode(text)  # not every value comes back: JSON has no NaN
+        self.decode(text)  # not every value comes back as its type wants it
         return text
 
     def decode(self, args: str) -> Job:
@@ -124,6 +128,14 @@ def define(job_class: type[Job], base: type[Job]) -> Definition:
 def fields(job_class: type[Job]) -> tuple[dataclasses.Field[Any], ...]:
     """The arguments of a job class, as dataclasses know them."""
     return dataclasses.fields(job_class)  # type: ignore[arg-type]
+
+
+def _has_nan(value: object) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_has_nan, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_nan, value))
 
 
 def required(job_class: type[Job]) -> list[str]:
