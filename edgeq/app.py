@@ -6,31 +6,29 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable
 from math import inf
 
 from .backoff import Backoff
 from .clock import Clock
-from .config.load import sqlite_path
 from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
+from .hosting import fault, let_threads_in, make_store
 from .mqtt.embedded import EmbeddedBroker, is_embedded
+from .once import BROKER_SECONDS, do_all
 from .parts import DRAIN_SECONDS, Parts
 from .plan import Plan, make_plan
 from .status import SAMPLE_SECONDS, Status
 from .store import cursors
 from .store.decisions import record
-from .store.sqlite import SqliteStore
 from .store.store import Tx
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
 
 log = logging.getLogger("edgeq.app")
 
-_SWITCH_SECONDS = 0.0005
 _GIVE_UP_SECONDS = 1.0
 _OPEN_AGAIN = Backoff(0.5, 5.0)
 
@@ -54,14 +52,8 @@ class App:
         self._clock = clock or Clock()
         self.metrics = Metrics()
         self.plan = self._plan(load())
-        self._store_settings = config = self.plan.loaded.config.store
-        self.store = SqliteStore(
-            sqlite_path(config.url),
-            metrics=self.metrics,
-            clock=self._clock,
-            durability=config.durability,
-            commit_interval_seconds=float(config.commit_interval),
-        )
+        self._store_settings = self.plan.loaded.config.store
+        self.store = make_store(self.plan.loaded, self.metrics, self._clock, exclusive=True)
         self.parts: Parts | None = None
         self.started_at = self._clock.now()
         self._notifier = Notifier.from_environ(os.environ)
@@ -102,49 +94,53 @@ class App:
             raise EdgeqError("edgeq is starting or reloading")
         await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
 
-    async def run(self) -> None:
-        """Run until `stop()`. A store that can't be opened now is waited for.
+    async def run(self, *, once: bool = False) -> None:
+        """Run until `stop()`; or `once`, until all is done that there is to do now. A store that can't be opened now is
+        waited for, but not with `once`.
 
-        Raises StoreError when it can't be opened at all, EdgeqError when it turns out to be damaged.
+        Raises StoreError when it can't be opened at all, EdgeqError when it turns out to be damaged, and with `once`
+        also when the broker could not be reached.
         """
-        # Python lets a waiting thread have its turn every 5 ms by default; a commit needs several turns.
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        unreached = ""
+        let_threads_in()
         status = Status(self, self._clock)
         control = ControlServer(socket_path(self.store.path), {"status": status.gather})
         attending = asyncio.create_task(self._attend(status))
         try:
-            if await self._open_store(control):
-                await self._start()
-                await self._until_stopped()
+            if await self._open_store(control, patient=not once):
+                await self._start(once)
+                if once:
+                    unreached = await self._until_done()
+                else:
+                    await self._until_stopped()
                 log.info("stopping: what is in hand is finished first")
         finally:
             self._notifier.stopping()
             await control.stop()
             if self.parts is not None:
                 # Nothing more can be finished on a file that is damaged or gone.
-                await self.parts.stop(_GIVE_UP_SECONDS if self.store.damaged or self.store.gone else DRAIN_SECONDS)
+                await self.parts.stop(_GIVE_UP_SECONDS if fault(self.store) else DRAIN_SECONDS)
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()
-        if self.store.gone:
+        if (error := fault(self.store)) is not None:
+            raise error
+        if unreached:
             raise EdgeqError(
-                f"{self.store.path} was removed or replaced while edgeq ran",
-                hint="systemd starts edgeq again by itself, on the file that is there then",
-            )
-        if self.store.damaged:
-            raise EdgeqError(
-                f"{self.store.path} is damaged; it is put aside at the next start",
-                hint="systemd starts edgeq again by itself",
+                f"the broker at {self.broker_url()} could not be reached within {BROKER_SECONDS:g}s: {unreached}",
+                hint="everything else was done; what the broker has is left for the next time",
             )
         log.info("stopped")
 
-    async def _open_store(self, control: ControlServer) -> bool:
-        """Open the store, as soon as that is possible; False when `stop()` comes first."""
+    async def _open_store(self, control: ControlServer, *, patient: bool) -> bool:
+        """Open the store, if one is `patient` as soon as that is possible; False when `stop()` comes first."""
         attempt = 0
         while not self._stop.is_set():
             try:
                 await self.store.open()
             except StoreUnavailable:
+                if not patient:
+                    raise
                 attempt += 1
                 self._notifier.ready()  # to systemd, as the boot must not wait for this; its status line says why
                 await control.start()
@@ -155,13 +151,13 @@ class App:
                 return True
         return False
 
-    async def _start(self) -> None:
+    async def _start(self, once: bool) -> None:
         for warning in self.plan.warnings:
             log.warning("%s", warning)
         await self._start_embedded()
         self.parts = self._make_parts()
         self._tell_of_quarantine()
-        await self.parts.start()
+        await self.parts.start(once=once)
         self._started.set()
         self._notifier.ready()
         log.info("edgeq %s is running", self.plan.loaded.config.gateway)
@@ -175,6 +171,18 @@ class App:
                 self._reload = False
                 await self._take_over()
 
+    async def _until_done(self) -> str:
+        """Return when all is done, or `stop()` was called; why the broker could not be reached, if so."""
+        assert self.parts is not None
+        done = asyncio.ensure_future(do_all(self.parts, self.store, self._clock))
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((done, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if done.done():
+            return done.result()
+        done.cancel()
+        return ""
+
     async def _attend(self, status: Status) -> None:
         """Again and again: feed the watchdog, tell systemd how it stands, note the counters, look after the store."""
         limit = self._notifier.watchdog_interval_seconds or inf
@@ -183,7 +191,7 @@ class App:
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
             status.sample()
-            if self.store.damaged or self.store.gone:
+            if fault(self.store) is not None:
                 self.stop()
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
             await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))

@@ -1,21 +1,21 @@
 """The parts that run for one configuration, built together, started in order, drained in order.
 
-Started: processors, senders, workers, intake, and last the session, so that nothing arrives before there is somebody
-to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then the rest
-finish what they have in hand.
+Started: processors, senders, workers, schedules, intake, and last the session, so that nothing arrives before there is
+somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then
+the rest finish what they have in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
+from typing import TYPE_CHECKING
 
 from .clock import Clock
 from .config.schema import Mqtt
 from .errors import EdgeqError
 from .intake.intake import Intake
-from .jobs.worker import Worker
+from .jobs.slots import Slots
 from .link import Link
 from .mqtt.inbox import Inbox
 from .mqtt.session import Session
@@ -30,6 +30,10 @@ from .store.dead_letters import DeadLetter
 from .store.events import one as one_event
 from .store.store import Store, Tx
 from .telemetry.metrics import Metrics
+from .workforce import make_workers
+
+if TYPE_CHECKING:
+    from .jobs.scheduler import Scheduler
 
 log = logging.getLogger("edgeq.app")
 
@@ -64,11 +68,13 @@ class Parts:
             for name, processor in plan.processors.items()
         }
         self.senders = {name: Sender(name, channel, store, metrics, clock) for name, channel in plan.channels.items()}
-        owner = f"{config.gateway}:{os.getpid()}"
-        self.workers = {
-            name: Worker(name, settings, store, metrics=metrics, clock=clock, owner=owner)
-            for name, settings in config.jobs.queues.items()
-        }
+        slots = Slots(config.jobs.concurrency)
+        self.workers = make_workers(plan, config.jobs.queues, store, metrics, clock, slots=slots)
+        self.scheduler: Scheduler | None = None
+        if plan.schedules:
+            from .jobs.scheduler import Scheduler  # who has no schedules doesn't pay for it
+
+            self.scheduler = Scheduler(plan.schedules, store, clock, metrics)
         self._plan = plan
         self._store = store
         self._metrics = metrics
@@ -87,14 +93,16 @@ class Parts:
 
     def services(self) -> list[Service]:
         """Everything but the session and the intake, in the order of starting."""
-        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), self.redriver]
+        scheduler = [] if self.scheduler is None else [self.scheduler]
+        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), *scheduler, self.redriver]
 
-    async def start(self) -> None:
-        """Start everything."""
+    async def start(self, *, once: bool = False) -> None:
+        """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""
         if not self._plan.contracts:
             await self._close_contracts()
         for service in [*self.services(), self.intake, self.session]:
-            await service.start()
+            if not once or service is not self.scheduler:
+                await service.start()
 
     async def _close_contracts(self) -> None:
         """Without contracts there is no sentinel; one that has none closes what earlier ones have left open."""
@@ -138,7 +146,7 @@ class Parts:
         now = self._clock.now()
 
         def unit(tx: Tx) -> None:
-            if not jobs.retry_dead(tx, [letter.job_id or 0], now):
+            if not jobs.retry(tx, [letter.job_id or 0], now):
                 raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
             dead_letters.mark_redriven(tx, letter.id, now)
 

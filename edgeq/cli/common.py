@@ -16,6 +16,7 @@ from ..errors import EdgeqError
 from ..store.sqlite import SqliteStore
 from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
+from ..units import Duration
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -48,6 +49,23 @@ def configured(function: F) -> F:
 def as_json(function: F) -> F:
     """Give a command `--json`."""
     return click.option("--json", "json_lines", is_flag=True, help="One JSON object a line.")(function)
+
+
+def duration(low: float) -> Callable[[click.Context, click.Parameter, str | None], Duration | None]:
+    """For an option whose value is a duration of at least `low` seconds."""
+
+    def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> Duration | None:
+        if text is None:
+            return None
+        try:
+            value = Duration.parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        if value < low:
+            raise click.BadParameter(f"{text} is less than {Duration(low)}")
+        return value
+
+    return parse
 
 
 def config_path() -> str | None:

@@ -17,7 +17,7 @@ from ..store import jobs as table
 from ..store.jobs import FINISHED, STATES, StoredJob
 from ..store.store import Unit
 from ..units import Duration
-from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store
+from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .dispatch import dispatch
 from .printing import counting, say, say_error, say_fields, say_json, say_table
 
@@ -175,10 +175,10 @@ def cancel(ids: tuple[int, ...]) -> None:
 @click.option("--state", "states", type=click.Choice(_PURGED), multiple=True, required=True, help="Jobs in this state.")
 @click.option("--queue", default="", help="Only of this queue.")
 @click.option("--kind", default="", metavar="MODULE:NAME", help="Only of this kind.")
-@click.option("--older-than", metavar="TIME", default=None, help="Only if they ended so long ago, such as 7d.")
+@click.option("--older-than", metavar="TIME", callback=duration(0), help="Only if they ended so long ago, such as 7d.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @configured
-def purge(states: tuple[str, ...], queue: str, kind: str, older_than: str | None, yes: bool) -> None:
+def purge(states: tuple[str, ...], queue: str, kind: str, older_than: Duration | None, yes: bool) -> None:
     """Delete jobs for good.
 
     --state may be given more than once. Jobs that are executing are left alone; cancel them first.
@@ -187,15 +187,12 @@ def purge(states: tuple[str, ...], queue: str, kind: str, older_than: str | None
     if older_than is not None:
         if not set(states) <= set(FINISHED):
             raise click.UsageError(f"--older-than is for jobs that ended: {', '.join(FINISHED)}")
-        try:
-            finished_before = Clock().now() - Duration.parse(older_than).microseconds
-        except ValueError as error:
-            raise click.UsageError(f"--older-than: {error}") from None
+        finished_before = Clock().now() - older_than.microseconds
     loaded = load_config()
     if sys.stdin.isatty() and not yes:
         which = f"{', '.join(states)} jobs" + (f" of kind {kind}" if kind else "")
         which += f" in queue {queue}" if queue else " in every queue"
-        which += f" that ended {older_than} ago or earlier" if older_than else ""
+        which += f" that ended {older_than} ago or earlier" if older_than is not None else ""
         click.confirm(f"Delete all {which} for good?", abort=True)
     count = _pages(
         loaded,

@@ -25,6 +25,7 @@ EXIT_INTERRUPTED = 130
 # Command -> module of this package and the function in it; imported only when that command is called.
 _COMMANDS = {
     "run": ("run", "run"),
+    "work": ("work", "work"),
     "demo": ("demo", "demo"),
     "check": ("check", "check"),
     "status": ("status", "status"),

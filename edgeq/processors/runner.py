@@ -107,7 +107,7 @@ class ProcessorRunner(Service):
         """Whether it has nothing to do now, when `head` is the id of the last event, nor by the clock within
         `soon_seconds`; or can't, until somebody resumes it or its time to try again has come."""
         if not self._running:
-            return self.last_error is not None
+            return False
         if self._paused or self._attempts.rest_seconds() > 0:
             return True
         return self.position >= head and not self._redrives and self._timer.rest_seconds(inf) > soon_seconds

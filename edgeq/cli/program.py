@@ -1,0 +1,60 @@
+"""How a program that runs for long is run from the command line: its signals, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import click
+
+from ..failpoints import arm
+
+log = logging.getLogger("edgeq.app")
+
+_REST_SECONDS = 5.0
+
+
+def arm_failpoints() -> None:
+    """See failpoints."""
+    try:
+        arm(os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+async def run_program(
+    run: Callable[[], Awaitable[None]], stop: Callable[[], None], hang_up: Callable[[], None], *, stops_max: int
+) -> None:
+    """Run it until it ends. SIGTERM and SIGINT call `stop`, up to `stops_max` times; one more ends the process at once.
+    SIGHUP calls `hang_up`."""
+    loop = asyncio.get_running_loop()
+    asked = 0
+
+    def asked_to_stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > stops_max:
+            os._exit(1)  # what isn't acknowledged comes again, what isn't completed runs again
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    await run()
+    await _end_the_rest()
+
+
+async def _end_the_rest() -> None:
+    """End what is left of the user's own code. asyncio would wait for ever for a task that swallows cancellation."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    stubborn = (await asyncio.wait(rest, timeout=_REST_SECONDS))[1] if rest else set()
+    if stubborn:
+        names = ", ".join(sorted(task.get_name() for task in stubborn))
+        log.warning("ending without what doesn't let itself be cancelled: %s", names)
+        logging.shutdown()
+        os._exit(0)
