@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..errors import EdgeqError, contained
 from ..events import to_json
+from ..imports import load_name
 from ..store.jobs import StoredJob
 from ..store.store import storable
 from .context import JobContext
@@ -98,6 +99,16 @@ async def last_words(
     return Completed("null", ctx.decisions)
 
 
+async def make_context(reference: str, call: Call) -> Any:
+    """What a queue's `context` makes: a function, plain or async, named as `package.module:name`.
+
+    Raises ValueError when there is no such name, and what the function raises, always an Exception.
+    """
+    with contained("the context"):
+        made = await call(load_name(reference))
+        return await made if inspect.isawaitable(made) else made
+
+
 async def _run(function: Callable[..., Any], call: Call, *args: Any) -> Any:
     if _is_async(getattr(function, "__func__", function)):
         return await function(*args)
@@ -125,6 +136,6 @@ def describe(error: BaseException) -> str:
 
 def _author_frames(error: BaseException) -> TracebackType | None:
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("edgeq.jobs."):
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("edgeq."):
         frames = frames.tb_next
     return frames

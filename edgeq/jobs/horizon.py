@@ -31,7 +31,7 @@ class Horizon:
         self._outlook = outlook
         self._version = version
         self._looked_at = self._clock.monotonic()
-        self._fruitless = self._fruitless + 1 if fruitless else 0
+        self._fruitless = self._fruitless + 1 if fruitless and self.ready else 0
 
     @property
     def ready(self) -> bool:

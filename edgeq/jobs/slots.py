@@ -67,11 +67,6 @@ class Seat:
         self.turn = (-priority, slots._next_turn())
         self._slots = slots
 
-    @property
-    def limited(self) -> bool:
-        """Whether this queue may have to wait for others."""
-        return self._slots.total is not None
-
     def reserve(self, wanted: int) -> int:
         """Take up to `wanted` slots for a claim; how many. Who gets some is last in line next time."""
         granted = self._slots._room(self, wanted)

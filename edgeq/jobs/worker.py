@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import inf
+from typing import Any
 
 import msgspec
 
@@ -20,20 +20,19 @@ from ..backoff import Backoff
 from ..clock import Clock
 from ..config.checks import rate
 from ..config.schema import Breaker, Queue
-from ..errors import StoreError, contained
 from ..failpoints import failpoint
-from ..imports import load_name
 from ..service import Service
 from ..store import claims, jobs
 from ..store.claims import BreakerSettings, Rate
 from ..store.jobs import StoredJob
 from ..store.store import Store
 from ..telemetry.metrics import Metrics
-from .attempt import CANCEL_SECONDS, Attempt, Attempts, ProcessPool
+from .attempts import CANCEL_SECONDS, Attempts, ProcessPool
 from .ends import Ending, tell
-from .handling import describe
+from .handling import describe, make_context
 from .horizon import Horizon
 from .job import Registry, registry
+from .losses import Losses
 from .round import Found, Plan, Rounds
 from .settings import PRIORITIES
 from .slots import Slots
@@ -105,6 +104,7 @@ class Worker(Service):
             ended=self._gather,
             changed=self._wake,
         )
+        self._losses = Losses(self._attempts, store, metrics, self.log, self._wake)
         self._rounds = Rounds(
             store,
             clock,
@@ -124,14 +124,11 @@ class Worker(Service):
         self._woken = asyncio.Event()
         self._endings: list[Ending] = []
         self._round: asyncio.Task[None] | None = None
-        self._checking: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._prepared = settings.context is None or isolated
-        self._cancelled_seen = 0
         self._extend_at = 0.0
         self._report_at = 0.0
         self._failure: BaseException | None = None
-        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> list[StoredJob]:
@@ -158,16 +155,19 @@ class Worker(Service):
         """Works until it is stopped and the last job it runs has ended."""
         if not self._prepared and self._preparing is None:
             self._preparing = asyncio.create_task(self._prepare(), name=f"{self.name}.context")
-        with self._store.signal.watch(self._woken, "jobs", "cancelled"):
-            while not (self.stopping.is_set() and self._is_quiet):
-                self._woken.clear()
-                if self._failure is not None:
-                    failure, self._failure = self._failure, None
-                    raise failure
-                seconds = self._step()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._woken.wait()
+        try:
+            with self._store.signal.watch(self._woken, "jobs", "cancelled"):
+                while not (self.stopping.is_set() and self._is_quiet):
+                    self._woken.clear()
+                    if self._failure is not None:
+                        failure, self._failure = self._failure, None
+                        raise failure
+                    seconds = self._step()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(seconds):
+                            await self._woken.wait()
+        finally:
+            self._hold(waiting=False)
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Claim nothing more, let what runs finish within `grace_seconds`, cancel the rest and give it back: its
@@ -181,9 +181,9 @@ class Worker(Service):
                 left = len(self._attempts.running) + len(self._endings)
                 self.log.warning("the ends of %d jobs are not on disk: they run again only after their lease", left)
         self._rounds.closed = True
-        for task in (self._preparing, self._checking):
-            if task is not None:
-                task.cancel()
+        self._losses.close()
+        if self._preparing is not None:
+            self._preparing.cancel()
         await self._attempts.close(0.0)
         await super().stop(0.0)
 
@@ -209,9 +209,9 @@ class Worker(Service):
         """Do what can be done now; for how many seconds there is nothing else to do unless something wakes us."""
         now = self.clock.monotonic()
         self._attempts.enforce(now)
-        self._look_for_cancelled()
+        self._losses.look(claiming=self._round is not None)
         if self._round is None:
-            self._hold()
+            self._hold(waiting=self._may_claim and self._horizon.ready)
             plan = self._plan(now)
             if plan is not None:
                 self._round = asyncio.create_task(self._carry_out(plan), name=f"{self.name}.round")
@@ -258,11 +258,10 @@ class Worker(Service):
     def _until_look(self) -> float:
         return self._horizon.until_look(self._store.signal.version("jobs"))
 
-    def _hold(self) -> None:
+    def _hold(self, *, waiting: bool) -> None:
         """Tell the other queues of this process what is in use here, and whether more could be."""
         running, overdue = len(self._attempts.running), len(self._attempts.overdue)
-        waiting = self.free if self._may_claim and self._horizon.ready else 0
-        self._seat.hold(running + overdue, waiting, unended=running + len(self._endings))
+        self._seat.hold(running + overdue, self.free if waiting else 0, unended=running + len(self._endings))
 
     # One unit
 
@@ -276,13 +275,17 @@ class Worker(Service):
         self._seat.settle(len(found.claimed))
         now = self.clock.monotonic()
         self._horizon.note(found.outlook, plan.version, fruitless=plan.limit > 0 and not found.claimed)
-        if plan.held or not self._attempts.running:
+        if not self._attempts.running or (plan.held and found.outlook is not None):
             self._extend_at = now + self._lease_seconds / 3
-        self._learn(plan, found)
         if found.claimed:
             failpoint("job.claimed")
         for job in found.claimed:
-            self._attempts.begin(job, given_back=self.stopping.is_set())
+            self._attempts.begin(self._as_told(job), given_back=self.stopping.is_set())
+        self._learn(plan, found)
+
+    def _as_told(self, job: StoredJob) -> StoredJob:
+        attempts = self._overrides.max_attempts
+        return job if attempts is None else msgspec.structs.replace(job, max_attempts=attempts)
 
     def _carried_out(self, task: asyncio.Task[None]) -> None:
         self._round = None
@@ -302,52 +305,12 @@ class Worker(Service):
                 lost.append(ended.ending.attempt)
         for ending, error in found.refused:
             self._attempts.refused(ending, error)
-        self._lose([*lost, *(attempt for attempt in plan.held if attempt.job.id in found.lost)])
+        self._losses.note([*lost, *(attempt for attempt in plan.held if attempt.job.id in found.lost)])
         for job in found.rescued:
             self._metrics.jobs.add(1, "rescued")
             if job.dead:
                 self._metrics.dead_letters.add(1, jobs.source(self.queue))
             self.log.warning("job %d was left by its worker; %s", job.id, "it is dead" if job.dead else "it runs again")
-
-    # Claims that were taken from us
-
-    def _look_for_cancelled(self) -> None:
-        version = self._store.signal.version("cancelled")
-        if version != self._cancelled_seen and self._checking is None and self._attempts.running:
-            self._cancelled_seen = version
-            self._checking = asyncio.create_task(self._check(list(self._attempts.running)))
-
-    async def _check(self, held: list[Attempt]) -> None:
-        try:
-            lost = await claims.lost(self._store, [attempt.job for attempt in held])
-            self._lose([attempt for attempt in held if attempt.job.id in lost and attempt in self._attempts.running])
-        except StoreError as error:  # the next extension of the leases will show it
-            self.log.debug("could not look for cancelled jobs: %s", error)
-        finally:
-            self._checking = None
-            self._woken.set()
-
-    def _lose(self, attempts: Sequence[Attempt]) -> None:
-        lost = [attempt for attempt in attempts if attempt.fate != "lost"]
-        if not lost:
-            return
-        self._attempts.abandon(lost, "lost")
-        task = asyncio.create_task(self._tell_lost([attempt.job for attempt in lost]))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-    async def _tell_lost(self, lost: Sequence[StoredJob]) -> None:
-        for job in lost:
-            try:
-                there = await jobs.one(self._store, job.id)
-            except StoreError:
-                there = None
-            if there is not None and there.state == "cancelled":
-                self._metrics.jobs.add(1, "cancelled")
-                self.log.info("job %d (%s) was cancelled while it ran", job.id, job.kind)
-            else:
-                self._metrics.jobs.add(1, "lease_lost")
-                self.log.warning("job %d (%s) was taken over; what became of it here is void", job.id, job.kind)
 
     # The queue's context
 
@@ -357,14 +320,7 @@ class Worker(Service):
         assert reference is not None
         for attempt in itertools.count(1):
             try:
-                with contained("the context"):
-                    function = load_name(reference)
-                    made = (
-                        function()
-                        if inspect.iscoroutinefunction(function)
-                        else await self._threads.start(function).result()
-                    )
-                    self._attempts.context = await made if inspect.isawaitable(made) else made
+                self._attempts.context = await make_context(reference, self._in_thread)
                 break
             except Exception as error:  # noqa: BLE001 - the author's code
                 delay = _CONTEXT_AGAIN.delay(attempt)
@@ -373,7 +329,8 @@ class Worker(Service):
                     reference, describe(error), delay,
                 )  # fmt: skip
                 await self.pause(delay)
-            if self.stopping.is_set():
-                return
         self._prepared = True
         self._woken.set()
+
+    async def _in_thread(self, function: Callable[..., Any], /, *args: Any) -> Any:
+        return await self._threads.start(function, *args).result()
