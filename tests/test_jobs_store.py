@@ -11,7 +11,7 @@ from typing import Any
 import peewee as pw
 import pytest
 
-from edgeq.store import breakers, claims, dead_letters, ends, jobs, queues
+from edgeq.store import breakers, claims, dead_letters, ends, job_adding, job_views, jobs, limits, queues
 from edgeq.store.claims import Buried, Completed, End, Outlook, Released, Rescued, Retried, Snoozed
 from edgeq.store.jobs import Dispatched, NewJob, StoredJob
 from edgeq.store.sqlite import SqliteStore
@@ -298,11 +298,11 @@ async def test_find_and_one(store: SqliteStore) -> None:
 
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
-    for module in (jobs, claims, ends, queues, breakers)
+    for module in (breakers, claims, ends, job_adding, job_views, jobs, limits, queues)
     for name, statement in vars(module).items()
     if isinstance(statement, Statement)
 }
-WHOLE = ("jobs.READY", "jobs.BLOCKED", "jobs.WAITING", "jobs.EXECUTING", "jobs.ENDED")
+WHOLE = ("job_views.READY", "job_views.BLOCKED", "job_views.DELAYED", "job_views.EXECUTING", "job_views.ENDED")
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

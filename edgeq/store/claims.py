@@ -8,24 +8,28 @@ isn't the current one any more.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 import peewee as pw
 
+from . import limits, queues
 from .batches import batch, each, item
+from .breakers import BreakerSettings as BreakerSettings
+from .breakers import attend, clear, left
+from .ends import HELD, held
 from .ends import Buried as Buried
 from .ends import Completed as Completed
 from .ends import End as End
 from .ends import Released as Released
 from .ends import Retried as Retried
 from .ends import Snoozed as Snoozed
-from .ends import end as _end
-from .ends import held
+from .ends import end as end
+from .gates import AVAILABLE, BREAKER
 from .job_records import AGE_SECONDS as AGE_SECONDS
 from .job_records import COLUMNS, NO_LEASE, StoredJob, order
+from .rates import Rate as Rate
 from .store import ZERO, Statement, Store, Tx, literal, storable
-from .tables import Jobs, Queues
+from .tables import Breakers, Jobs, Limits, Queues
 
 PROMOTED_AT_ONCE_MAX = 1000
 
@@ -36,6 +40,7 @@ _AVAILABLE, _EXECUTING = literal("available"), literal("executing")
 _due = Jobs.alias("due")
 _ready = Jobs.alias("ready")
 _running = Jobs.alias("running")
+_parked = Jobs.alias("parked")
 
 
 def _first_due(state: str, p: pw.SQL) -> pw.Node:
@@ -49,13 +54,17 @@ def _first_due(state: str, p: pw.SQL) -> pw.Node:
 
 
 PROMOTE = Statement(
-    lambda p: Jobs.update({Jobs.state: _AVAILABLE}).where(
-        Jobs.id.in_(
-            _due.select(_due.id)
-            .where(_due.state.in_(_WAITING) & (_due.queue == p) & (_due.run_at <= p))
-            .order_by(_due.state, _due.queue, _due.run_at)
-            .limit(p)
+    lambda p: (
+        Jobs.update(AVAILABLE)
+        .where(
+            Jobs.id.in_(
+                _due.select(_due.id)
+                .where(_due.state.in_(_WAITING) & (_due.queue == p) & (_due.run_at <= p))
+                .order_by(_due.state, _due.queue, _due.run_at)
+                .limit(p)
+            )
         )
+        .returning(Jobs.limit_key)
     )
 )
 CLAIM = Statement(
@@ -77,10 +86,11 @@ CLAIM = Statement(
         .returning(*COLUMNS)
     )
 )  # fmt: skip
-OUTLOOK = Statement(
+LOOK = Statement(
     lambda p: pw.Select(
         columns=[
             Queues.select(Queues.paused).where(Queues.name == p),
+            Queues.select(Queues.rate_at).where(Queues.name == p),
             pw.fn.EXISTS(
                 _ready.select(_ONE).where(
                     (_ready.state == _AVAILABLE) & _ready.blocked_by.is_null() & (_ready.queue == p)
@@ -88,6 +98,23 @@ OUTLOOK = Statement(
             ),
             _first_due("scheduled", p),
             _first_due("retryable", p),
+            Limits.select(pw.fn.MIN(Limits.admit_at)).where(Limits.admit_at.is_null(False)),
+            pw.fn.EXISTS(Limits.select(_ONE).where(Limits.admit_at.is_null(False) & (Limits.waits_since > p))),
+            pw.fn.EXISTS(Breakers.select(_ONE).where(Breakers.probe_at.is_null(False))),
+            Breakers.select(pw.fn.MIN(pw.Case(None, ((Breakers.opened_at > p, ZERO),), Breakers.probe_at))).where(
+                Breakers.probe_at.is_null(False)
+                & (
+                    (Breakers.state != literal("open"))
+                    | pw.fn.EXISTS(
+                        _parked.select(_ONE).where(
+                            (_parked.needs == Breakers.name)
+                            & (_parked.state == _AVAILABLE)
+                            & (_parked.blocked_by == BREAKER)
+                            & (_parked.queue == p)
+                        )
+                    )
+                )
+            ),
             _running.select(_running.lease_expires_at)
             .where((_running.state == _EXECUTING) & (_running.queue == p))
             .order_by(_running.lease_expires_at)
@@ -98,7 +125,6 @@ OUTLOOK = Statement(
 EXTEND = Statement(
     lambda p: Jobs.update({Jobs.lease_expires_at: p}).from_(each(p)).where(held()).returning(Jobs.id, Jobs.lease_token)
 )
-HELD = Statement(lambda p: Jobs.select(Jobs.id, Jobs.lease_token).from_(Jobs, each(p)).where(held()))
 PROGRESS = Statement(lambda p: Jobs.update({Jobs.progress: item(2)}).from_(each(p)).where(held()))
 SHORTEN = Statement(
     lambda p: Jobs.update({Jobs.lease_expires_at: p}).where(
@@ -114,28 +140,8 @@ EXPIRED = Statement(
     )
 )
 GIVE_AGAIN = Statement(
-    lambda p: (
-        Jobs.update({Jobs.state: _AVAILABLE, Jobs.run_at: p, Jobs.error: item(2), **NO_LEASE})
-        .from_(each(p))
-        .where(held())
-    )
+    lambda p: Jobs.update({**AVAILABLE, Jobs.run_at: p, Jobs.error: item(2), **NO_LEASE}).from_(each(p)).where(held())
 )
-
-
-class BreakerSettings(msgspec.Struct, frozen=True):
-    """When a dependency counts as broken: after so many `failures` in a row `within_us` microseconds. `wait_us` after
-    it was found broken one job tries it again."""
-
-    failures: int = 5
-    within_us: int = 60_000_000
-    wait_us: int = 30_000_000
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """One job every `interval_us` microseconds, and `burst` of them at once after a pause."""
-
-    interval_us: int
-    burst: int = 1
 
 
 class Rescued(msgspec.Struct, frozen=True):
@@ -174,20 +180,29 @@ def claim(
 
     What is due by `now` is made available first (at most PROMOTED_AT_ONCE_MAX at once); what isn't due is never looked
     at. The lease ends `lease_seconds` after `now`. A job whose `expires_at` has passed is claimed like any other, for
-    its worker to bury.
+    its worker to bury. `rate` is that of the queue.
     """
-    paused, *_ = tx.rows(OUTLOOK, (queue,) * 5)[0]
-    if paused or limit <= 0:
+    look = _look(tx, queue, now)
+    if look.paused or limit <= 0:
         return []
-    if tx.run(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX)):
+    if look.admit_at is not None and look.admit_at <= now:
+        limits.admit_due(tx, now)
+    if look.due_at is not None and look.due_at <= now:
+        promoted = tx.rows(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX))
+        limits.admit(tx, (row[0] for row in promoted), now)
         tx.touch("jobs")
+    broken = attend(tx, queue, now, breakers) if look.attend else {}
+    limit = queues.left(tx, queue, look.rate_at, rate, limit, now)
+    if broken and limit > 0:
+        limit = clear(tx, queue, limit, broken, now)
+    if limit <= 0:
+        return []
     rows = tx.rows(CLAIM, (storable(owner), now + round(lease_seconds * 1e6), queue, limit))
-    return sorted((StoredJob(*row) for row in rows), key=_turn)
-
-
-def end(tx: Tx, ends: Sequence[End], *, now: int, breakers: Mapping[str, BreakerSettings] = {}) -> list[bool]:
-    """End claims; for each, in their order, whether it took effect. `now` is in microseconds since 1970 UTC."""
-    return _end(tx, ends, now=now)
+    claimed = sorted((StoredJob(*row) for row in rows), key=_turn)
+    limits.use(tx, claimed, now)
+    if rate is not None and claimed:
+        queues.use(tx, queue, look.rate_at, rate, len(claimed), now)
+    return claimed
 
 
 def extend(tx: Tx, jobs: Sequence[StoredJob], *, lease_seconds: float, now: int) -> set[int]:
@@ -220,29 +235,56 @@ def rescue(tx: Tx, *, queue: str, lease_seconds: float, limit: int, now: int) ->
             f"worker {job.lease_owner} went silent during attempt {job.attempt} of {job.max_attempts}: "
             f"its lease ended {(now - (job.lease_expires_at or 0)) / 1e6:.0f}s ago"
         )
-        dead = job.attempt >= job.max_attempts
-        if dead:
+        if job.attempt >= job.max_attempts:
             buried.append(Buried(job, "lease_expired", error))
         else:
-            again.append((job.id, job.lease_token, storable(error)))
-        rescued.append(Rescued(job.id, dead))
+            again.append((job, error))
+        rescued.append(Rescued(job.id, job.attempt >= job.max_attempts))
     if buried:
         end(tx, buried, now=now)
     if again:
-        tx.run(GIVE_AGAIN, (now, batch(again)))
+        tx.run(GIVE_AGAIN, (now, batch([(job.id, job.lease_token, storable(error)) for job, error in again])))
+        limits.admit(tx, (job.limit_key for job, _ in again), now)
+        left(tx, ((job.id, job.needs) for job, _ in again), now)
         tx.touch("jobs")
     return rescued
 
 
-def outlook(tx: Any, queue: str, now: int | None = None) -> Any:
+def outlook(tx: Tx, queue: str, now: int) -> Outlook:
     """What there is to do for a worker of `queue`, as of `now`."""
-    if now is None:
-        return _old_outlook(tx, queue)
-    paused, ready, scheduled, retryable, lease_expires_at = tx.rows(OUTLOOK, (queue,) * 5)[0]
-    if paused:
-        return Outlook(False, None, lease_expires_at, paused=True)
-    due = [moment for moment in (scheduled, retryable) if moment is not None]
-    return Outlook(bool(ready), min(due, default=None), lease_expires_at, paused=False)
+    look = _look(tx, queue, now)
+    if look.paused:
+        return Outlook(False, None, look.lease_expires_at, paused=True)
+    if look.rate_at > now and (look.ready or (look.due_at is not None and look.due_at <= now)):
+        return Outlook(False, look.rate_at, look.lease_expires_at, paused=False)
+    moments = [moment for moment in (look.due_at, look.admit_at, look.attend_at) if moment is not None]
+    return Outlook(look.ready, min(moments, default=None), look.lease_expires_at, paused=False)
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """All that a claim and an outlook want to know before anything else. `due_at`: when the next of the queue's waiting
+    jobs is due; `admit_at`: when the next job may go on under its limit; `attend`: some dependency was broken, and is
+    next looked at at `attend_at`."""
+
+    paused: bool
+    rate_at: int
+    ready: bool
+    due_at: int | None
+    admit_at: int | None
+    attend: bool
+    attend_at: int | None
+    lease_expires_at: int | None
+
+
+def _look(tx: Tx, queue: str, now: int) -> _Look:
+    [(paused, rate_at, ready, scheduled_at, retryable_at, admit_at, admit_now, attend, attend_at, lease_expires_at)] = (
+        tx.rows(LOOK, (queue, queue, queue, queue, queue, now, now, queue, queue))
+    )
+    due = [moment for moment in (scheduled_at, retryable_at) if moment is not None]
+    return _Look(
+        bool(paused), rate_at or 0, bool(ready), min(due, default=None), now if admit_now else admit_at, bool(attend),
+        attend_at, lease_expires_at,
+    )  # fmt: skip
 
 
 def _turn(job: StoredJob) -> tuple[int, int]:
@@ -256,57 +298,3 @@ def _claims(jobs: Sequence[StoredJob]) -> str:
 def _missing(jobs: Sequence[StoredJob], rows: Sequence[Sequence[int]]) -> set[int]:
     there = {tuple(row) for row in rows}
     return {job.id for job in jobs if (job.id, job.lease_token) not in there}
-
-
-# The old verbs, until the worker has the new ones.
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A worker's hold on a job: the fence of every verb that ends an attempt."""
-
-    id: int
-    token: int
-
-
-class OldOutlook(msgspec.Struct, frozen=True):
-    """See Outlook."""
-
-    available: bool
-    next_run_at: int | None
-    lease_expires_at: int | None
-
-
-async def _old_outlook(store: Store, queue: str) -> OldOutlook:
-    paused, ready, scheduled, retryable, lease_expires_at = (await store.read(OUTLOOK, (queue,) * 5))[0]
-    due = [moment for moment in (scheduled, retryable) if moment is not None]
-    return OldOutlook(bool(ready) and not paused, min(due, default=None), lease_expires_at)
-
-
-def _job(tx: Tx, claim: Claim) -> StoredJob:
-    rows = tx.rows(Jobs.select(*COLUMNS).where(Jobs.id == claim.id))
-    return msgspec.structs.replace(StoredJob(*rows[0]), lease_token=claim.token)
-
-
-def complete(tx: Tx, claim: Claim, *, result: str, now: int) -> bool:
-    """End the claim with success. `result` is JSON text."""
-    return end(tx, [Completed(_job(tx, claim), result)], now=now)[0]
-
-
-def retry(tx: Tx, claim: Claim, *, run_at: int, error: str) -> bool:
-    """End the claim; the job is tried again from `run_at` on."""
-    return end(tx, [Retried(_job(tx, claim), run_at, error)], now=run_at)[0]
-
-
-def bury(tx: Tx, claim: Claim, *, reason: str, error: str, now: int) -> bool:
-    """End the claim for good."""
-    return end(tx, [Buried(_job(tx, claim), reason, error)], now=now)[0]
-
-
-def release(tx: Tx, claim: Claim) -> bool:
-    """Give the job back as if it had not been claimed: the attempt doesn't count."""
-    return end(tx, [Released(_job(tx, claim))], now=0)[0]
-
-
-def extend_lease(tx: Tx, claim: Claim, *, lease_seconds: float, now: int) -> bool:
-    """The lease ends `lease_seconds` after `now` instead."""
-    return not extend(tx, [_job(tx, claim)], lease_seconds=lease_seconds, now=now)

@@ -5,16 +5,18 @@ Nothing is changed by the end of a claim that isn't the current one any more (G7
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 import peewee as pw
 
-from . import dead_letters
+from . import dead_letters, jobs, limits
 from .batches import batch, each, item
+from .breakers import BreakerSettings, Outcome, judge
 from .dead_letters import NewDeadLetter
-from .job_records import NO_LEASE, StoredJob, source
+from .gates import AVAILABLE
+from .job_records import MOMENT_MAX, NO_LEASE, NewJob, Parent, StoredJob, read_options, source
 from .store import NULL, Statement, Tx, literal, storable
 from .tables import Jobs
 
@@ -61,6 +63,7 @@ class Released(End, frozen=True):
 
 
 _E = TypeVar("_E", bound=End)
+_Claim = tuple[int, int | None]
 _ONE = pw.SQL("1")
 
 
@@ -69,57 +72,113 @@ def held() -> pw.Node:
     return (Jobs.id == item(0)) & (Jobs.state == literal("executing")) & (Jobs.lease_token == item(1))
 
 
-def _end(p: pw.SQL, changes: dict[pw.Field, object]) -> pw.Node:
+def _end(p: pw.SQL, changes: Mapping[object, object]) -> pw.Node:
     return Jobs.update({**changes, **NO_LEASE}).from_(each(p)).where(held()).returning(Jobs.id, Jobs.lease_token)
 
 
+HELD = Statement(lambda p: Jobs.select(Jobs.id, Jobs.lease_token).from_(Jobs, each(p)).where(held()))
 COMPLETE = Statement(
     lambda p: _end(p, {Jobs.state: literal("completed"), Jobs.finished_at: p, Jobs.result: item(2), Jobs.error: NULL})
 )
-RETRY = Statement(lambda p: _end(p, {Jobs.state: literal("retryable"), Jobs.run_at: item(2), Jobs.error: item(3)}))
+RETRY = Statement(
+    lambda p: _end(
+        p,
+        {
+            Jobs.state: literal("retryable"), Jobs.run_at: item(2), Jobs.error: item(3),
+            Jobs.attempt: Jobs.attempt - item(4),
+        },
+    )
+)  # fmt: skip
 SNOOZE = Statement(
     lambda p: _end(p, {Jobs.state: literal("scheduled"), Jobs.run_at: item(2), Jobs.attempt: Jobs.attempt - _ONE})
 )
 BURY = Statement(lambda p: _end(p, {Jobs.state: literal("dead"), Jobs.finished_at: p, Jobs.error: item(2)}))
-RELEASE = Statement(lambda p: _end(p, {Jobs.state: literal("available"), Jobs.attempt: Jobs.attempt - _ONE}))
+RELEASE = Statement(lambda p: _end(p, {**AVAILABLE, Jobs.attempt: Jobs.attempt - _ONE}))
 
 
-def end(tx: Tx, ends: Sequence[End], *, now: int) -> list[bool]:
-    """End claims; for each, in their order, whether it took effect. `now` is in microseconds since 1970 UTC."""
-    done: set[tuple[int, int]] = set()
-    completed = _of(ends, Completed)
-    if completed:
-        rows = [[*_claim(end), storable(end.result)] for end in completed]
-        done |= _run(tx, COMPLETE, (now, batch(rows)))
-    retried = [end for end in _of(ends, Retried) if not end.last]
-    if retried:
-        done |= _run(tx, RETRY, (batch([[*_claim(end), end.run_at, storable(end.error)] for end in retried]),))
-    snoozed = _of(ends, Snoozed)
-    if snoozed:
-        done |= _run(tx, SNOOZE, (batch([[*_claim(end), end.run_at] for end in snoozed]),))
-    buried = _of(ends, Buried)
-    if buried:
-        dead = _run(tx, BURY, (now, batch([[*_claim(end), storable(end.error)] for end in buried])))
-        dead_letters.add(tx, [_letter(end, now) for end in buried if _claim(end) in dead])
-        done |= dead
-    released = _of(ends, Released)
-    if released:
-        done |= _run(tx, RELEASE, (batch([_claim(end) for end in released]),))
-    if retried or snoozed or released:
+def end(tx: Tx, ends: Sequence[End], *, now: int, breakers: Mapping[str, BreakerSettings] = {}) -> list[bool]:
+    """End claims, each at most once; for each, in their order, whether it took effect.
+
+    In the same commit callbacks are added, those who wait for a limit go on, and it is noted what the ends say of the
+    dependencies that the jobs need: one that completes says that its dependency works, one that is to be tried again
+    that it doesn't. `now` is in microseconds since 1970 UTC.
+    """
+    broken = _judge(tx, ends, now, breakers)
+    done: set[_Claim] = set()
+
+    def run(statement: Statement, rows: Sequence[tuple[object, ...]], *params: object) -> None:
+        if rows:
+            done.update((job_id, token) for job_id, token in tx.rows(statement, (*params, batch(rows))))
+
+    run(COMPLETE, [(*_claim(end), storable(end.result)) for end in _of(ends, Completed)], now)
+    retried = [end for end in _of(ends, Retried) if not end.last or _claim(end) in broken]
+    run(
+        RETRY,
+        [(*_claim(end), _moment(end.run_at), storable(end.error), int(_claim(end) in broken)) for end in retried],
+    )
+    run(SNOOZE, [(*_claim(end), _moment(end.run_at)) for end in _of(ends, Snoozed)])
+    run(BURY, [(*_claim(end), storable(end.error)) for end in _of(ends, Buried)], now)
+    run(RELEASE, [_claim(end) for end in _of(ends, Released)])
+    answers = [_claim(end) in done for end in ends]
+    _follow_up(tx, [end for end, did in zip(ends, answers, strict=True) if did], now)
+    return answers
+
+
+def _follow_up(tx: Tx, ends: Sequence[End], now: int) -> None:
+    dead_letters.add(tx, [_letter(end, now) for end in _of(ends, Buried)])
+    jobs.add(tx, [callback for end in ends if end.job.options is not None for callback in _callbacks(end, now)])
+    limits.admit(tx, (end.job.limit_key for end in ends), now)
+    if not all(isinstance(end, Completed | Buried) for end in ends):
         tx.touch("jobs")
-    return [_claim(end) in done for end in ends]
+
+
+def _judge(tx: Tx, ends: Sequence[End], now: int, settings: Mapping[str, BreakerSettings]) -> set[_Claim]:
+    """Those claims whose attempt doesn't count, because what the job needs is broken."""
+    needing = [end for end in ends if end.job.needs is not None]
+    if not needing:
+        return set()
+    current = {(job_id, token) for job_id, token in tx.rows(HELD, (batch([_claim(end) for end in needing]),))}
+    needing = [end for end in needing if _claim(end) in current]
+    answers = judge(tx, [_outcome(end) for end in needing], now, settings)
+    return {_claim(end) for end, broken in zip(needing, answers, strict=True) if broken}
+
+
+def _outcome(end: End) -> Outcome:
+    needs = end.job.needs or ""
+    match end:
+        case Completed():
+            return Outcome(needs, end.job.id, "worked")
+        case Retried():
+            return Outcome(needs, end.job.id, "failed", storable(end.error))
+    return Outcome(needs, end.job.id, "unknown")
+
+
+def _callbacks(end: End, now: int) -> Iterator[NewJob]:
+    """The jobs that were to be added when this job ends so."""
+    job = end.job
+    options = read_options(job.id, job.options)
+    match end:
+        case Completed():
+            new, parent = options.on_success, Parent(job.id, job.kind, job.args, result=end.result)
+        case Buried():
+            new, parent = options.on_failure, Parent(job.id, job.kind, job.args, error=storable(end.error))
+        case _:
+            return
+    if new is not None:
+        cause_id = job.cause_id if new.cause_id is None else new.cause_id
+        yield msgspec.structs.replace(new, run_at=now, created_at=now, parent=parent, cause_id=cause_id)
 
 
 def _of(ends: Iterable[End], kind: type[_E]) -> list[_E]:
     return [end for end in ends if type(end) is kind]
 
 
-def _claim(end: End) -> tuple[int, int]:
-    return end.job.id, end.job.lease_token or 0
+def _claim(end: End) -> _Claim:
+    return end.job.id, end.job.lease_token
 
 
-def _run(tx: Tx, statement: Statement, params: Sequence[object]) -> set[tuple[int, int]]:
-    return {(job_id, token) for job_id, token in tx.rows(statement, params)}
+def _moment(moment: int) -> int:
+    return max(-MOMENT_MAX, min(moment, MOMENT_MAX))
 
 
 def _letter(end: Buried, now: int) -> NewDeadLetter:

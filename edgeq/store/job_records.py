@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Annotated
 
 import msgspec
 from peewee import SQL, ModelAlias, Node
@@ -35,6 +36,9 @@ COLUMNS = (
 NO_LEASE = {Jobs.lease_owner: NULL, Jobs.lease_expires_at: NULL}
 
 
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Unique(msgspec.Struct, frozen=True):
     """When a job with a `unique_key` isn't added because one with that key and kind is there already: one in one of
     `states`, and, with `within_us` microseconds, created no longer ago than that."""
@@ -48,9 +52,9 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     `burst` of them at once after a pause. None: without that limit."""
 
     key: str
-    concurrency: int | None = None
-    interval_us: int | None = None
-    burst: int = 1
+    concurrency: AtLeast1 | None = None
+    interval_us: AtLeast1 | None = None
+    burst: AtLeast1 = 1
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -167,15 +171,15 @@ def check(job: NewJob) -> None:
     ):  # fmt: skip
         if text is not None and not (text.isascii() and "\0" not in text) and storable(text) != text:
             raise ValueError(f"{name} of a job can't be stored: {text!a:.80} holds null characters or lone surrogates")
-    if not (
-        -MOMENT_MAX <= job.run_at <= MOMENT_MAX
-        and -MOMENT_MAX <= job.created_at <= MOMENT_MAX
-        and -PRIORITY_MAX <= job.priority <= PRIORITY_MAX
-        and 0 <= (job.expires_us or 0) <= MOMENT_MAX
-        and abs(job.max_attempts) <= ID_MAX
-        and abs(job.cause_id or 0) <= ID_MAX
-    ):
+    numbers = (
+        job.run_at, job.created_at, job.expires_us or 0, job.unique.within_us or 0, job.max_attempts, job.cause_id or 0,
+    )  # fmt: skip
+    if max(map(abs, numbers)) > MOMENT_MAX or abs(job.priority) > PRIORITY_MAX:
         raise ValueError(f"a number of job {job.kind} is too large to be stored")
+    if job.limit is not None:
+        concurrency, interval_us, burst = job.limit.concurrency or 1, job.limit.interval_us or 1, job.limit.burst
+        if min(concurrency, interval_us, burst) < 1 or max(concurrency, interval_us * burst) > MOMENT_MAX:
+            raise ValueError(f"the limit of job {job.kind} must be at least 1, and small enough to be stored")
     for callback in (job.on_success, job.on_failure):
         if callback is not None:
             check(callback)

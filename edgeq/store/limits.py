@@ -1,0 +1,196 @@
+"""Limits of single keys: how many jobs with one key may run at once, and how often one may begin.
+
+Every job with a limit waits, blocked, until `admit` lets it go on, in the order of its turn: as many as there is room
+for. Room is reckoned from the jobs themselves: those that run, and those that were let on and aren't claimed yet. So
+whoever changes a job with a key calls `admit` for it, in the same commit, and nothing has to be given back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import peewee as pw
+
+from .batches import VALUE, batch, each, elements, item
+from .gates import BLOCKED_BY_BREAKER, BREAKER, LIMIT
+from .job_records import Limit, StoredJob, order, read_options
+from .rates import Rate
+from .store import Statement, Tx, literal
+from .tables import Jobs, Limits
+
+ADMITTED_AT_ONCE_MAX = 1000
+_KEYS_AT_ONCE_MAX = 100
+_ROUNDS_MAX = 5
+
+_ONE = pw.SQL("1")
+_AVAILABLE, _EXECUTING = literal("available"), literal("executing")
+_job = Jobs.alias("job")
+
+
+def _with(key: pw.Node, state: pw.SQL) -> pw.Node:
+    # The IN term is what lets SQLite use the partial index.
+    here: pw.Node = (
+        (_job.limit_key == key) & _job.state.in_(pw.SQL("('available', 'executing')")) & (_job.state == state)
+    )
+    return here
+
+
+def _blocked(key: pw.Node) -> pw.Node:
+    waits: pw.Node = _with(key, _AVAILABLE) & (_job.blocked_by == LIMIT)
+    return waits
+
+
+STANDING = Statement(
+    lambda p: pw.Select(
+        [each(p)],
+        [
+            VALUE,
+            _job.select(pw.fn.COUNT(_job.id)).where(_with(VALUE, _EXECUTING)),
+            _job.select(pw.fn.COUNT(_job.id)).where(_with(VALUE, _AVAILABLE) & _job.blocked_by.is_null()),
+            _job.select(pw.fn.COALESCE(_job.options, literal("")))
+            .where(_blocked(VALUE))
+            .order_by(*order(_job))
+            .limit(_ONE),
+            Limits.select(Limits.rate_at).where(Limits.key == VALUE),
+            Limits.select(Limits.admit_at).where(Limits.key == VALUE),
+        ],
+    )
+)
+ADMIT = Statement(
+    lambda p: (
+        Jobs.update({Jobs.blocked_by: BLOCKED_BY_BREAKER})
+        .where(Jobs.id.in_(_job.select(_job.id).where(_blocked(p)).order_by(*order(_job)).limit(p)))
+        .returning(Jobs.blocked_by, Jobs.needs)
+    )
+)
+PARK = Statement(
+    lambda p: Jobs.update({Jobs.blocked_by: BREAKER}).where(
+        Jobs.id.in_(
+            _job.select(_job.id)
+            .where((_job.needs == p) & (_job.state == _AVAILABLE) & (_job.blocked_by == LIMIT))
+            .limit(p)
+        )
+    )
+)
+MORE = Statement(lambda p: pw.Select(columns=[pw.fn.EXISTS(_job.select(_ONE).where(_blocked(p)))]))
+WAIT = Statement(lambda p: Limits.update({Limits.admit_at: p, Limits.waits_since: p}).where(Limits.key == p))
+DUE = Statement(lambda p: Limits.select(Limits.key).where(Limits.admit_at <= p).order_by(Limits.admit_at).limit(p))
+AHEAD = Statement(
+    lambda p: Limits.select(Limits.key).where(Limits.admit_at.is_null(False) & (Limits.waits_since > p)).limit(p)
+)
+USED = Statement(lambda p: Limits.select(Limits.key, Limits.rate_at).where(Limits.key.in_(elements(p))))
+USE = Statement(lambda p: Limits.update({Limits.rate_at: item(1)}).from_(each(p)).where(Limits.key == item(0)))
+FORGET = Statement(
+    lambda p: Limits.delete().where(
+        Limits.key.in_(Limits.select(Limits.key).where((Limits.rate_at < p) & Limits.admit_at.is_null()).limit(p))
+    )
+)
+
+
+def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
+    """Let on as many of the jobs that wait for one of these limits as there is room for."""
+    wanted = sorted({key for key in keys if key is not None})
+    if not wanted:
+        return
+    let_on = 0
+    for key, executing, admitted, options, rate_at, admit_at in tx.rows(STANDING, (batch(wanted),)):
+        again_at = None
+        if options is not None:
+            limit = read_options(0, options).limit or Limit(key)
+            number, again_at = _admit(tx, key, limit, executing, admitted, rate_at, now)
+            let_on += number
+        if again_at != admit_at:
+            if rate_at is None:
+                tx.insert(Limits, ("key", "rate_at"), [(key, now)])
+            tx.run(WAIT, (again_at, None if again_at is None else now, key))
+    if let_on:
+        tx.touch("jobs")
+
+
+def admit_later(tx: Tx, keys: Iterable[str | None]) -> None:
+    """Have the next claim, of whatever queue, see to these keys."""
+    rows = [(key, 0) for key in sorted({key for key in keys if key is not None})]
+    if rows:
+        tx.insert(Limits, ("key", "rate_at"), rows)
+        for key, _ in rows:
+            tx.run(WAIT, (0, 0, key))
+        tx.touch("jobs")
+
+
+def admit_due(tx: Tx, now: int) -> None:
+    """Let on those whose time has come, of _KEYS_AT_ONCE_MAX keys; also those that wait for a time that was reckoned
+    before the clock was set back."""
+    due = {row[0] for statement in (DUE, AHEAD) for row in tx.rows(statement, (now, _KEYS_AT_ONCE_MAX))}
+    admit(tx, due, now)
+
+
+def has_room(tx: Tx, job_id: int, key: str, options: str | None, now: int) -> bool:
+    """Whether this job, which doesn't wait for its limit but for something else, could be let on."""
+    [(_, executing, admitted, _, rate_at, _)] = tx.rows(STANDING, (batch([key]),))
+    limit = read_options(job_id, options).limit or Limit(key)
+    return _room(limit, executing, admitted, rate_at, now) > 0
+
+
+def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
+    """Take from the rates what these jobs, claimed just now, use up."""
+    numbers: dict[str, int] = {}
+    rates: dict[str, Rate] = {}
+    for job in claimed:
+        limit = read_options(job.id, job.options).limit if job.limit_key is not None else None
+        if limit is not None and limit.interval_us is not None:
+            numbers[limit.key] = numbers.get(limit.key, 0) + 1
+            rates[limit.key] = Rate(limit.interval_us, limit.burst)
+    if not rates:
+        return
+    tx.run(FORGET, (now, 2 * len(rates)))
+    used: dict[str, int] = dict(tx.rows(USED, (batch(list(rates)),)))
+    tx.insert(Limits, ("key", "rate_at"), [(key, now) for key in rates if key not in used])
+    full_at = {key: rate.taken(rate.full_at(used.get(key), now), numbers[key]) for key, rate in rates.items()}
+    tx.run(USE, (batch(list(full_at.items())),))
+    admit(tx, rates, now)
+
+
+def _admit(
+    tx: Tx, key: str, limit: Limit, executing: int, admitted: int, rate_at: int | None, now: int
+) -> tuple[int, int | None]:
+    """How many were let on, and when to look again though nothing else happens."""
+    room = _room(limit, executing, admitted, rate_at, now)
+    wanted = min(room, ADMITTED_AT_ONCE_MAX)
+    let_on = rounds = 0
+    while let_on < wanted and rounds < _ROUNDS_MAX:
+        rows = tx.rows(ADMIT, (key, wanted - let_on))
+        if not rows:
+            return let_on, None
+        let_on += sum(blocked_by is None for blocked_by, _ in rows)
+        for needs in {needs for blocked_by, needs in rows if blocked_by is not None}:
+            tx.run(PARK, (needs, ADMITTED_AT_ONCE_MAX))
+        rounds += 1
+    if let_on < wanted or wanted < room:
+        again_at: int | None = now
+    else:
+        again_at = _next_at(limit, executing, admitted + let_on, rate_at, now)
+    if again_at is not None and not tx.rows(MORE, (key,))[0][0]:
+        again_at = None
+    return let_on, again_at
+
+
+def _room(limit: Limit, executing: int, admitted: int, rate_at: int | None, now: int) -> int:
+    """How many more may be let on, when `admitted` were and aren't claimed yet."""
+    rooms = []
+    if limit.concurrency is not None:
+        rooms.append(limit.concurrency - executing - admitted)
+    if limit.interval_us is not None:
+        rate = Rate(limit.interval_us, limit.burst)
+        rooms.append(rate.left(rate.full_at(rate_at, now), now) - admitted)
+    return min(rooms, default=sys.maxsize)
+
+
+def _next_at(limit: Limit, executing: int, admitted: int, rate_at: int | None, now: int) -> int | None:
+    """When time alone makes room for one more. None: only a claim, or the end of one, does."""
+    if limit.concurrency is not None and executing + admitted >= limit.concurrency:
+        return None
+    if limit.interval_us is None or admitted >= limit.burst:
+        return None
+    rate = Rate(limit.interval_us, limit.burst)
+    return rate.next_at(rate.full_at(rate_at, now), admitted + 1)
