@@ -30,10 +30,10 @@ from ..plan import make_plan
 from ..processors.runner import ProcessorRunner
 from ..store import dead_letters, events, jobs, notifications
 from ..store.dead_letters import DeadLetter
-from ..store.jobs import StoredJob
 from ..store.notifications import StoredNotification
 from ..store.sqlite import SqliteStore
 from ..telemetry.metrics import Metrics
+from .jobs import JobTable
 from .waiting import until
 
 _LIMIT = 10_000
@@ -51,30 +51,30 @@ class FakeSession:
         return len(deliveries)
 
 
-class Harness:
+class Harness(JobTable):
     """The appliance that the configuration file `path` describes. Raises ConfigError when it is wrong.
 
-    `metrics` are its counters, `session` has what was acknowledged.
+    `metrics` are its counters, `session` has what was acknowledged. Jobs are run as they become ready.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
-        self._clock = clock or Clock()
+        self.clock = clock or Clock()
         self.metrics = Metrics()
         self.session = FakeSession()
         loaded = load_to_plan(os.fspath(path), overrides={"store.url": "edgeq.db"})  # the app's own may not fit here
-        plan = make_plan(loaded, publish=_nowhere, clock=self._clock, metrics=self.metrics)
+        plan = make_plan(loaded, publish=_nowhere, clock=self.clock, metrics=self.metrics)
         self._folder = tempfile.TemporaryDirectory(prefix="edgeq-test-")
         self.store = SqliteStore(
-            str(Path(self._folder.name) / "edgeq.db"), metrics=self.metrics, clock=self._clock, durability="normal"
+            str(Path(self._folder.name) / "edgeq.db"), metrics=self.metrics, clock=self.clock, durability="normal"
         )
         self._inbox = Inbox()
-        self._intake = Intake(plan.table, self._inbox, self.session, self.store, self.metrics, self._clock, window=1000)
+        self._intake = Intake(plan.table, self._inbox, self.session, self.store, self.metrics, self.clock, window=1000)
         self._runners = [
-            ProcessorRunner(name, processor.make(None), processor.settings, self.store, self.metrics, self._clock)
+            ProcessorRunner(name, processor.make(None), processor.settings, self.store, self.metrics, self.clock)
             for name, processor in plan.processors.items()
         ]
         self._workers = [
-            Worker(name, settings, self.store, metrics=self.metrics, clock=self._clock, owner="test")
+            Worker(name, settings, self.store, metrics=self.metrics, clock=self.clock, owner="test")
             for name, settings in loaded.config.jobs.queues.items()
         ]
         self._published = 0
@@ -107,7 +107,7 @@ class Harness:
         self._published += 1
         wanted = self._published
         self._inbox.put(
-            [Delivery(topic, payload, received_at=self._clock.now(), retain=retain, mid=wanted, connection=1)]
+            [Delivery(topic, payload, received_at=self.clock.now(), retain=retain, mid=wanted, connection=1)]
         )
         await until(lambda: len(self.session.acked) >= wanted, "the acknowledgement", store=self.store)
 
@@ -118,10 +118,6 @@ class Harness:
     async def events(self, type_pattern: str = "") -> list[Event]:
         """The stored events, oldest first; only of types that fit, where `*` stands for any text."""
         return await events.recent(self.store, limit=_LIMIT, type_pattern=type_pattern)
-
-    async def jobs(self, state: str = "") -> list[StoredJob]:
-        """The stored jobs, newest first."""
-        return await jobs.find(self.store, limit=_LIMIT, state=state)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """The dead letters, newest first."""
@@ -135,7 +131,7 @@ class Harness:
         head = await events.head(self.store)
         if any(runner.position < head for runner in self._runners):
             return False
-        counts = await jobs.counts(self.store, self._clock.now())
+        counts = await jobs.counts(self.store, self.clock.now())
         return all(not queue["available"] and not queue["executing"] for queue in counts)
 
 
