@@ -37,6 +37,7 @@ from .outcome import Completed, Failed, Outcome, Snoozed
 
 _SPARE_BYTES = 16 * 2**20  # beyond memory_max, for saying that it was reached
 _ROOM_BYTES = 2 * 2**20  # below it, for the first job to begin at all
+_FIRST_TO_GO = "500"  # of -1000 to 1000; when the machine is out of memory
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -95,17 +96,22 @@ class Child:
         if definition is None:
             try:
                 definition = _imported(job.kind)
-            except ValueError as error:
-                return Failed("failed", EdgeqError(str(error)))
+            except ValueError as unknown:
+                return Failed("unknown_job", EdgeqError(str(unknown)))
         ctx = JobContext(self._clock, job, context=self._context, report=self._report)
+        late = f"took longer than {Duration(order.timeout_seconds)}"
         try:
-            async with asyncio.timeout(order.timeout_seconds if cooperative else None):
-                if order.failed is None or definition is None:
-                    return await handling.handle(definition, job, ctx, directly)
-                return await handling.last_words(definition, job, ctx, directly, error=EdgeqError(order.failed))
-        except TimeoutError as late:
-            text = f"took longer than {Duration(order.timeout_seconds)}"
-            return Failed("timeout", TimedOut(text, late.__cause__ or late))
+            async with asyncio.timeout(order.timeout_seconds if cooperative else None) as limit:
+                if order.failed is None:
+                    outcome: Outcome = await handling.handle(definition, job, ctx, directly)
+                else:
+                    error = EdgeqError(order.failed)
+                    outcome = await handling.last_words(definition, job, ctx, directly, error=error)
+        except TimeoutError as ended:
+            return Failed("timeout", TimedOut(late, ended.__cause__ or ended))
+        if limit.expired() and isinstance(outcome, Failed) and outcome.reason == "failed":
+            return Failed("timeout", TimedOut(late, outcome.error), retry_after=outcome.retry_after)
+        return outcome
 
     async def _contained(self, run: Coroutine[Any, Any, Outcome]) -> Outcome:
         try:
@@ -148,14 +154,16 @@ async def directly(function: Callable[..., Any], /, *args: Any) -> Any:
             asyncio.tasks._enter_task(loop, task)
 
 
-def _imported(kind: str) -> Definition | None:
+def _imported(kind: str) -> Definition:
     """Of a kind that isn't registered here. The worker has it registered, or it would not have sent the job: so its
-    module may be imported. Raises ValueError that says why it can't be."""
+    module may be imported. Raises ValueError when it isn't to be found, which another attempt may find otherwise."""
     module = kind.partition(":")[0]
     if module == "__main__":
         raise ValueError(f"{kind} can't be run in a process of its own: move it from the main program into a module")
     load_module(module)
-    return registry.get(kind)
+    if kind not in registry:
+        raise ValueError(f"{module} as it is on disk has no job class {kind}, and has had one when edgeq started")
+    return registry[kind]
 
 
 def _is_async(definition: Definition, last_words: bool) -> bool:
@@ -186,6 +194,8 @@ def main(connection: int, where: int, worker: int) -> None:
     """Be the process of jobs of the worker with process id `worker`, over the socket `connection`. Where the code is
     when it ends by a signal is written to the pipe `where`."""
     _end_with(worker)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_FIRST_TO_GO)
     faulthandler.enable(where, all_threads=False)
     faulthandler.register(wire.WHERE_SIGNAL, where, all_threads=False, chain=True)
     channel = Channel(socket.socket(fileno=connection))

@@ -11,6 +11,7 @@ What it gives:
   process has asked for, used or not; it counts the interpreter and what is imported (some 18 MiB before the app's
   modules) and 8 MiB for each thread. Programs that a job starts have the same limit, each for itself.
 - What leaks goes with the process: after `recycle_after` jobs, between two of them, it ends and another takes over.
+- When the machine itself is out of memory, the kernel ends these processes before the worker's.
 - Programs that a job has started end with its process, unless they have begun a session of their own.
 
 What it costs: some 30 MiB of memory for each process (17 of which it shares with nobody) and the time to import the app
@@ -18,9 +19,10 @@ when one starts, which happens when a job needs it; then well below a millisecon
 nothing to do for IDLE_SECONDS ends.
 
 What is different for the author: `ctx.context` is made once in each process, by the queue's `context` function. Modules
-of the app are imported there again. `failed(ctx, error)` gets an EdgeqError with the text of the error. What a job
-records travels as data, FRAME_BYTES_MAX at most. `print()` goes where the worker's goes; what is logged comes into the
-worker's log, with the job's id. A job that is cancelled is killed: its cleanup code doesn't run.
+of the app are imported there again, as they are on disk when the process starts. `failed(ctx, error)` gets the text of
+the error, as an EdgeqError. What a job records travels as data, wire.FRAME_BYTES_MAX at most. `print()` goes where the
+worker's goes; what is logged comes into the worker's log, with the job's id. A job that is cancelled is killed: its
+cleanup code doesn't run.
 
 Processes die with the worker's, also when that is killed. What a job had started then goes on until somebody ends it,
 as systemd does with all that a service leaves behind.
@@ -84,6 +86,7 @@ class ProcessPool:
         self._idle: list[JobProcess] = []
         self._timer: asyncio.TimerHandle | None = None
         self._running = 0
+        self._seats = asyncio.Semaphore(size)
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._closing = asyncio.Event()
@@ -93,8 +96,8 @@ class ProcessPool:
 
     @property
     def free(self) -> int:
-        """How many more jobs can be run now."""
-        return self._size - self._running
+        """How many more jobs can be run now; more than these wait for one to end."""
+        return max(0, self._size - self._running)
 
     @property
     def pids(self) -> list[int]:
@@ -117,7 +120,8 @@ class ProcessPool:
         self._running += 1
         self._quiet.clear()
         try:
-            return _outcome(await self._ended(job, order, timeout_seconds, report))
+            async with self._seats:
+                return _outcome(await self._ended(job, order, timeout_seconds, report))
         finally:
             self._running -= 1
             if not self._running:

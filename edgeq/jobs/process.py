@@ -87,6 +87,9 @@ class JobProcess(asyncio.Protocol):
         except TimeoutError:
             where = await self.stop()
             raise NotStarted(f"it was not ready within {Duration(START_SECONDS)}{where}") from None
+        except OSError as error:
+            self.kill()
+            raise NotStarted(f"a process can't be reached: {error}") from None
         except BaseException:
             self.kill()
             raise
@@ -132,8 +135,9 @@ class JobProcess(asyncio.Protocol):
         """End it; where its code was, to be put after another text, or nothing when that can't be found out."""
         self._leaving = True
         try:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, wire.WHERE_SIGNAL)
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._pidfd, wire.WHERE_SIGNAL)
             await asyncio.wait([self.ended], timeout=WHERE_SECONDS)
         finally:
             self.kill()
@@ -216,29 +220,30 @@ class JobProcess(asyncio.Protocol):
     # Its beginning and its end
 
     def _spawn(self, path: list[str]) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        self._where, where = os.pipe()
-        os.set_blocking(self._where, False)
-        handed = (theirs.fileno(), where)
         path += [folder or os.getcwd() for folder in sys.path]
-        words = [sys.executable, "-P", "-c", _BOOT, *map(str, handed), str(os.getpid()), *path]
-        with contextlib.ExitStack() as undo:
-            undo.callback(ours.close)
-            undo.callback(os.close, self._where)
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
             try:
+                connection, other = socket.socketpair()
+                undo.callback(connection.close)
+                theirs.callback(other.close)
+                self._where, where = os.pipe()
+                undo.callback(os.close, self._where)
+                theirs.callback(os.close, where)
+                os.set_blocking(self._where, False)
+                handed = (other.fileno(), where)
                 self._process = process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, pass_fds=handed, start_new_session=True
+                    [sys.executable, "-P", "-c", _BOOT, *map(str, handed), str(os.getpid()), *path],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=handed,
+                    start_new_session=True,
                 )
                 undo.callback(process.wait)
                 undo.callback(process.kill)
                 self._pidfd = os.pidfd_open(self.pid)
             except OSError as error:
                 raise NotStarted(f"a process can't be started: {error}") from None
-            finally:
-                theirs.close()
-                os.close(where)
             undo.pop_all()
-        return ours
+            return connection
 
     def _exited(self) -> None:
         loop = asyncio.get_running_loop()
@@ -257,7 +262,9 @@ class JobProcess(asyncio.Protocol):
         if not self.ended.done():
             self.ended.set_result(None)
             self._answers.put_nowait(None)
-            if self._transport is not None:
+            if self._transport is None:
+                self._socket.close()
+            else:
                 self._transport.abort()
 
     def _kill_later(self) -> None:

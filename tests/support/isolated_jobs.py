@@ -102,13 +102,16 @@ class Cleanup(Job):
 
     file: str
     heeds: bool = True
+    complains: bool = False
 
     async def handle(self, ctx: JobContext) -> None:
         while True:
             try:
                 await asyncio.sleep(3600)
             except asyncio.CancelledError:
-                Path(self.file).write_text("cleaned up")
+                Path(self.file).write_text("cleaned up")  # noqa: ASYNC240 - nothing else runs
+                if self.complains:
+                    raise RetryAfter("7s", "disturbed") from None
                 if self.heeds:
                     raise
 
@@ -269,6 +272,7 @@ class Environment(Job):
             "stdin": os.readlink("/proc/self/fd/0"),
             "path": sys.path,
             "threads": threading.active_count(),
+            "first to go": Path("/proc/self/oom_score_adj").read_text() > "0",
         }
 
 
