@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .jobs.keys import Unique as Unique
     from .jobs.outcome import Dead as Dead
     from .jobs.outcome import RetryAfter as RetryAfter
+    from .jobs.queue import Queue as Queue
     from .processors.processor import ProcessorContext as ProcessorContext
     from .processors.processor import QueueProcessor as QueueProcessor
 
@@ -52,6 +53,7 @@ _PUBLIC = {
     "Limit": "jobs.keys",
     "MessageContext": "intake.context",
     "ProcessorContext": "processors.processor",
+    "Queue": "jobs.queue",
     "QueueProcessor": "processors.processor",
     "RejectedMessage": "errors",
     "RetryAfter": "jobs.outcome",

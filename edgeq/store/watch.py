@@ -14,10 +14,14 @@ import os
 import select
 from typing import Any
 
+from ..clock import Clock
+
 _MODIFIED, _ATTRIBUTES, _REMOVED, _MOVED = 0x2, 0x4, 0x400, 0x800
 # The number of links is an attribute: a file that is open elsewhere is not removed, but loses its name.
 _ALL = _MODIFIED | _ATTRIBUTES | _REMOVED | _MOVED
 _EVENTS_BYTES = 4096
+_NET_SECONDS = 0.25
+_LOOK_SECONDS, _LOOK_SECONDS_MAX = 0.0005, 0.05
 
 
 class Watch:
@@ -89,3 +93,40 @@ class Watch:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+class Waiting:
+    """The way to wait for what somebody will commit, up to `timeout_seconds` (None: for ever): look; as long as there
+    are `seconds` left, wait on the `watch` for as many, say with `waited` what came of it, and look again.
+
+    Something that was heard is looked for again and again, with growing pauses in which nothing more is heard: on a
+    database that is never quiet, that comes to some eighty looks a second.
+    """
+
+    def __init__(self, path: str, timeout_seconds: float | None) -> None:
+        self.watch = Watch(path)
+        self._clock = Clock()
+        self._until = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
+        self._pause = _NET_SECONDS
+        self.watch.listen()
+
+    @property
+    def seconds(self) -> float:
+        """For how long to wait now; nothing when the time is over."""
+        return self._pause if self._until is None else min(self._pause, self._until - self._clock.monotonic())
+
+    def waited(self, heard: bool) -> None:
+        """A wait is over, because something was heard or not."""
+        if heard:
+            self.watch.mute()
+            self.watch.drain()
+            self._pause = _LOOK_SECONDS
+        elif self._pause < _LOOK_SECONDS_MAX:
+            self._pause *= 1.5
+        else:
+            self.watch.listen()
+            self._pause = _NET_SECONDS
+
+    def close(self) -> None:
+        """End it."""
+        self.watch.close()
