@@ -149,6 +149,7 @@ class Work:
         await asyncio.wait((calmly, hurry), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not calmly.done():
+            log.info("what runs is given back now")
             await asyncio.gather(*(worker.stop(0.0) for worker in workers))
         await calmly
 

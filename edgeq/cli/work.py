@@ -76,8 +76,8 @@ def work(
             queues,
             bounds=Bounds(max_jobs, max_time, drain),
             concurrency=concurrency,
-            overrides=Overrides(max_attempts, timeout, poll),
-            grace_seconds=grace,
+            overrides=Overrides(max_attempts, timeout and float(timeout), poll and float(poll)),
+            grace_seconds=float(grace),
         )
         await run_program(worker.run, worker.stop, _hung_up, stops_max=2)
 

@@ -1,0 +1,93 @@
+"""An app with jobs that say what they do in files, and ways to dispatch them without a program of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from edgeq.clock import Clock
+from edgeq.events import to_json
+from edgeq.store import jobs
+from edgeq.store.jobs import NewJob
+from edgeq.store.sqlite import SqliteStore
+from edgeq.telemetry.metrics import Metrics
+
+APP = """\
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from edgeq import Job
+
+def connect():
+    return "connected"
+
+class Note(Job):
+    text: str
+
+    def handle(self, ctx):
+        with open("notes", "a") as notes:
+            notes.write(f"{self.text} {os.getpid()} {ctx.context}\\n")
+
+class Wait(Job):
+    n: int
+
+    async def handle(self, ctx):
+        Path(f"began-{self.n}").touch()
+        while not Path(f"go-{self.n}").exists():
+            await asyncio.sleep(0.01)
+
+class Stubborn(Job):
+    async def handle(self, ctx):
+        Path("began-stubborn").touch()
+        while not Path("go-stubborn").exists():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+class Chain(Job):
+    left: int
+
+    def handle(self, ctx):
+        if self.left:
+            ctx.dispatch(Chain(left=self.left - 1))
+
+class Fail(Job):
+    backoff = "1ms"
+    max_attempts = 3
+
+    def handle(self, ctx):
+        raise ValueError("no")
+"""
+
+
+def job(kind: str, queue: str = "default", *, delay_seconds: float = 0.0, **args: Any) -> NewJob:
+    """A job of APP to dispatch: `job("Note", text="a")`."""
+    now = Clock().now()
+    return NewJob(
+        queue=queue,
+        kind=f"app:{kind}",
+        args=to_json(args),
+        run_at=now + round(delay_seconds * 1e6),
+        created_at=now,
+        max_attempts=3,
+    )
+
+
+def dispatch(database: Path, *new: NewJob) -> list[int]:
+    """Add jobs as any program may; their ids."""
+
+    async def add() -> list[int]:
+        store = SqliteStore(
+            str(database), metrics=Metrics(), clock=Clock(), durability="normal", exclusive=False, make=True
+        )
+        await store.open()
+        try:
+            return [each.id for each in await store.write(lambda tx: jobs.add(tx, new))]
+        finally:
+            await store.close()
+
+    return asyncio.run(add())

@@ -1,0 +1,398 @@
+"""`edgeq work`: which jobs it runs, how many, for how long, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.appliance import Appliance
+from support.mosquitto import free_port
+from support.working import APP, dispatch, job
+
+CONFIGURATION = """\
+gateway: gw
+mqtt: {{url: "mqtt://127.0.0.1:{port}"}}
+store: {{url: edgeq.db, durability: normal}}
+app: {{path: ., modules: [app]}}
+jobs:
+  {concurrency}
+  queues:
+    default: {{concurrency: 2}}
+    other: {{concurrency: 2}}
+    apart: {{isolation: process, context: "app:connect"}}
+    inside: {{context: "app:connect"}}
+"""
+WORK = (sys.executable, "-m", "edgeq.cli.main", "work")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Appliance]]:
+    """Makes processes that work in one folder, `make("--drain")`; they end with the test."""
+    made: list[Appliance] = []
+
+    def process(*words: str, concurrency: str = "") -> Appliance:
+        new = Appliance(tmp_path / "edgeq", CONFIGURATION.format(port=free_port(), concurrency=concurrency))
+        (new.folder / "app.py").write_text(APP)
+        new.log_file = new.folder / f"log-{len(made)}"
+        new.command = (*WORK, *words)
+        made.append(new)
+        return new
+
+    yield process
+    for each in made:
+        each.kill()
+
+
+def states(work: Appliance) -> dict[int, str]:
+    """The state of every job."""
+    return dict(work.sql("SELECT id, state FROM jobs"))
+
+
+def notes(work: Appliance) -> list[list[str]]:
+    """What the jobs of kind Note have written: text, process, context."""
+    path = work.folder / "notes"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def began(work: Appliance, n: object) -> Callable[[], bool]:
+    """Whether a job of kind Wait has begun."""
+    return (work.folder / f"began-{n}").exists
+
+
+def let_go(work: Appliance, *numbers: object) -> None:
+    """Let jobs of kind Wait end."""
+    for n in numbers:
+        (work.folder / f"go-{n}").touch()
+
+
+# Which jobs
+
+
+def test_several_processes_share_the_work_with_an_appliance(make: Callable[..., Appliance]) -> None:
+    works = [make(), make()]
+    run = make()
+    run.command = (*WORK[:-1], "run")
+    for each in (*works, run):
+        each.spawn()
+        each.until(lambda each=each: "is running" in each.log or "working on" in each.log, "the start")
+    ids = [dispatch(run.database, *(job("Note", text=f"{page}-{n}") for n in range(100))) for page in range(5)]
+    run.until(lambda: set(states(run).values()) == {"completed"} and len(states(run)) == 500, "all of it")
+    assert sorted(text for text, *_ in notes(run)) == sorted(f"{page}-{n}" for page in range(5) for n in range(100))
+    assert len({pid for _, pid, _ in notes(run)}) > 1, "one process did it all"
+    assert len({each for page in ids for each in page}) == 500
+    assert [each.stop() for each in (*works, run)] == [0, 0, 0]
+    assert not any("Traceback" in each.log for each in (*works, run))
+
+
+def test_it_makes_the_database_and_works_on_every_configured_queue(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.spawn()
+    work.until(lambda: "working on default, other, apart, inside" in work.log, "the start")
+    for queue in ("default", "other", "apart", "inside", "unknown"):
+        dispatch(work.database, job("Note", queue, text=queue))
+    work.until(lambda: len(notes(work)) == 4, "the jobs")
+    assert work.process is not None
+    pid = str(work.process.pid)
+    found = {text: (process == pid, context) for text, process, context in notes(work)}
+    assert found == {
+        "default": (True, "None"), "other": (True, "None"), "apart": (False, "connected"), "inside": (True, "connected")
+    }  # fmt: skip
+    work.until(lambda: list(states(work).values()).count("completed") == 4, "their ends")
+    assert states(work)[5] == "available"
+    assert work.stop() == 0
+
+
+def test_it_works_on_the_queues_that_are_named_configured_or_not(make: Callable[..., Appliance]) -> None:
+    work = make("other", "unknown", "--drain")
+    dispatch(work.database, *(job("Note", queue, text=queue) for queue in ("default", "other", "unknown")))
+    work.spawn()
+    assert work.ended() == 0
+    assert sorted(text for text, *_ in notes(work)) == ["other", "unknown"]
+    assert "no queue is called 'unknown' in the configuration: it has the defaults" in work.log
+
+
+# How many, and for how long
+
+
+def test_it_ends_after_so_many_jobs(make: Callable[..., Appliance]) -> None:
+    work = make("--max-jobs", "3")
+    dispatch(work.database, *(job("Note", text=str(n)) for n in range(5)))
+    work.spawn()
+    assert work.ended() == 0
+    assert sorted(states(work).values()) == ["available"] * 2 + ["completed"] * 3
+
+
+def test_it_ends_after_so_long(make: Callable[..., Appliance]) -> None:
+    work = make("--max-time", "1s")
+    dispatch(work.database, job("Wait", n=1))
+    work.spawn()
+    work.until(lambda: "stopping" in work.log, "the end of the time")
+    work.until(began(work, 1), "the job to have begun")
+    let_go(work, 1)
+    assert work.ended() == 0
+    assert states(work) == {1: "completed"}, "what runs may end"
+
+
+def test_draining_runs_what_is_ready_and_what_comes_of_it(make: Callable[..., Appliance]) -> None:
+    work = make("--drain")
+    dispatch(work.database, job("Chain", left=20), job("Note", text="later", delay_seconds=3600), job("Fail"))
+    work.spawn()
+    assert work.ended() == 0
+    found = dict(work.sql("SELECT kind || ' ' || state, count(*) FROM jobs GROUP BY 1"))
+    assert found.pop("app:Chain completed") == 21
+    assert found.pop("app:Note scheduled") == 1
+    assert list(found) in (["app:Fail retryable"], ["app:Fail dead"])
+    work.spawn()
+    assert work.ended() == 0, "there is nothing to do"
+
+
+def test_draining_leaves_a_paused_queue_alone(make: Callable[..., Appliance]) -> None:
+    work = make("--drain")
+    dispatch(work.database, job("Note", text="held"), job("Note", "other", text="free"))
+    assert work.cli("queues", "pause", "default").returncode == 0
+    work.spawn()
+    assert work.ended() == 0
+    assert [text for text, *_ in notes(work)] == ["free"]
+
+
+def test_a_queue_is_paused_and_resumed_while_it_works(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.spawn()
+    work.until(lambda: "working on" in work.log, "the start")
+    dispatch(work.database, job("Wait", n=1))
+    work.until(began(work, 1), "the job")
+    assert work.cli("queues", "pause", "default").returncode == 0
+    dispatch(work.database, job("Note", text="held"), job("Note", "other", text="free"))
+    let_go(work, 1)
+    work.until(lambda: states(work) == {1: "completed", 2: "available", 3: "completed"}, "the rest")
+    assert work.cli("queues", "resume", "default").returncode == 0
+    work.until(lambda: states(work)[2] == "completed", "the one that was held")
+    assert work.stop() == 0
+
+
+@pytest.mark.parametrize(("words", "concurrency"), [(("--concurrency", "3"), ""), ((), "concurrency: 3")])
+def test_so_many_jobs_run_at_once_whatever_their_queue(
+    make: Callable[..., Appliance], words: tuple[str, ...], concurrency: str
+) -> None:
+    work = make("default", "other", *words, concurrency=concurrency)
+    dispatch(work.database, *(job("Wait", queue, n=n) for n, queue in enumerate(["default", "other"] * 3)))
+    work.spawn()
+
+    def running() -> list[int]:
+        return [n for n in range(6) if began(work, n)() and not (work.folder / f"go-{n}").exists()]
+
+    for left in (6, 5, 4):
+        work.until(lambda: len(running()) == 3, f"three of {left}")
+        assert len(work.sql("SELECT id FROM jobs WHERE state = 'executing'")) == 3
+        let_go(work, running()[0])
+    work.until(lambda: len(running()) == 3, "the last three")
+    let_go(work, *range(6))
+    work.until(lambda: set(states(work).values()) == {"completed"}, "all")
+    assert work.stop() == 0
+
+
+def test_one_queue_may_have_more_at_once_than_configured(make: Callable[..., Appliance]) -> None:
+    work = make("default", "--concurrency", "5")
+    dispatch(work.database, *(job("Wait", n=n) for n in range(6)))
+    work.spawn()
+    work.until(lambda: all(began(work, n)() for n in range(5)), "five of them")
+    assert not began(work, 5)()
+    let_go(work, *range(6))
+    work.until(lambda: set(states(work).values()) == {"completed"}, "all")
+    assert work.stop() == 0
+
+
+# How jobs are run
+
+
+def test_the_number_of_attempts_can_be_said(make: Callable[..., Appliance]) -> None:
+    work = make("--max-attempts", "1", "--drain")
+    dispatch(work.database, job("Fail"))
+    work.spawn()
+    assert work.ended() == 0
+    assert work.sql("SELECT state, attempt FROM jobs") == [("dead", 1)]
+
+
+def test_the_time_for_an_attempt_can_be_said(make: Callable[..., Appliance]) -> None:
+    work = make("--timeout", "100ms", "--max-attempts", "1", "--drain")
+    dispatch(work.database, job("Wait", n=1), job("Wait", "apart", n=2))
+    work.spawn()
+    assert work.ended() == 0
+    assert work.sql("SELECT state FROM jobs") == [("dead",), ("dead",)]
+    assert work.sql("SELECT reason FROM dead_letters") == [("timeout",), ("timeout",)]
+    assert "took longer than 100ms" in work.sql("SELECT error FROM jobs")[0][0]
+
+
+def test_how_often_to_look_can_be_said(
+    make: Callable[..., Appliance], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In this process, with a store whose signal tells of nothing."""
+    from edgeq.cli.common import load_plan
+    from edgeq.config.load import load_to_plan
+    from edgeq.jobs.worker import Overrides
+    from edgeq.store.store import Signal
+    from edgeq.work import Bounds, Work
+
+    made = make()
+    monkeypatch.chdir(made.folder)
+    monkeypatch.setattr("edgeq.cli.common.load_config_to_plan", lambda: load_to_plan("edgeq.yaml", environ={}))
+    (made.folder / "edgeq.yaml").write_text((made.folder / "edgeq.yaml").read_text().replace("[app]", "[polled]"))
+    (made.folder / "polled.py").write_text(APP)
+    monkeypatch.setattr(Signal, "fire", lambda self, topics: None)
+    plan = load_plan()
+
+    async def main() -> None:
+        work = Work(plan, ["other"], bounds=Bounds(jobs_max=1), overrides=Overrides(poll_seconds=0.05))
+        running = asyncio.create_task(work.run())
+        while not work.workers or not work.workers["other"].idle:  # noqa: ASYNC110 - no signal, that is the point
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(dispatch, made.database, job("Chain", "other", left=0))
+        await asyncio.wait_for(running, 15)
+
+    asyncio.run(main())
+    assert set(states(made)) == {1}
+
+
+# How it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_jobs_end(make: Callable[..., Appliance], number: int) -> None:
+    work = make("default")
+    dispatch(work.database, *(job("Wait", n=n) for n in range(3)))
+    work.spawn()
+    work.until(lambda: began(work, 0)() and began(work, 1)(), "the first two")
+    work.send(number)
+    work.until(lambda: "stopping: what runs has up to 10s to end" in work.log, "the end to begin")
+    let_go(work, 0, 1, 2)
+    assert work.ended() == 0
+    assert states(work) == {1: "completed", 2: "completed", 3: "available"}
+
+
+@pytest.mark.parametrize("queue", ["default", "apart"])
+def test_what_does_not_end_in_time_is_given_back_and_costs_no_attempt(
+    make: Callable[..., Appliance], queue: str
+) -> None:
+    work = make(queue, "--grace", "200ms")
+    dispatch(work.database, job("Wait", queue, n=1))
+    work.spawn()
+    work.until(began(work, 1), "the job")
+    assert work.stop() == 0
+    assert work.sql("SELECT state, attempt, lease_owner FROM jobs") == [("available", 0, None)]
+
+
+def test_a_second_signal_gives_back_at_once(make: Callable[..., Appliance]) -> None:
+    work = make("--grace", "10m")
+    dispatch(work.database, job("Wait", n=1))
+    work.spawn()
+    work.until(began(work, 1), "the job")
+    work.send(signal.SIGTERM)
+    work.until(lambda: "stopping: what runs has up to 600s to end" in work.log, "the end to begin")
+    work.send(signal.SIGTERM)
+    assert work.ended() == 0
+    assert work.sql("SELECT state, attempt FROM jobs") == [("available", 0)]
+
+
+def test_a_third_signal_waits_for_nothing(make: Callable[..., Appliance]) -> None:
+    work = make()
+    dispatch(work.database, job("Stubborn"))
+    work.spawn()
+    work.until(began(work, "stubborn"), "the job")
+    for said in ("stopping: what runs has up to 10s to end", "what runs is given back now"):
+        work.send(signal.SIGTERM)
+        work.until(lambda said=said: said in work.log, said)
+    work.send(signal.SIGTERM)
+    assert work.ended() == 1
+
+
+def test_a_hang_up_changes_nothing(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.spawn()
+    work.until(lambda: "working on" in work.log, "the start")
+    work.send(signal.SIGHUP)
+    work.until(lambda: "SIGHUP changes nothing here" in work.log, "what it says of it")
+    dispatch(work.database, job("Note", text="still here"))
+    work.until(lambda: len(notes(work)) == 1, "a job")
+    assert work.stop() == 0
+
+
+def test_systemd_is_told(make: Callable[..., Appliance], tmp_path: Path) -> None:
+    work = make()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        work.spawn(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="2000000")
+        told: list[str] = []
+
+        def hear(text: str) -> None:
+            while text not in told:
+                told.extend(manager.recv(4096).decode().splitlines())
+
+        hear("READY=1")
+        hear("STATUS=0 jobs run, 0 attempts ended")
+        told.clear()
+        hear("WATCHDOG=1")
+        assert "STOPPING=1" not in told
+        work.send(signal.SIGTERM)
+        hear("STOPPING=1")
+        assert work.ended() == 0
+
+
+# When it can't
+
+
+def test_a_store_that_can_not_be_used_ends_it_with_1(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.database.write_text("a shopping list, more than sixteen bytes of it")
+    done = work.cli("work")
+    assert done.returncode == 1
+    assert "the database file is damaged" in done.stderr
+    work.configure((work.folder / "edgeq.yaml").read_text().replace("edgeq.db", "gone/edgeq.db"))
+    done = work.cli("work", "--drain")
+    assert done.returncode == 1
+    assert f"the folder {work.folder}/gone doesn't exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_removed_ends_it_with_1(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.spawn()
+    work.until(lambda: "working on" in work.log, "the start")
+    dispatch(work.database, job("Wait", n=1))
+    work.until(began(work, 1), "the job")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{work.database}{suffix}").unlink(missing_ok=True)
+    let_go(work, 1)
+    assert work.ended() == 1
+    assert "was removed or replaced while edgeq ran" in work.log
+
+
+def test_a_wrong_configuration_ends_it_with_78(make: Callable[..., Appliance]) -> None:
+    work = make()
+    work.configure((work.folder / "edgeq.yaml").read_text().replace("app:connect", "app:conect"))
+    done = work.cli("work")
+    assert done.returncode == 78
+    assert "jobs.queues.apart.context: app has no 'conect'; did you mean 'connect'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--max-jobs 0", "0 is not in the range"),
+        ("--max-time 5", "'5' is not a duration"),
+        ("--timeout 0", "0 is less than 1ms"),
+        ("--poll 1ms", "1ms is less than 10ms"),
+        ("--grace -1s", "'-1s' is not a duration"),
+        ("--concurrency many", "'many' is not a valid integer"),
+        ("--max-attempts 5000", "not in the range"),
+    ],
+)
+def test_wrong_usage_is_told(make: Callable[..., Appliance], words: str, told: str) -> None:
+    done = make().cli("work", *words.split())
+    assert done.returncode == 2
+    assert told in done.stderr
