@@ -7,98 +7,21 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
-from edgeq.config.schema import Queue
 from edgeq.errors import StoreError
 from edgeq.events import from_json
 from edgeq.jobs.context import JobContext
 from edgeq.jobs.job import Job, definition
-from edgeq.jobs.worker import Worker
-from edgeq.store import claims, dead_letters, events, jobs
+from edgeq.store import claims, events, jobs
 from edgeq.store.jobs import NewJob, StoredJob
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
-from edgeq.units import Duration
-
-DEADLINE_SECONDS = 20.0
-
-
-class Bench:
-    """A store, a worker, and ways to see what happens."""
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self.clock = clock
-        self.metrics = Metrics()
-        self.store = SqliteStore(str(path / "edgeq.db"), metrics=self.metrics, clock=clock)
-        self.workers: list[Worker] = []
-
-    async def work(self, queue: str = "default", *, concurrency: int = 2, lease: float = 60.0) -> Worker:
-        settings = Queue(concurrency=concurrency, lease=Duration(lease))
-        worker = Worker(queue, settings, self.store, metrics=self.metrics, clock=self.clock, owner="bench")
-        self.workers.append(worker)
-        await worker.start()
-        return worker
-
-    async def dispatch(self, *made: Job | NewJob, after: float = 0.0) -> None:
-        now = self.clock.now()
-        rows = [
-            job if isinstance(job, NewJob) else job.new_job(now=now, run_at=now + round(after * 1e6)) for job in made
-        ]
-        await self.store.write(lambda tx: jobs.add(tx, rows))
-
-    async def job(self, job_id: int = 1) -> StoredJob:
-        job = await jobs.one(self.store, job_id)
-        assert job is not None
-        return job
-
-    async def until_state(self, state: str, job_id: int = 1, *, attempt: int = 0) -> StoredJob:
-        async def reached() -> bool:
-            job = await self.job(job_id)
-            return job.state == state and (not attempt or job.attempt == attempt)
-
-        await until(reached)
-        return await self.job(job_id)
-
-    async def events(self) -> list[str]:
-        return [event.type for event in await events.after(self.store, 0, 1000)]
-
-    async def letters(self) -> list[tuple[str, str]]:
-        return [(letter.reason, letter.error) for letter in await dead_letters.find(self.store, limit=100)]
-
-    def wake(self) -> None:
-        """What a commit of somebody else does."""
-        self.store.signal.fire(["jobs"])
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait for what must come, or fail."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def bench_on(path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    bench = Bench(path, clock)
-    await bench.store.open()
-    Gate.reset()
-    try:
-        yield bench
-    finally:
-        Gate.open_all()
-        for worker in bench.workers:
-            await worker.stop(5.0)
-        await bench.store.close()
 
 
 @pytest.fixture
@@ -113,39 +36,6 @@ async def live(tmp_path: Path) -> AsyncIterator[Bench]:
     """On the machine's clock."""
     async with bench_on(tmp_path, Clock()) as bench:
         yield bench
-
-
-class Gate:
-    """Lets handlers, async and in threads, wait for the test."""
-
-    entered: list[int]
-    cancelled: list[int]
-    _async: asyncio.Event
-    _thread: threading.Event
-
-    @classmethod
-    def reset(cls) -> None:
-        cls.entered, cls.cancelled = [], []
-        cls._async, cls._thread = asyncio.Event(), threading.Event()
-
-    @classmethod
-    def open_all(cls) -> None:
-        cls._async.set()
-        cls._thread.set()
-
-    @classmethod
-    async def wait(cls, number: int) -> None:
-        cls.entered.append(number)
-        try:
-            await cls._async.wait()
-        except asyncio.CancelledError:
-            cls.cancelled.append(number)
-            raise
-
-    @classmethod
-    def wait_in_thread(cls, number: int) -> None:
-        cls.entered.append(number)
-        cls._thread.wait(DEADLINE_SECONDS)
 
 
 # Jobs that succeed
@@ -185,7 +75,7 @@ async def test_what_a_handler_returns_is_stored(bench: Bench, kind: type[Answer]
     await bench.dispatch(kind(text=text))
     job = await bench.until_state("completed")
     assert (job.result, job.attempt, job.lease_owner) == (text, 1, None)
-    assert bench.metrics.jobs.values == {"completed": 1}
+    await bench.counted({"completed": 1})
 
 
 async def test_what_a_handler_records_is_committed_with_its_completion(bench: Bench) -> None:
@@ -197,7 +87,7 @@ async def test_what_a_handler_records_is_committed_with_its_completion(bench: Be
     assert (event.type, event.data, event.cause_id) == ("answered", {"attempt": 1, "id": 1}, 77)
     follow = await bench.job(2)
     assert (follow.kind, follow.cause_id) == (definition(Follow).kind, 77)
-    assert bench.metrics.events.total() == 1
+    await until(lambda: bench.metrics.events.total() == 1)
 
 
 async def test_a_worker_runs_its_own_queue(bench: Bench) -> None:
@@ -285,7 +175,7 @@ async def test_a_failed_job_is_tried_again_after_its_backoff(bench: Bench) -> No
     job = await bench.until_state("completed")
     assert (job.result, job.error) == ("3", None)
     assert await bench.events() == ["tried"], "what a failed attempt recorded is dropped"
-    assert bench.metrics.jobs.values == {"retried": 2, "completed": 1}
+    await bench.counted({"retried": 2, "completed": 1})
 
 
 class Hopeless(Job):
@@ -314,8 +204,8 @@ async def test_after_its_last_attempt_a_job_has_its_last_words_and_is_dead(live:
     [event] = await events.after(live.store, 0, 10)
     assert (event.type, event.data) == ("gave_up", {"error": "ValueError('no')", "attempt": 2})
     assert await live.letters() == [("failed", job.error)]
-    assert live.metrics.dead_letters.values == {"job:default": 1}
-    assert live.metrics.jobs.values == {"retried": 1, "dead": 1}
+    await until(lambda: live.metrics.dead_letters.values == {"job:default": 1})
+    await live.counted({"retried": 1, "dead": 1})
 
 
 class Raising(Job):
@@ -535,7 +425,7 @@ async def test_a_worker_that_lost_its_lease_can_not_complete_the_job(bench: Benc
     job = await bench.job()
     assert (job.state, job.lease_owner, job.result, job.attempt) == ("executing", "other", None, 2)
     assert await bench.events() == []
-    assert bench.metrics.jobs.values == {"lease_lost": 1}
+    await bench.counted({"lease_lost": 1})
 
 
 async def test_a_heartbeat_extends_the_lease_and_notices_that_it_is_lost(bench: Bench) -> None:
@@ -557,20 +447,32 @@ async def test_a_heartbeat_extends_the_lease_and_notices_that_it_is_lost(bench: 
     await until(lambda: not worker.running)
     assert Gate.cancelled == [0]
     assert (await bench.job()).lease_owner == "other"
-    assert bench.metrics.jobs.values == {"lease_lost": 1}
+    await bench.counted({"lease_lost": 1})
 
 
-async def test_a_running_job_that_is_cancelled_is_stopped_at_the_next_heartbeat(bench: Bench) -> None:
-    assert isinstance(bench.clock, FakeClock)
+async def test_a_running_job_that_is_cancelled_is_stopped_at_once(bench: Bench) -> None:
     worker = await bench.work()
-    await bench.dispatch(Hold())
-    await until(lambda: Gate.entered == [0])
+    await bench.dispatch(Hold(), Hold(number=1))
+    await until(lambda: Gate.entered == [0, 1])
     await bench.store.write(lambda tx: jobs.cancel(tx, [1], bench.clock.now()))
-    bench.clock.advance(20)
-    bench.wake()
-    await until(lambda: not worker.running)
-    assert Gate.cancelled == [0]
+    await bench.counted({"cancelled": 1})
+    assert ([job.id for job in worker.running], Gate.cancelled) == ([2], [0])
     assert (await bench.job()).state == "cancelled"
+    Gate.open_all()
+    await bench.until_state("completed", 2)
+
+
+async def test_what_a_cancelled_job_makes_of_it_in_a_thread_is_void(bench: Bench) -> None:
+    worker = await bench.work()
+    await bench.dispatch(HoldThread())
+    await until(lambda: Gate.entered == [2])
+    await bench.store.write(lambda tx: jobs.cancel(tx, [1], bench.clock.now()))
+    await until(lambda: not worker.running)
+    assert worker.overdue == 1
+    Gate.open_all()
+    await until(lambda: not worker.overdue)
+    assert (await bench.job()).state == "cancelled"
+    await bench.counted({"cancelled": 1})
 
 
 async def test_a_step_of_the_clock_takes_no_job_from_its_worker(bench: Bench) -> None:
@@ -590,7 +492,7 @@ async def test_a_step_of_the_clock_takes_no_job_from_its_worker(bench: Bench) ->
     Gate.open_all()
     await bench.until_state("completed")
     assert Gate.entered == [0]
-    assert bench.metrics.jobs.values == {"completed": 1}
+    await bench.counted({"completed": 1})
 
 
 async def test_a_job_that_a_crashed_worker_left_runs_again_after_its_lease(live: Bench) -> None:
@@ -601,7 +503,7 @@ async def test_a_job_that_a_crashed_worker_left_runs_again_after_its_lease(live:
     await live.work(lease=0.4)
     job = await live.until_state("completed")
     assert job.attempt == 2
-    assert live.metrics.jobs.values == {"rescued": 1, "completed": 1}
+    await live.counted({"rescued": 1, "completed": 1})
 
 
 async def test_a_job_that_kills_its_worker_every_time_is_dead_in_the_end(bench: Bench) -> None:
@@ -620,8 +522,8 @@ async def test_a_job_that_kills_its_worker_every_time_is_dead_in_the_end(bench: 
     await bench.work()
     job = await bench.until_state("dead")
     assert (job.attempt, [reason for reason, _ in await bench.letters()]) == (2, ["lease_expired"])
-    assert bench.metrics.dead_letters.values == {"job:default": 1}
-    assert bench.metrics.jobs.values == {"rescued": 1}
+    await until(lambda: bench.metrics.dead_letters.values == {"job:default": 1})
+    await bench.counted({"rescued": 1})
 
 
 # The end of the worker
@@ -665,7 +567,7 @@ async def test_what_does_not_finish_in_time_is_given_back_without_costing_an_att
     for job_id in (1, 2, 3):
         job = await live.job(job_id)
         assert (job.state, job.attempt, job.lease_owner) == ("available", 0, None)
-    assert live.metrics.jobs.values == {"released": 3}
+    await live.counted({"released": 3})
     assert worker.overdue == 2
     Gate.open_all()
     await until(lambda: not worker.running and not worker.overdue)
