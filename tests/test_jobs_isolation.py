@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from support import isolated_jobs as sample
+from support.processes import gone, there, written
 
 from edgeq import Job
 from edgeq.backoff import Backoff
@@ -87,23 +88,6 @@ async def pool() -> AsyncIterator[Callable[..., Pool]]:
     for one in made:
         await one.close()
         assert one.pids == []
-
-
-def there(pid: int) -> bool:
-    """Whether the process exists and isn't a zombie."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def gone(pid: int) -> None:
-    await until(lambda: not there(pid), f"the end of process {pid}")
-
-
-async def written(file: Path) -> str:
-    text: str = await until(lambda: file.exists() and file.read_text(), f"{file.name} to be written")
-    return text
 
 
 # What a job does is done as in the worker
@@ -367,7 +351,7 @@ async def test_a_job_that_eats_memory_ends_at_memory_max(pool: Callable[..., Poo
     assert isinstance(outcome, Failed)
     assert (outcome.reason, outcome.final) == ("memory", False)
     assert str(outcome.error).startswith("MemoryError\n\nTraceback")
-    assert "isolated_jobs.py" in str(outcome.error)
+    assert ("LEAK.append" if small else "len(bytearray") in str(outcome.error)
     assert await one.result(sample.Pid()) != before  # with what it had leaked
 
 
@@ -457,6 +441,19 @@ async def test_while_the_context_fails_jobs_wait_and_processes_are_not_started_a
     assert "no process can be started for them: its context" in caplog.text
     assert "ConnectionError: no route to the database" in caplog.text
     assert 'raise ConnectionError("no route to the database")' in caplog.text
+
+
+async def test_of_all_jobs_that_wait_for_a_process_only_one_tries(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Backoff, "delay", lambda self, attempt: (waits.append(attempt), 3600.0)[1])
+    one = pool(4, context=f"{MODULE}:leaving_context")
+    jobs = [asyncio.create_task(one.go(sample.Pid())) for _ in range(4)]
+    await until(lambda: caplog.text.count("it ended with exit status 5") == 4 and not one.pids, "each to have tried")
+    assert len(waits) == 1
+    await one.close()
+    assert [type(ended) for ended in await asyncio.gather(*jobs, return_exceptions=True)] == [PoolClosed] * 4
 
 
 @pytest.mark.parametrize(

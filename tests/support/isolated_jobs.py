@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 from edgeq import Dead, Job, JobContext, RetryAfter
 
 log = logging.getLogger("app.isolated")
-LEAK: list[bytearray] = []
+LEAK: list[bytes] = []
 
 
 class Pid(Job):
@@ -26,6 +27,12 @@ class Pid(Job):
 
     def handle(self, ctx: JobContext) -> int:
         return os.getpid()
+
+
+class Alone(Pid):
+    """In a process of its own wherever its queue has its jobs run."""
+
+    isolation = "process"
 
 
 class Add(Job):
@@ -119,6 +126,7 @@ class Cleanup(Job):
 class Crash(Job):
     """Takes its process with it."""
 
+    backoff = "1ms"
     how: str
 
     def handle(self, ctx: JobContext) -> None:
@@ -150,15 +158,19 @@ class CancelItself(Job):
 
 
 class Hog(Job):
-    """Asks for memory, at once or in small pieces."""
+    """Asks for memory, at once or down to the last small piece."""
 
     small: bool = False
 
     def handle(self, ctx: JobContext) -> int:
         if not self.small:
             return len(bytearray(1 << 30))
+        for size in (1_000_000, 1000, 100):
+            with contextlib.suppress(MemoryError):
+                while True:
+                    LEAK.append(bytes(size))
         while True:
-            LEAK.append(bytearray(1000))
+            LEAK.append(bytes(10))
 
 
 class Talk(Job):

@@ -1,0 +1,26 @@
+"""Processes that a test didn't start itself: whether they are there, and what they have written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeq.testing.waiting import until
+
+
+def there(pid: int) -> bool:
+    """Whether the process exists and isn't a zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def gone(pid: int) -> None:
+    """Return when the process has ended."""
+    await until(lambda: not there(pid), f"the end of process {pid}")
+
+
+async def written(file: Path) -> str:
+    """What a job has written, once it has."""
+    text: str = await until(lambda: file.exists() and file.read_text(), f"{file.name} to be written")
+    return text
