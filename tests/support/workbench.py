@@ -111,18 +111,24 @@ class Gate:
 
     entered: list[int]
     cancelled: list[int]
+    ticks: asyncio.Queue[None]
     _async: asyncio.Event
     _thread: threading.Event
 
     @classmethod
     def reset(cls) -> None:
         cls.entered, cls.cancelled = [], []
+        cls.ticks = asyncio.Queue()
         cls._async, cls._thread = asyncio.Event(), threading.Event()
 
     @classmethod
     def open_all(cls) -> None:
         cls._async.set()
         cls._thread.set()
+
+    @classmethod
+    def is_open(cls) -> bool:
+        return cls._async.is_set()
 
     @classmethod
     async def wait(cls, number: int) -> None:
