@@ -15,7 +15,7 @@ from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
-from .hosting import fault, let_threads_in, make_store
+from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
 from .mqtt.embedded import EmbeddedBroker, is_embedded
 from .once import BROKER_SECONDS, do_all
 from .parts import DRAIN_SECONDS, Parts
@@ -29,7 +29,6 @@ from .telemetry.systemd import Notifier
 
 log = logging.getLogger("edgeq.app")
 
-_GIVE_UP_SECONDS = 1.0
 _OPEN_AGAIN = Backoff(0.5, 5.0)
 
 
@@ -119,7 +118,7 @@ class App:
             await control.stop()
             if self.parts is not None:
                 # Nothing more can be finished on a file that is damaged or gone.
-                await self.parts.stop(_GIVE_UP_SECONDS if fault(self.store) else DRAIN_SECONDS)
+                await self.parts.stop(GIVE_UP_SECONDS if fault(self.store) else DRAIN_SECONDS)
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()

@@ -11,6 +11,8 @@ from .errors import EdgeqError
 from .store.sqlite import SqliteStore
 from .telemetry.metrics import Metrics
 
+GIVE_UP_SECONDS = 1.0
+"""What parts have to end in when nothing can be stored any more."""
 _SWITCH_SECONDS = 0.0005
 
 

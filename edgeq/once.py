@@ -3,7 +3,7 @@
 Taken in: what the broker has kept for the session; then nothing more is read. Then processors catch up, senders send
 what is due, workers run what is ready, and all of that again for what comes of it. What has its time later stays for
 later: scheduled jobs, retries, notifications whose channel waits, contracts whose deadlines are to come. So does what
-can't go on now: paused queues and processors, parts that crashed.
+can't go on now: paused queues and processors, parts that crashed, queues whose context can't be made.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def _is_done(parts: Parts, store: Store, clock: Clock, soon_seconds: float
     head = await events.head(store)
     if not all(runner.crashes or runner.idle(head, max(0.0, soon_seconds)) for runner in parts.runners.values()):
         return False
-    if not all(worker.crashes or worker.idle for worker in parts.workers.values()):
+    if not all(worker.crashes or worker.idle or worker.stuck for worker in parts.workers.values()):
         return False
     for name, sender in parts.senders.items():
         if sender.crashes or sender.waiting_until is not None:

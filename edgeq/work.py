@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from .clock import Clock
 from .config.schema import Queue
-from .hosting import fault, let_threads_in, make_store
+from .errors import EdgeqError
+from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
 from .jobs.slots import Slots
 from .jobs.worker import Overrides, Worker
 from .plan import Plan
@@ -134,17 +135,24 @@ class Work:
         log.info("stopping: what runs has up to %gs to end", self._grace_seconds)
 
     async def _drained(self) -> None:
-        """Return when no job of these queues can run now, here or because of one that runs here."""
+        """Return when no job of these queues can run now, here or because of one that runs here.
+
+        Raises EdgeqError when there may be some, but a queue is stuck.
+        """
         woken = asyncio.Event()
         with self.store.signal.watch(woken, "jobs"):
-            while not all(worker.idle for worker in self.workers.values()):
+            while not all(worker.idle or worker.stuck for worker in self.workers.values()):
                 woken.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), _LOOK_SECONDS)
+        if stuck := [name for name, worker in self.workers.items() if worker.stuck]:
+            raise EdgeqError(f"jobs of {', '.join(stuck)} can't be run now", hint="the log above says why")
 
     async def _stop_workers(self) -> None:
         workers = self.workers.values()
-        calmly = asyncio.ensure_future(asyncio.gather(*(worker.stop(self._grace_seconds) for worker in workers)))
+        seconds = self._grace_seconds if fault(self.store) is None else GIVE_UP_SECONDS
+        ends = (worker.stop(0.0 if worker.stuck else seconds) for worker in workers)
+        calmly = asyncio.ensure_future(asyncio.gather(*ends))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait((calmly, hurry), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()

@@ -380,6 +380,18 @@ def test_a_wrong_configuration_ends_it_with_78(make: Callable[..., Appliance]) -
     assert "jobs.queues.apart.context: app has no 'conect'; did you mean 'connect'?" in done.stderr
 
 
+@pytest.mark.parametrize("queue", ["inside", "apart"])
+def test_draining_does_not_wait_for_a_context_that_can_not_be_made(make: Callable[..., Appliance], queue: str) -> None:
+    work = make("default", queue, "--drain")
+    (work.folder / "app.py").write_text(APP.replace('return "connected"', "raise OSError('nobody there')"))
+    dispatch(work.database, job("Note", queue, text="no"), job("Note", text="yes"))
+    work.spawn()
+    assert work.ended() == 1
+    assert f"jobs of {queue} can't be run now" in work.log
+    assert "OSError: nobody there" in work.log
+    assert work.sql("SELECT state, attempt FROM jobs") == [("available", 0), ("completed", 1)]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -35,6 +35,10 @@ CANCEL_SECONDS = 1.0
 class ProcessPool(Protocol):
     """What is asked of the processes of `isolation: process`; see `isolation`."""
 
+    @property
+    def stuck(self) -> bool:
+        """Whether jobs wait because no process can be started for them."""
+
     async def run(
         self, job: StoredJob, *, report: Callable[[str], None], timeout_seconds: float, failed: str | None = None
     ) -> Outcome:
@@ -76,6 +80,11 @@ class Attempts:
         self._ended = ended
         self._changed = changed
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """See ProcessPool."""
+        return self._pool is not None and self._pool.stuck
 
     def begin(self, job: StoredJob, *, given_back: bool = False) -> None:
         """Run a job that was claimed; or give it back, untouched."""

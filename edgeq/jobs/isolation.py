@@ -100,6 +100,11 @@ class ProcessPool:
         return max(0, self._size - self._running)
 
     @property
+    def stuck(self) -> bool:
+        """Whether jobs wait because no process can be started for them, and none is there."""
+        return bool(self._failed_starts and not self._processes)
+
+    @property
     def pids(self) -> list[int]:
         """The ids of the processes that are there."""
         return [process.pid for process in self._processes]

@@ -126,6 +126,7 @@ class Worker(Service):
         self._round: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._prepared = settings.context is None or isolated
+        self._context_fails = False
         self._extend_at = 0.0
         self._report_at = 0.0
         self._failure: BaseException | None = None
@@ -150,6 +151,12 @@ class Worker(Service):
     def idle(self) -> bool:
         """Nothing runs, and the last look, at all that was dispatched until now, found nothing that could run."""
         return self._is_quiet and self._horizon.clear(self._store.signal.version("jobs"))
+
+    @property
+    def stuck(self) -> bool:
+        """No job can run, because the queue's context can't be made, or no process for jobs can be started. That is
+        tried again and again, and the log says why."""
+        return self._context_fails or self._attempts.stuck
 
     async def run(self) -> None:
         """Works until it is stopped and the last job it runs has ended."""
@@ -323,13 +330,14 @@ class Worker(Service):
                 self._attempts.context = await make_context(reference, self._in_thread)
                 break
             except Exception as error:  # noqa: BLE001 - the author's code
+                self._context_fails = True
                 delay = _CONTEXT_AGAIN.delay(attempt)
                 self.log.error(
                     "no job is run, because the context %s can't be made: %s; it is tried again in %.1fs",
                     reference, describe(error), delay,
                 )  # fmt: skip
                 await self.pause(delay)
-        self._prepared = True
+        self._prepared, self._context_fails = True, False
         self._woken.set()
 
     async def _in_thread(self, function: Callable[..., Any], /, *args: Any) -> Any:
