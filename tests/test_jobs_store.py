@@ -10,83 +10,47 @@ from typing import Any
 
 import peewee as pw
 import pytest
+from support.job_table import (
+    NOW,
+    SECOND,
+    add,
+    cancel,
+    claim,
+    end,
+    extend,
+    ids,
+    new,
+    one,
+    opened,
+    outlook,
+    rescue,
+    retry,
+)
 
 from edgeq.store import breakers, claims, dead_letters, ends, job_adding, job_views, jobs, limits, queues
 from edgeq.store.claims import Buried, Completed, End, Outlook, Released, Rescued, Retried, Snoozed
-from edgeq.store.jobs import Dispatched, NewJob, StoredJob
+from edgeq.store.jobs import StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Statement
-from edgeq.telemetry.metrics import Metrics
-from edgeq.testing import FakeClock
-
-NOW = FakeClock().now()
-SECOND = 1_000_000
-LEASE = 60.0
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=FakeClock())
-    await store.open()
-    yield store
-    await store.close()
-
-
-def new(number: int = 0, *, queue: str = "default", after: float = 0.0, **more: Any) -> NewJob:
-    run_at = NOW + round(after * SECOND)
-    return NewJob(queue=queue, kind="m:Work", args=f'{{"number":{number}}}', run_at=run_at, created_at=NOW, **more)
-
-
-async def add(store: SqliteStore, *rows: NewJob) -> list[Dispatched]:
-    return await store.write(lambda tx: jobs.add(tx, rows))
-
-
-async def claim(
-    store: SqliteStore, limit: int = 1, *, at: float = 0.0, queue: str = "default", owner: str = "me"
-) -> list[StoredJob]:
-    now = NOW + round(at * SECOND)
-    return await store.write(
-        lambda tx: claims.claim(tx, queue=queue, owner=owner, lease_seconds=LEASE, limit=limit, now=now)
-    )
-
-
-async def rescue(store: SqliteStore, at: float, *, queue: str = "default", limit: int = 100) -> list[Rescued]:
-    now = NOW + round(at * SECOND)
-    return await store.write(lambda tx: claims.rescue(tx, queue=queue, lease_seconds=LEASE, limit=limit, now=now))
-
-
-async def one(store: SqliteStore, job_id: int) -> StoredJob:
-    job = await jobs.one(store, job_id)
-    assert job is not None
-    return job
-
-
-async def end(store: SqliteStore, *ends: End, at: float = 0.0) -> list[bool]:
-    now = NOW + round(at * SECOND)
-    return await store.write(lambda tx: claims.end(tx, ends, now=now))
-
-
-async def extend(store: SqliteStore, *held: StoredJob, at: float) -> set[int]:
-    now = NOW + round(at * SECOND)
-    return await store.write(lambda tx: claims.extend(tx, held, lease_seconds=LEASE, now=now))
-
-
-async def outlook(store: SqliteStore, *, at: float = 0.0, queue: str = "default") -> Outlook:
-    now = NOW + round(at * SECOND)
-    return await store.write(lambda tx: claims.outlook(tx, queue, now))
+    async with opened(tmp_path) as store:
+        yield store
 
 
 async def test_a_job_is_due_at_its_time_and_not_before(store: SqliteStore) -> None:
     await add(store, new(), new(after=10))
     assert [(await one(store, id_)).state for id_ in (1, 2)] == ["available", "scheduled"]
-    assert [job.id for job in await claim(store, 5, at=9.9)] == [1]
-    assert [job.id for job in await claim(store, 5, at=10)] == [2]
+    assert ids(await claim(store, 5, at=9.9)) == [1]
+    assert ids(await claim(store, 5, at=10)) == [2]
 
 
 async def test_greater_priority_first_then_in_order(store: SqliteStore) -> None:
     await add(store, new(), new(priority=-10), new(priority=10), new(), new(priority=10))
-    assert [job.id for job in await claim(store, 4)] == [3, 5, 1, 4]
-    assert [job.id for job in await claim(store, 4)] == [2]
+    assert ids(await claim(store, 4)) == [3, 5, 1, 4]
+    assert ids(await claim(store, 4)) == [2]
 
 
 async def test_a_claim_counts_the_attempt_and_carries_a_lease(store: SqliteStore) -> None:
@@ -235,8 +199,7 @@ async def test_retry_of_a_dead_job_begins_anew_and_closes_its_dead_letter(store:
     await add(store, new(), new())
     [job] = await claim(store)
     await end(store, Buried(job, "failed", "over"))
-    ids = [1, 2, 99, 0, -1, 2**70]
-    assert await store.write(lambda tx: jobs.retry(tx, ids, NOW + SECOND)) == 1
+    assert await retry(store, 1, 2, 99, 0, -1, 2**70, at=1) == 1
     assert await dead_letters.find(store, limit=5) == []
     [_, again] = await claim(store, 2, at=1)
     assert (again.id, again.attempt, again.lease_token, again.error) == (1, 1, 2, None)
@@ -247,7 +210,7 @@ async def test_cancel_takes_what_is_not_finished(store: SqliteStore) -> None:
     await add(store, new(), new(), new(after=5))
     done, running = await claim(store, 2)
     await end(store, Completed(done, "1"))
-    assert await store.write(lambda tx: jobs.cancel(tx, [1, 2, 3, 99, 2**70], NOW + 1)) == 2
+    assert await cancel(store, 1, 2, 3, 99, 2**70) == 2
     assert [(await one(store, id_)).state for id_ in (1, 2, 3)] == ["completed", "cancelled", "cancelled"]
     assert await end(store, Completed(running, "1")) == [False]
     assert await claim(store, 5, at=100) == []
@@ -281,17 +244,17 @@ async def test_counts_show_every_queue_that_a_job_names(store: SqliteStore) -> N
 async def test_find_and_one(store: SqliteStore) -> None:
     await add(store, new(), new(queue="video"), new(after=9))
 
-    async def ids(**filters: Any) -> list[int]:
-        return [job.id for job in await jobs.find(store, **{"limit": 10, **filters})]
+    async def found(**filters: Any) -> list[int]:
+        return ids(await jobs.find(store, **{"limit": 10, **filters}))
 
-    assert await ids() == [3, 2, 1]
-    assert await ids(limit=2) == [3, 2]
-    assert await ids(before_id=3) == [2, 1]
-    assert await ids(before_id=2**70) == [3, 2, 1]
-    assert await ids(queue="video") == [2]
-    assert await ids(state="scheduled", queue="default") == [3]
-    assert await ids(kind="m:Work") == [3, 2, 1]
-    assert await ids(kind="\udcff") == []
+    assert await found() == [3, 2, 1]
+    assert await found(limit=2) == [3, 2]
+    assert await found(before_id=3) == [2, 1]
+    assert await found(before_id=2**70) == [3, 2, 1]
+    assert await found(queue="video") == [2]
+    assert await found(state="scheduled", queue="default") == [3]
+    assert await found(kind="m:Work") == [3, 2, 1]
+    assert await found(kind="\udcff") == []
     assert await jobs.one(store, 9) is None
     assert await jobs.one(store, 2**70) is None
 

@@ -136,22 +136,25 @@ async def all(store: Store) -> list[StoredBreaker]:  # noqa: A001 - breakers.all
 # What a claim does
 
 
-def attend(tx: Tx, queue: str, now: int, settings: Mapping[str, BreakerSettings]) -> dict[str, int | None]:
-    """Do what is due: let on a probe from `queue`, or some of those that waited for what works again. The names of all
-    dependencies that are broken, each with the id of its probe."""
-    broken = {}
-    for row in tx.rows(BUSY):
-        before = StoredBreaker(*row)
-        after = _attend(tx, before, queue, now, settings.get(before.name, _DEFAULT).wait_us)
-        _save(tx, before, after)
-        if after.state != "closed":
-            broken[after.name] = after.probe_id
-    return broken
+def busy(tx: Tx) -> list[StoredBreaker]:
+    """All that are broken, and those that work again, but for which some jobs still wait."""
+    return [StoredBreaker(*row) for row in tx.rows(BUSY)]
 
 
-def clear(tx: Tx, queue: str, limit: int, broken: Mapping[str, int | None], now: int) -> int:
+def attend(
+    tx: Tx, found: Sequence[StoredBreaker], queue: str, now: int, settings: Mapping[str, BreakerSettings]
+) -> None:
+    """Do what is due for them: let on a probe from `queue`, or some of those that wait for what works again."""
+    for breaker in found:
+        _save(tx, breaker, _attend(tx, breaker, queue, now, settings.get(breaker.name, _DEFAULT).wait_us))
+
+
+def clear(tx: Tx, found: Sequence[StoredBreaker], queue: str, limit: int, now: int) -> int:
     """Block those that need what is broken, where they stand in the way of a claim of `limit` jobs; how many can be
     claimed before one of them stands in the way again."""
+    broken = {breaker.name: breaker.probe_id for breaker in found if breaker.state != "closed"}
+    if not broken or limit <= 0:
+        return limit
     for _ in range(_ROUNDS_MAX):
         heads = tx.rows(HEADS, (queue, limit))
         met = [number for number, (job_id, needs) in enumerate(heads) if broken.get(needs, job_id) != job_id]

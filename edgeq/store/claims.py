@@ -15,7 +15,7 @@ import peewee as pw
 from . import limits, queues
 from .batches import batch, each, item
 from .breakers import BreakerSettings as BreakerSettings
-from .breakers import attend, clear, left
+from .breakers import attend, busy, clear, left
 from .ends import HELD, held
 from .ends import Buried as Buried
 from .ends import Completed as Completed
@@ -191,10 +191,11 @@ def claim(
         promoted = tx.rows(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX))
         limits.admit(tx, (row[0] for row in promoted), now)
         tx.touch("jobs")
-    broken = attend(tx, queue, now, breakers) if look.attend else {}
     limit = queues.left(tx, queue, look.rate_at, rate, limit, now)
-    if broken and limit > 0:
-        limit = clear(tx, queue, limit, broken, now)
+    if look.attend:
+        found = busy(tx)
+        limit = clear(tx, found, queue, limit, now)
+        attend(tx, found, queue, now, breakers)
     if limit <= 0:
         return []
     rows = tx.rows(CLAIM, (storable(owner), now + round(lease_seconds * 1e6), queue, limit))

@@ -177,7 +177,10 @@ def check(job: NewJob) -> None:
     if max(map(abs, numbers)) > MOMENT_MAX or abs(job.priority) > PRIORITY_MAX:
         raise ValueError(f"a number of job {job.kind} is too large to be stored")
     if job.limit is not None:
-        concurrency, interval_us, burst = job.limit.concurrency or 1, job.limit.interval_us or 1, job.limit.burst
+        concurrency, interval_us, burst = (
+            1 if number is None else number
+            for number in (job.limit.concurrency, job.limit.interval_us, job.limit.burst)
+        )
         if min(concurrency, interval_us, burst) < 1 or max(concurrency, interval_us * burst) > MOMENT_MAX:
             raise ValueError(f"the limit of job {job.kind} must be at least 1, and small enough to be stored")
     for callback in (job.on_success, job.on_failure):

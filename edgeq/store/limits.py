@@ -98,6 +98,7 @@ def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
         again_at = None
         if options is not None:
             limit = read_options(0, options).limit or Limit(key)
+            rate_at = _cut(tx, key, limit, rate_at, now)
             number, again_at = _admit(tx, key, limit, executing, admitted, rate_at, now)
             let_on += number
         if again_at != admit_at:
@@ -137,10 +138,11 @@ def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
     numbers: dict[str, int] = {}
     rates: dict[str, Rate] = {}
     for job in claimed:
-        limit = read_options(job.id, job.options).limit if job.limit_key is not None else None
-        if limit is not None and limit.interval_us is not None:
-            numbers[limit.key] = numbers.get(limit.key, 0) + 1
-            rates[limit.key] = Rate(limit.interval_us, limit.burst)
+        key = job.limit_key
+        limit = None if key is None else read_options(job.id, job.options).limit
+        if key is not None and limit is not None and limit.interval_us is not None:
+            numbers[key] = numbers.get(key, 0) + 1
+            rates[key] = Rate(limit.interval_us, limit.burst)
     if not rates:
         return
     tx.run(FORGET, (now, 2 * len(rates)))
@@ -173,6 +175,17 @@ def _admit(
     if again_at is not None and not tx.rows(MORE, (key,))[0][0]:
         again_at = None
     return let_on, again_at
+
+
+def _cut(tx: Tx, key: str, limit: Limit, rate_at: int | None, now: int) -> int | None:
+    """`rate_at`, brought into line when the clock was set back since: else it would be cut anew at each look."""
+    if rate_at is None or limit.interval_us is None:
+        return rate_at
+    latest = now + limit.burst * limit.interval_us
+    if rate_at <= latest:
+        return rate_at
+    tx.run(USE, (batch([(key, latest)]),))
+    return latest
 
 
 def _room(limit: Limit, executing: int, admitted: int, rate_at: int | None, now: int) -> int:

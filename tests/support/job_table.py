@@ -1,0 +1,108 @@
+"""The verbs of the table `jobs` for tests, one commit each, at a moment given in seconds after NOW."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import peewee as pw
+
+from edgeq.store import claims, jobs
+from edgeq.store.claims import BreakerSettings, End, Outlook, Rate, Rescued
+from edgeq.store.jobs import Dispatched, NewJob, StoredJob
+from edgeq.store.sqlite import SqliteStore
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import FakeClock
+
+NOW = FakeClock().now()
+SECOND = 1_000_000
+LEASE = 60.0
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(str(folder / "edgeq.db"), metrics=Metrics(), clock=FakeClock())
+    await store.open()
+    yield store
+    await store.close()
+
+
+def moment(at: float) -> int:
+    return NOW + round(at * SECOND)
+
+
+def new(number: int = 0, *, queue: str = "default", at: float = 0.0, after: float = 0.0, **more: Any) -> NewJob:
+    return NewJob(
+        queue=queue,
+        kind=more.pop("kind", "m:Work"),
+        args=f'{{"number":{number}}}',
+        run_at=moment(at + after),
+        created_at=moment(at),
+        **more,
+    )
+
+
+async def add(store: SqliteStore, *rows: NewJob) -> list[Dispatched]:
+    return await store.write(lambda tx: jobs.add(tx, rows))
+
+
+async def claim(
+    store: SqliteStore,
+    limit: int = 1,
+    *,
+    at: float = 0.0,
+    queue: str = "default",
+    owner: str = "me",
+    rate: Rate | None = None,
+    breakers: Mapping[str, BreakerSettings] = {},
+) -> list[StoredJob]:
+    return await store.write(
+        lambda tx: claims.claim(
+            tx, queue=queue, owner=owner, lease_seconds=LEASE, limit=limit, now=moment(at), rate=rate, breakers=breakers
+        )
+    )
+
+
+async def end(
+    store: SqliteStore, *ends: End, at: float = 0.0, breakers: Mapping[str, BreakerSettings] = {}
+) -> list[bool]:
+    return await store.write(lambda tx: claims.end(tx, ends, now=moment(at), breakers=breakers))
+
+
+async def extend(store: SqliteStore, *held: StoredJob, at: float) -> set[int]:
+    return await store.write(lambda tx: claims.extend(tx, held, lease_seconds=LEASE, now=moment(at)))
+
+
+async def rescue(store: SqliteStore, at: float, *, queue: str = "default", limit: int = 100) -> list[Rescued]:
+    return await store.write(
+        lambda tx: claims.rescue(tx, queue=queue, lease_seconds=LEASE, limit=limit, now=moment(at))
+    )
+
+
+async def outlook(store: SqliteStore, *, at: float = 0.0, queue: str = "default") -> Outlook:
+    return await store.write(lambda tx: claims.outlook(tx, queue, moment(at)))
+
+
+async def cancel(store: SqliteStore, *ids: int, at: float = 0.0) -> int:
+    return await store.write(lambda tx: jobs.cancel(tx, ids, moment(at)))
+
+
+async def retry(store: SqliteStore, *ids: int, at: float = 0.0) -> int:
+    return await store.write(lambda tx: jobs.retry(tx, ids, moment(at)))
+
+
+async def one(store: SqliteStore, job_id: int) -> StoredJob:
+    job = await jobs.one(store, job_id)
+    assert job is not None
+    return job
+
+
+async def change(store: SqliteStore, query: pw.Node) -> None:
+    """What somebody changes by hand."""
+    await store.write(lambda tx: tx.run(query))
+
+
+def ids(found: Sequence[StoredJob]) -> list[int]:
+    return [job.id for job in found]
