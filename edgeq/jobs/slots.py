@@ -68,24 +68,27 @@ class Seat:
         self._slots = slots
 
     def reserve(self, wanted: int) -> int:
-        """Take up to `wanted` slots for a claim; how many. Who gets some is last in line next time."""
+        """Take up to `wanted` slots for a claim; how many."""
         granted = self._slots._room(self, wanted)
         self.reserved = granted
         self._slots._claimed += granted
-        if granted:
-            self.turn = (self.turn[0], self._slots._next_turn())
         return granted
 
     def settle(self, claimed: int) -> None:
-        """The claim is done: so many of the reserved slots are used by it. Call `hold` next."""
-        self._slots._claimed -= self.reserved - claimed
-        if claimed < self.reserved:
-            self._slots._wake(self)
+        """The claim is done: so many of the reserved slots are used by it. Who has used some is last in line next time.
+        Call `hold` next."""
+        unused = self.reserved - claimed
+        self.held += claimed
         self.reserved = 0
+        self._slots._claimed -= unused
+        if claimed:
+            self.turn = (self.turn[0], self._slots._next_turn())
+        if unused:
+            self._slots._wake(self)
 
     def hold(self, held: int, waiting: int, *, unended: int) -> None:
         """Say how many slots are in use now, how many more could be, and how many jobs haven't ended."""
-        fewer = held + waiting < self.held + self.waiting
+        fewer = held < self.held or waiting < self.waiting
         self.held, self.waiting, self.unended = held, waiting, unended
         if fewer:
             self._slots._wake(self)

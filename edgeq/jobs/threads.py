@@ -69,8 +69,7 @@ class Threads:
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._started = 0
-        self._starting = 0  # haven't taken a call yet
-        self._waiting = 0  # for a call
+        self._free = 0  # threads that wait for a call, or will at once
         self._closed = False
         self._returned: deque[Call] = deque()
         self._told = False
@@ -88,7 +87,8 @@ class Threads:
         self._loop = asyncio.get_running_loop()
         call = Call(function, args, self._loop.create_future())
         self._calls.put(call)
-        self._grow()
+        with self._lock:
+            self._grow()
         return call
 
     def close(self) -> None:
@@ -101,42 +101,26 @@ class Threads:
                 self._calls.put(None)
 
     def _grow(self) -> None:
-        """Have one more thread if calls wait and no thread is about to take one; it goes on from there."""
-        with self._lock:
-            if self._calls.empty() or self._waiting or self._starting or self._started >= self._size or self._closed:
-                return
+        """Have one more thread if calls wait and no thread is about to take one. Call it with the lock held."""
+        if not self._calls.empty() and not self._free and self._started < self._size and not self._closed:
             self._started += 1
-            self._starting += 1
-            number = self._started
-        threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True).start()
+            self._free += 1
+            name = f"{self._name}-{self._started}"
+            threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
-        new = True
         while True:
-            try:
-                call = self._calls.get_nowait()
-            except queue.Empty:
-                call = self._wait(new=new)
-            else:
-                if new:
-                    with self._lock:
-                        self._starting -= 1
-            new = False
+            call = self._calls.get()
+            with self._lock:
+                self._free -= 1
+                self._grow()
             if call is None:
                 return
-            self._grow()
             call.run()
+            with self._lock:
+                self._free += 1  # before it is told: who calls next finds a thread
             self._deliver(call)
             del call  # what it holds is no longer needed while this thread waits
-
-    def _wait(self, *, new: bool) -> Call | None:
-        with self._lock:
-            self._starting -= new
-            self._waiting += 1
-        call = self._calls.get()
-        with self._lock:
-            self._waiting -= 1
-        return call
 
     def _deliver(self, call: Call) -> None:
         self._returned.append(call)
