@@ -337,6 +337,8 @@ class Worker(Service):
                     reference, describe(error), delay,
                 )  # fmt: skip
                 await self.pause(delay)
+                if self.stopping.is_set():
+                    return
         self._prepared, self._context_fails = True, False
         self._woken.set()
 
