@@ -115,6 +115,11 @@ async def noticed(store: SqliteStore, seen: int) -> None:
     assert await store.signal.wait("notifications", seen, 20), "nobody has noticed the commit"
 
 
+async def quiet() -> None:
+    """Return when what connections do to the log as they are made has been heard."""
+    await asyncio.sleep(5 * writer._REST_SECONDS)
+
+
 def add(*types: str) -> Any:
     new = [NewEvent(name, subject="", occurred_at=0, recorded_at=0) for name in types]
     return lambda tx: events.append(tx, new)
@@ -230,6 +235,7 @@ async def test_a_commit_right_after_our_own_is_noticed(
     async with opened(tmp_path / "edgeq.db") as store:
         await store.write(add("a"))
         with other(tmp_path / "edgeq.db", *slow) as process:
+            await quiet()
             log = tmp_path / "edgeq.db-wal"
             listen = store._engine.listen
             late = False
@@ -276,7 +282,7 @@ async def test_our_own_commits_wake_nobody(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(writer.Writer, "_hear", counted)
     async with opened(tmp_path / "edgeq.db") as store:
         await store.write(add("a"))
-        await asyncio.sleep(5 * writer._REST_SECONDS)  # the connections that are open now have been heard of
+        await quiet()
         heard_before, seen = heard, store.signal.version("notifications")
         for _ in range(10):
             await store.write(add("a"))
