@@ -54,9 +54,9 @@ class Rule(Protocol):
     def after(self, moment: int, run: int) -> int:
         """The first run time after `moment`, if `run` is one of them."""
 
-    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
-        """What `next_run_at` is to be, now that the clock was set by `step`, or, if that is 0, by nobody knows how
-        much."""
+    def set_right(self, next_run_at: int, last_run_at: int | None, since: int, step: int) -> int:
+        """What `next_run_at` is to be when the clock was set by `step`, or, if that is 0, nobody knows by how much.
+        The clock has been right since `since`, and nothing was dispatched since then."""
 
     def local(self, moment: int) -> datetime:
         """`moment` as its people read it from their clocks. Raises ValueError, OverflowError out of a calendar."""
@@ -79,9 +79,9 @@ class Every:
         """See Rule."""
         return run + ((moment - run) // self._period + 1) * self._period
 
-    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
+    def set_right(self, next_run_at: int, last_run_at: int | None, since: int, step: int) -> int:
         """See Rule: what was left of the period is left still."""
-        return min(next_run_at + step, now + self._period)
+        return min(next_run_at + step, since + self._period)
 
     def local(self, moment: int) -> datetime:
         """See Rule: in UTC."""
@@ -119,12 +119,12 @@ class Cron:
         except (OverflowError, ValueError, StopIteration):
             return LATEST
 
-    def set_right(self, next_run_at: int, last_run_at: int | None, now: int, step: int) -> int:
-        """See Rule. The clock may have been set back, or the zone changed: then what comes next is the next run time
-        from now on, unless that is the last one that was run."""
-        if next_run_at <= now:
+    def set_right(self, next_run_at: int, last_run_at: int | None, since: int, step: int) -> int:
+        """See Rule. If the clock was set back, or the zone has changed, then what comes is the next run time from then
+        on, unless that is the last one that was run."""
+        if next_run_at <= since:
             return next_run_at
-        coming = self.after(now, now)
+        coming = self.after(since, since)
         return self.after(coming, coming) if coming == last_run_at else coming
 
     def local(self, moment: int) -> datetime:

@@ -75,23 +75,17 @@ class Decision:
 
 
 def decide(
-    schedule: Schedule,
-    row: StoredSchedule,
-    *,
-    now: int,
-    step: int = 0,
-    unsure: bool = False,
-    reached: int | None = None,
+    schedule: Schedule, row: StoredSchedule, *, now: int, since: int, step: int, unsure: bool, reached: int | None
 ) -> Decision | None:
     """What is to be done for a schedule that stands in the store as `row`; None: nothing.
 
-    `step` is by how much the clock was set since the last look, `unsure` that there was no last look to know it from,
-    `reached` the latest run time that is known to have been done. All in microseconds.
+    `step` is by how much the clock was set since the last look, which by the clock as it is now was at `since`;
+    `unsure`: there was none. `reached` is the latest run time that is known to have been done. All in microseconds.
     """
     rule = schedule.rule
     due_at = row.next_run_at
     if step or unsure:
-        due_at = rule.set_right(due_at, row.last_run_at, now, step)
+        due_at = rule.set_right(due_at, row.last_run_at, since, step)
     if due_at > now:
         return None if due_at == row.next_run_at else Decision(due_at)
     last = _newest(rule, due_at, now + 1, _NEAR)
@@ -191,10 +185,10 @@ def _job(loaded: LoadedConfig, path: str, config: schema.Schedule, problems: lis
         problems.append(_problem(loaded, f"{path}.job", str(error)))
         return None
     try:
-        job = job_class(**config.args)
+        job = job_class.from_args(config.args)
         job.new_job(now=0)
-    except Exception as error:  # noqa: BLE001 - a class's own __post_init__ may raise anything
-        problems.append(_problem(loaded, f"{path}.args", f"can't be the arguments of {config.job}: {error}"))
+    except (TypeError, ValueError) as error:
+        problems.append(_problem(loaded, f"{path}.args", str(error)))
         return None
     return job
 

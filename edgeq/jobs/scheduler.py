@@ -35,12 +35,13 @@ _RETRY = Backoff(1.0, 60.0)
 
 @dataclass(slots=True)
 class _Entry:
-    """A schedule and what is known of its row: `row`, unless it is `stale`. `step` is by how much the clock was set
-    since the row was last looked at, `unsure` that there was no such look; `reached` the latest run known to be done.
-    After failures in a row it is tried again at `retry_at`, by the clock that isn't set."""
+    """A schedule and what is known of its row: `row`, unless it is `stale`. `looked_at` is when it was last looked at,
+    by the clock that isn't set, `step` by how much the other one was set since then; `unsure`: it wasn't looked at yet.
+    `reached` is the latest run known to be done. After failures in a row it is tried again at `retry_at`."""
 
     schedule: Schedule
     row: StoredSchedule
+    looked_at: float
     stale: bool = False
     step: int = 0
     unsure: bool = True
@@ -79,22 +80,28 @@ class Scheduler(Service):
         rows = await table.every(self._store)
         if {row.name: row.spec for row in rows} != {name: row.spec for name, row in wanted.items()}:
             rows = await self._store.write(lambda tx: table.adopt(tx, wanted))
-        self._entries = [_Entry(self._schedules[row.name], row) for row in rows]
+        self._entries = [_Entry(self._schedules[row.name], row, self.clock.monotonic()) for row in rows]
 
     async def look(self) -> float:
         """Dispatch what is due; for how many seconds there is nothing to do."""
         self._follow_clock()
         now, elapsed = self.clock.now(), self.clock.monotonic()
-        await asyncio.gather(*(self._attend(entry, now) for entry in self._entries if entry.retry_at <= elapsed))
+        due = [entry for entry in self._entries if entry.retry_at <= elapsed]
+        await asyncio.gather(*(self._attend(entry, now, elapsed) for entry in due))
         if any(entry.stale for entry in self._entries):
             await self._read_again()
         return min([LOOK_SECONDS, *map(self._seconds_until_due, self._entries)])
 
-    async def _attend(self, entry: _Entry, now: int) -> None:
-        known = entry.row
+    async def _attend(self, entry: _Entry, now: int, elapsed: float) -> None:
         try:
             decision = decide(
-                entry.schedule, known, now=now, step=entry.step, unsure=entry.unsure, reached=entry.reached
+                entry.schedule,
+                entry.row,
+                now=now,
+                since=now - round((elapsed - entry.looked_at) * MICROSECONDS),
+                step=entry.step,
+                unsure=entry.unsure,
+                reached=entry.reached,
             )
             if decision is not None and not await self._carry_out(entry, decision, now):
                 entry.stale = True
@@ -107,7 +114,7 @@ class Scheduler(Service):
             entry.retry_at = self.clock.monotonic() + delay
             self.log.exception("%s can't be dispatched; tried again in %.1fs", entry.schedule.name, delay)
             return
-        entry.step, entry.unsure, entry.failures, entry.retry_at = 0, False, 0, -inf
+        entry.looked_at, entry.step, entry.unsure, entry.failures, entry.retry_at = elapsed, 0, False, 0, -inf
 
     async def _carry_out(self, entry: _Entry, decision: Decision, now: int) -> bool:
         """False when somebody else has moved the schedule."""
@@ -145,6 +152,7 @@ class Scheduler(Service):
                 continue
             if row is not None and row.spec == entry.schedule.rule.spec:
                 entry.row, entry.stale, entry.step, entry.unsure = row, False, 0, True
+                entry.looked_at = self.clock.monotonic()
             else:
                 self.log.warning("%s: another process goes by another rule; this one stands back", entry.schedule.name)
         self._entries = [entry for entry in self._entries if not entry.stale]
@@ -152,6 +160,8 @@ class Scheduler(Service):
     def _seconds_until_due(self, entry: _Entry) -> float:
         if entry.failures:
             return max(0.0, entry.retry_at - self.clock.monotonic())
+        if entry.unsure:
+            return 0.0
         return max(0.0, (entry.row.next_run_at - self.clock.now()) / MICROSECONDS)
 
     def _follow_clock(self) -> None:
