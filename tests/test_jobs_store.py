@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import peewee as pw
 import pytest
 from support.job_table import (
@@ -15,6 +16,7 @@ from support.job_table import (
     SECOND,
     add,
     cancel,
+    change,
     claim,
     end,
     extend,
@@ -25,13 +27,15 @@ from support.job_table import (
     outlook,
     rescue,
     retry,
-)
+)  # fmt: skip
 
 from edgeq.store import breakers, claims, dead_letters, ends, job_adding, job_views, jobs, limits, queues
 from edgeq.store.claims import Buried, Completed, End, Outlook, Released, Rescued, Retried, Snoozed
-from edgeq.store.jobs import StoredJob
+from edgeq.store.job_records import read_options
+from edgeq.store.jobs import Limit, NewJob, Parent, StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Statement
+from edgeq.store.tables import Jobs
 
 
 @pytest.fixture
@@ -215,6 +219,266 @@ async def test_cancel_takes_what_is_not_finished(store: SqliteStore) -> None:
     assert await end(store, Completed(running, "1")) == [False]
     assert await claim(store, 5, at=100) == []
     assert await rescue(store, at=1000) == []
+
+
+async def test_the_topic_cancelled_is_touched_when_something_is(store: SqliteStore) -> None:
+    await add(store, new())
+    seen = store.signal.version("cancelled")
+    assert await cancel(store, 7) == 0
+    assert store.signal.version("cancelled") == seen
+    assert await cancel(store, 1) == 1
+    assert store.signal.version("cancelled") > seen
+
+
+async def test_lost_are_those_whose_claim_is_not_the_current_one(store: SqliteStore) -> None:
+    await add(store, *(new() for _ in range(4)))
+    kept, cancelled, over, done = await claim(store, 4)
+    await extend(store, kept, cancelled, done, at=50)
+    await rescue(store, at=61)
+    [again] = await claim(store, 1, at=61)
+    await cancel(store, cancelled.id)
+    await end(store, Completed(done, "1"))
+    assert await claims.lost(store, [kept, cancelled, over, done]) == {2, 3, 4}
+    assert await claims.lost(store, [again]) == await claims.lost(store, []) == set()
+    assert await extend(store, kept, cancelled, over, done, at=62) == {2, 3, 4}
+    assert (await one(store, again.id)).lease_expires_at == NOW + 121 * SECOND
+
+
+async def test_progress_is_that_of_the_present_claim(store: SqliteStore) -> None:
+    await add(store, new())
+    [first] = await claim(store)
+    assert await store.write(lambda tx: claims.progress(tx, first, '{"fraction":0.4}')) is True
+    await rescue(store, at=61)
+    assert (await one(store, 1)).progress == '{"fraction":0.4}'
+    assert await store.write(lambda tx: claims.progress(tx, first, '{"fraction":0.5}')) is False
+    [second] = await claim(store, at=61)
+    await store.write(lambda tx: claims.progress(tx, second, '{"text":"\0"}'))
+    assert (await one(store, 1)).progress == '{"text":"\\x00"}'
+
+
+async def test_snooze_does_not_cost_the_attempt(store: SqliteStore) -> None:
+    await add(store, new(max_attempts=1))
+    [job] = await claim(store)
+    assert await end(store, Snoozed(job, NOW + 10 * SECOND)) == [True]
+    snoozed = await one(store, 1)
+    assert (snoozed.state, snoozed.attempt, snoozed.lease_owner) == ("scheduled", 0, None)
+    assert await claim(store, at=9) == []
+    assert [(job.attempt, job.lease_token) for job in await claim(store, at=10)] == [(1, 2)]
+
+
+async def test_many_ends_of_all_kinds_in_one_commit(store: SqliteStore) -> None:
+    await add(store, *(new(number) for number in range(50)))
+    claimed = await claim(store, 50)
+    assert await cancel(store, 7) == 1
+    makers = list(ENDS.values())
+    answers = await end(store, *(makers[job.id % 5](job) for job in claimed))
+    assert [job_id for job_id, answer in enumerate(answers, 1) if not answer] == [7]
+    states = [(await one(store, job.id)).state for job in claimed if job.id != 7]
+    expected = ["completed", "retryable", "scheduled", "dead", "available"]
+    assert states == [expected[job.id % 5] for job in claimed if job.id != 7]
+    assert len(await dead_letters.find(store, limit=99)) == 10
+
+
+async def test_texts_that_no_database_takes_are_kept_in_escaped_form(store: SqliteStore) -> None:
+    await add(store, new(), new(), new())
+    first, second, third = await claim(store, 3, owner="a\0\udcff")
+    assert first.lease_owner == "a\\x00\\udcff"
+    await end(store, Retried(first, 2**80, "\0"), Buried(second, "failed", "\udcff"), Snoozed(third, -(2**80)))
+    assert [(await one(store, id_)).error for id_ in (1, 2)] == ["\\x00", "\\udcff"]
+    assert ids(await claim(store, 3)) == [3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queue": "a\0"}, {"kind": "\udcff"}, {"args": "\0"}, {"needs": "\udcff"}, {"run_at": 2**63},
+        {"priority": 2**40}, {"created_at": -(2**70)}, {"cause_id": 2**63}, {"max_attempts": 2**80},
+        {"expires_us": 2**62}, {"on_success": NewJob(queue="a\0", kind="m:B", args="")},
+        {"on_failure": NewJob(queue="a", kind="b", args="\0")},
+    ],
+)  # fmt: skip
+async def test_what_can_not_be_stored_is_refused_and_nothing_of_the_dispatch_is(
+    store: SqliteStore, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"can't be stored|too large"):
+        await add(store, new(), msgspec.structs.replace(new(), **wrong))
+    assert await jobs.find(store, limit=9) == []
+
+
+# Callbacks
+
+
+def callback(kind: str, **more: Any) -> NewJob:
+    return NewJob(queue="after", kind=kind, args='{"mail":"x"}', **more)
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_callbacks_are_added_in_the_commit_that_ends_the_job(store: SqliteStore, name: str) -> None:
+    both = {"on_success": callback("m:Good"), "on_failure": callback("m:Bad", priority=7)}
+    await add(store, new(3, cause_id=9, **both))
+    [job] = await claim(store)
+    await end(store, ENDS[name](job), at=5)
+    called = await jobs.find(store, limit=9, queue="after")
+    expected = {"completed": ["m:Good"], "buried": ["m:Bad"]}.get(name, [])
+    assert [job.kind for job in called] == expected
+    for after in called:
+        assert (after.run_at, after.created_at, after.cause_id) == (NOW + 5 * SECOND, NOW + 5 * SECOND, 9)
+        assert (after.state, after.args, after.priority) == ("available", '{"mail":"x"}', 7 if name == "buried" else 0)
+        parent = read_options(after.id, after.options).parent
+        words = {"result": "1"} if name == "completed" else {"error": "over"}
+        assert parent == Parent(1, "m:Work", '{"number":3}', **words)
+
+
+async def test_no_callback_without_the_end_that_it_is_for(store: SqliteStore) -> None:
+    await add(store, *(new(on_success=callback("m:Good"), on_failure=callback("m:Bad")) for _ in range(2)))
+    first, second = await claim(store, 2)
+    await cancel(store, 1)
+    await rescue(store, at=61)
+    assert await end(store, Completed(first, "1"), Buried(second, "failed", "over")) == [False, False]
+    assert await jobs.find(store, limit=9, queue="after") == []
+
+
+async def test_a_job_that_dies_with_its_worker_calls_back_as_well(store: SqliteStore) -> None:
+    await add(store, new(max_attempts=1, on_failure=callback("m:Bad")))
+    await claim(store)
+    await rescue(store, at=61)
+    [after] = await jobs.find(store, limit=9, queue="after")
+    parent = read_options(after.id, after.options).parent
+    assert parent is not None
+    assert "went silent" in (parent.error or "")
+
+
+async def test_a_callback_has_callbacks_limits_and_a_unique_key_of_its_own(store: SqliteStore) -> None:
+    limit = Limit("mail", concurrency=1)
+    mail = callback("m:Mail", limit=limit, on_success=callback("m:Last", unique_key="once"))
+    await add(store, new(on_success=mail), new(on_success=mail))
+    await end(store, *(Completed(job, "1") for job in await claim(store, 2)))
+    for _ in range(2):
+        [job] = await claim(store, 1, queue="after", at=1)
+        assert job.kind == "m:Mail"
+        await end(store, Completed(job, "2"), at=1)
+    [last] = await claim(store, 5, queue="after", at=1)
+    assert (last.kind, last.unique_key) == ("m:Last", "once")
+
+
+async def test_options_that_somebody_spoiled_cost_the_callbacks_and_nothing_else(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add(store, new(on_success=callback("m:Good")))
+    await change(store, Jobs.update({Jobs.options: "{"}))
+    [job] = await claim(store)
+    assert await end(store, Completed(job, "1")) == [True]
+    assert "options can't be read" in caplog.text
+
+
+# Their time
+
+
+async def test_a_job_knows_when_its_time_is_over(store: SqliteStore) -> None:
+    await add(store, new(after=10, expires_us=60 * SECOND), new(expires_us=0), new())
+    assert [(await one(store, id_)).expires_at for id_ in (1, 2, 3)] == [NOW + 70 * SECOND, NOW, None]
+    [job] = await claim(store, 1, at=500)
+    await end(store, Retried(job, NOW + 600 * SECOND, "again"), at=500)
+    assert (await one(store, 2)).expires_at == NOW, "a retry changes nothing of it"
+    assert ids(await claim(store, 9, at=1000)) == [3, 1, 2], "whoever claims it says what becomes of it"
+
+
+async def test_a_dead_job_that_is_retried_has_all_its_time_again(store: SqliteStore) -> None:
+    await add(store, new(expires_us=60 * SECOND))
+    [job] = await claim(store, at=100)
+    await end(store, Buried(job, "expired", "over"), at=100)
+    await retry(store, 1, at=1000)
+    assert (await one(store, 1)).expires_at == NOW + 1060 * SECOND
+
+
+async def test_low_runs_after_its_age_has_made_up_for_its_priority(store: SqliteStore) -> None:
+    await add(store, new(priority=-10))
+    await add(store, new(priority=10, at=119.999), new(priority=10, at=120), new(priority=10, at=121))
+    assert ids(await claim(store, 9, at=121)) == [2, 1, 3, 4]
+
+
+# Many at once, by what they are
+
+
+async def dead(store: SqliteStore, *rows: NewJob, reason: str = "failed") -> None:
+    added = {answer.id for answer in await add(store, *rows)}
+    for queue in {row.queue for row in rows}:
+        claimed = [job for job in await claim(store, 999, queue=queue, at=100) if job.id in added]
+        await end(store, *(Buried(job, reason, "over") for job in claimed), at=100)
+
+
+async def retry_where(store: SqliteStore, **filters: Any) -> int:
+    return await store.write(lambda tx: jobs.retry_where(tx, now=NOW, **{"limit": 99, **filters}))
+
+
+async def test_dead_jobs_are_retried_by_what_they_are(store: SqliteStore) -> None:
+    await dead(store, new(), new(kind="m:Other"), new(queue="video"))
+    await dead(store, new(), new(queue="video"), reason="timeout")
+    assert await retry_where(store, queue="nobody") == await retry_where(store, kind="\udcff") == 0
+    assert await retry_where(store, reason="timeout", queue="video") == 1
+    assert (await one(store, 5)).state == "available"
+    assert await retry_where(store, kind="m:Other") == 1
+    assert await retry_where(store, reason="timeout") == 1
+    assert await retry_where(store) == 2
+    assert await retry_where(store) == 0
+    assert await dead_letters.find(store, limit=9) == []
+
+
+async def test_retry_of_very_many_goes_in_pages(store: SqliteStore) -> None:
+    await dead(store, *(new() for _ in range(25)))
+    for filters in ({}, {"reason": "failed"}):
+        assert [await retry_where(store, limit=10, **filters) for _ in range(4)] == [10, 10, 5, 0]
+        claimed = await claim(store, 99)
+        await end(store, *(Buried(job, "failed", "over") for job in claimed))
+
+
+async def purge(store: SqliteStore, *states: str, **filters: Any) -> int:
+    return await store.write(
+        lambda tx: jobs.purge(tx, states=states, **{"finished_before": None, "limit": 99, **filters})
+    )
+
+
+async def test_purge_removes_what_ended_before(store: SqliteStore) -> None:
+    await add(store, new(), new(queue="video"), new(), new())
+    for at, queue in ((1, "default"), (2, "video"), (3, "default")):
+        [job] = await claim(store, queue=queue)
+        await end(store, Completed(job, "1"), at=at)
+    before = NOW + 3 * SECOND
+    assert await purge(store, "dead", "cancelled", finished_before=before) == 0
+    assert await purge(store, "completed", "available", finished_before=before, kind="m:Other") == 0
+    assert await purge(store, "completed", "available", finished_before=before) == 2
+    assert ids(await jobs.find(store, limit=9)) == [4, 3]
+    assert await purge(store, "completed", queue="default") == 1
+
+
+async def test_purge_of_a_queue_leaves_what_runs_and_what_is_in_others(store: SqliteStore) -> None:
+    await add(store, new(), new(), new(after=5), new(queue="video"), new(limit=Limit("a", interval_us=99)))
+    [running] = await claim(store)
+    assert await purge(store, *jobs.STATES, queue="default") == 3
+    assert ids(await jobs.find(store, limit=9)) == [4, running.id]
+    assert await purge(store, "nonsense", "") == 0
+
+
+async def test_purge_goes_in_pages(store: SqliteStore) -> None:
+    await add(store, *(new(queue=f"q{number % 3}") for number in range(25)))
+    await cancel(store, *range(1, 26))
+    assert [await purge(store, "cancelled", limit=10, finished_before=NOW + 1) for _ in range(4)] == [10, 10, 5, 0]
+
+
+@pytest.mark.parametrize("state", jobs.STATES)
+async def test_jobs_are_found_by_their_state(store: SqliteStore, state: str) -> None:
+    await add(store, *(new(priority=-number) for number in range(6)), new(after=99), *(new(limit=Limit("a", 1)),) * 2)
+    retried, done, buried, running, cancelled = await claim(store, 5)
+    await end(store, Retried(retried, NOW + SECOND, ""), Completed(done, "1"), Buried(buried, "failed", "over"))
+    await cancel(store, cancelled.id)
+    by_state = {job.id: job.state for job in await jobs.find(store, limit=99)}
+    assert set(by_state.values()) == set(jobs.STATES)
+    expected = [id_ for id_, found in by_state.items() if found == state]
+    assert ids(await jobs.find(store, limit=99, state=state)) == expected
+    assert ids(await jobs.find(store, limit=99, state=state, queue="default")) == expected
+    assert ids(await jobs.find(store, limit=1, state=state, before_id=10)) == expected[:1]
+    assert await jobs.find(store, limit=99, state=state, queue="video") == []
+    assert running.id in by_state
 
 
 async def test_outlook(store: SqliteStore) -> None:

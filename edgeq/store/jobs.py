@@ -123,8 +123,8 @@ def purge(
     those that had ended by then, the first to end first. A job that runs is never removed: cancel it. Call it again
     while it returns `limit`."""
     removed = 0
-    for state in states:
-        if state == "executing" or (finished_before is not None and state not in FINISHED):
+    for state in STATES if finished_before is None else FINISHED:
+        if state not in states or state == "executing":
             continue
         for name in [queue] if queue or finished_before is None else _queues(tx, state):
             query = Jobs.select(Jobs.id).where(*conditions(state, name, kind)).limit(limit - removed)
