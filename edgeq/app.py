@@ -17,7 +17,7 @@ from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
 from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
 from .mqtt.embedded import EmbeddedBroker, is_embedded
-from .once import BROKER_SECONDS, do_all
+from .once import do_all
 from .parts import DRAIN_SECONDS, Parts
 from .plan import Plan, make_plan
 from .status import SAMPLE_SECONDS, Status
@@ -126,7 +126,7 @@ class App:
             raise error
         if unreached:
             raise EdgeqError(
-                f"the broker at {self.broker_url()} could not be reached within {BROKER_SECONDS:g}s: {unreached}",
+                f"the broker at {self.broker_url()} could not be reached {unreached}",
                 hint="everything else was done; what the broker has is left for the next time",
             )
         log.info("stopped")

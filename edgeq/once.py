@@ -26,7 +26,7 @@ _SILENCE_SECONDS = SETTLE_SECONDS + 1.0
 
 async def do_all(parts: Parts, store: Store, clock: Clock) -> str:
     """Return when all is done. `parts` were started for once. When the broker could not be reached within
-    BROKER_SECONDS, and so what it has stays there, the answer is why."""
+    BROKER_SECONDS, and so what it has stays there, the answer says so: `within 30s: …`."""
     if parts.scheduler is not None:
         await parts.scheduler.adopt()
         await parts.scheduler.look()
@@ -52,7 +52,7 @@ async def _backlog(parts: Parts, clock: Clock) -> str:
         if parts.session.state is State.CONNECTED:
             last = now
         elif now - last >= BROKER_SECONDS:
-            return parts.session.reason or "no answer"
+            return f"within {BROKER_SECONDS:g}s: {parts.session.reason or 'no answer'}"
         await asyncio.sleep(_LOOK_SECONDS)
     return ""
 
