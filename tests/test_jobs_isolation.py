@@ -157,6 +157,11 @@ async def test_sys_exit_fails_the_attempt_and_the_process_goes_on(pool: Callable
     assert await one.result(sample.Pid()) == before
 
 
+async def test_a_job_finds_nothing_of_the_one_before(pool: Callable[..., Pool]) -> None:
+    one = pool()
+    assert [await one.result(sample.Remember()) for _ in range(2)] == ["nothing", "nothing"]
+
+
 async def test_failed_is_told_the_error_as_text(pool: Callable[..., Pool]) -> None:
     outcome = await pool().run(
         stored(sample.LastWords()), report=print, timeout_seconds=30, failed="no route\n\nTraceback"
@@ -373,12 +378,14 @@ async def test_a_memory_max_that_the_app_alone_uses_up_is_said_so(
 
 
 async def test_processes_are_recycled_between_jobs_and_drop_nothing(pool: Callable[..., Pool]) -> None:
+    files = len(os.listdir("/proc/self/fd"))
     one = pool(2, recycle_after=3)
     outcomes = [await asyncio.gather(one.result(sample.Pid()), one.result(sample.Pid())) for _ in range(6)]
     pids = [pid for pair in outcomes for pid in pair]
     assert len(pids) == 12
     assert {pids.count(pid) for pid in pids} == {3}
-    await until(lambda: len(one.pids) <= 2, "those that are spent to end")
+    await until(lambda: not one.pids, "those that are spent to end")
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 async def test_there_are_never_more_processes_than_asked_for(pool: Callable[..., Pool]) -> None:
@@ -465,6 +472,7 @@ async def test_of_all_jobs_that_wait_for_a_process_only_one_tries(
         ({"modules": ["no_such_module"]}, "there is no module 'no_such_module'"),
         ({"modules": ["breaks"]}, "importing breaks failed at .*breaks.py:1: ZeroDivisionError"),
         ({"modules": ["leaves"]}, "it ended with exit status 6"),
+        ({"modules": ["lingers"]}, "importing lingers failed at .*lingers.py:3: ZeroDivisionError"),
     ],
 )
 async def test_a_process_that_can_not_start_says_why(
@@ -477,7 +485,11 @@ async def test_a_process_that_can_not_start_says_why(
 ) -> None:
     (tmp_path / "breaks.py").write_text("1 / 0")
     (tmp_path / "leaves.py").write_text("import os; os._exit(6)")
+    (tmp_path / "lingers.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n1 / 0"
+    )
     monkeypatch.setattr(isolation, "START_AGAIN", NEVER)
+    monkeypatch.setattr(process, "EXIT_SECONDS", 0.5)
     if "hanging" in str(settings):
         monkeypatch.setattr(process, "START_SECONDS", 1.0)
     one = pool(path=str(tmp_path), **settings)
@@ -490,6 +502,25 @@ async def test_a_process_that_can_not_start_says_why(
     await one.close()
     with pytest.raises(PoolClosed):
         await waiting
+
+
+async def test_processes_that_start_but_take_no_job_are_not_started_again_and_again(
+    pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(Backoff, "delay", lambda self, attempt: (waits.append(attempt), 0.01)[1])
+
+    async def refuse(self: process.JobProcess, *args: object) -> None:
+        self.kill()
+        raise process.NotBegun("as one does whose code on disk has changed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process.JobProcess, "run", refuse)
+        one = pool()
+        waiting = asyncio.create_task(one.go(sample.Add(a=1, b=2)))
+        await until(lambda: len(waits) >= 3, "some tries")
+    assert isinstance(await waiting, Completed)
+    assert waits[:3] == [1, 2, 3]
 
 
 async def test_no_more_processes_can_be_started_by_the_machine(
@@ -568,8 +599,12 @@ async def test_processes_die_with_the_worker_also_when_it_is_killed(tmp_path: Pa
 
 
 async def test_what_a_job_prints_and_logs_comes_out_at_the_worker(
-    pool: Callable[..., Pool], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    pool: Callable[..., Pool],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with caplog.at_level(logging.INFO):
         await pool().go(sample.Talk(), job_id=12)
     said = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
@@ -588,9 +623,13 @@ async def test_a_flood_of_words_neither_blocks_nor_gets_lost(
 ) -> None:
     one = pool()
     with caplog.at_level(logging.INFO):
-        assert await one.result(sample.Flood()) == 2000
-    assert [record.getMessage().split()[3] for record in caplog.records] == [str(number) for number in range(2000)]
-    assert len(one.progress) == 2000
+        assert isinstance(await one.go(sample.Flood(count=500)), Completed)
+    *said, last = [record.getMessage().removeprefix("job 1: ").split()[:2] for record in caplog.records]
+    ticks = int(last[0])
+    assert ticks > 10
+    for who, count in (("main", 500), ("thread", 500), ("tick", ticks)):
+        assert [number for name, number in said if name == who] == [str(number) for number in range(count)]
+    assert len(one.progress) == 1000
 
 
 @pytest.mark.parametrize(

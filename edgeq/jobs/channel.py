@@ -86,6 +86,12 @@ class Forwarded(logging.Handler):
         self.job_id: int | None = None
         self._channel = channel
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """See logging.Handler. Without its lock: the channel has one, and with two a job whose signal handler logs may
+        wait for a thread that waits for the job."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import itertools
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +192,31 @@ class Talk(Job):
 
 
 class Flood(Job):
-    """Logs and reports more than fits into the connection at once."""
+    """Logs and reports more than fits into the connection at once: in the main thread, in a signal handler that
+    interrupts it there, and in another thread."""
 
-    def handle(self, ctx: JobContext) -> int:
-        for number in range(2000):
-            log.info("entry %d %s", number, "x" * 500)
-            ctx.progress(number / 2000, "y" * 100)
-        return 2000
+    count: int
+
+    def handle(self, ctx: JobContext) -> None:
+        def say(what: str, size: int) -> None:
+            for number in range(self.count):
+                log.info("%s %d %s", what, number, "x" * size)
+                ctx.progress(number / self.count, "y" * 100)
+
+        ticks = itertools.count()
+
+        def tick(*_: object) -> None:
+            log.info("tick %d %s", next(ticks), "x" * 3000)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+        signal.signal(signal.SIGALRM, tick)
+        tick()
+        thread = threading.Thread(target=say, args=("thread", 3000))
+        thread.start()
+        say("main", 3000)
+        thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        log.info("%d ticks", next(ticks))
 
 
 class Record(Job):
@@ -286,6 +306,18 @@ class Environment(Job):
             "threads": threading.active_count(),
             "first to go": Path("/proc/self/oom_score_adj").read_text() > "0",
         }
+
+
+_remembered: ContextVar[str] = ContextVar("remembered", default="nothing")
+
+
+class Remember(Job):
+    """Says what the job before it has left in a context variable."""
+
+    async def handle(self, ctx: JobContext) -> str:
+        found = _remembered.get()
+        _remembered.set("something")
+        return found
 
 
 _calls = 0
