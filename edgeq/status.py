@@ -113,8 +113,8 @@ class Status:
             {
                 "queue": name,
                 "running": len(worker.running),
-                "concurrency": worker.settings.concurrency,
-                "overdue_threads": worker.overdue,
+                "concurrency": worker.size,
+                "overdue": worker.overdue,
             }
             for name, worker in parts.workers.items()
         ]

@@ -132,7 +132,9 @@ class Work:
             task.cancel()
         for task in done:
             task.result()
-        log.info("stopping: what runs has up to %gs to end", self._grace_seconds)
+        running = sum(len(worker.running) for worker in self.workers.values())
+        if running:
+            log.info("stopping: %d jobs that run have up to %gs to end", running, self._grace_seconds)
 
     async def _drained(self) -> None:
         """Return when no job of these queues can run now, here or because of one that runs here.

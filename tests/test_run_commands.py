@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto, Peer
 from support.targets import Answer, HttpTarget
+
+from edgeq.cli.status import lines
 
 CONFIGURATION = """\
 gateway: gw
@@ -30,12 +33,16 @@ channels:
 """
 
 APP = """\
+import asyncio
+import time
 from pathlib import Path
 from edgeq import Job, QueueProcessor
 
 class Copy(QueueProcessor):
     types = ("a",)
     async def process_item(self, event, ctx):
+        while Path("slow").exists():
+            await asyncio.sleep(0.01)
         if Path("broken").exists():
             raise ValueError("the copier is broken")
         ctx.emit("copied", data={"of": event.id})
@@ -47,6 +54,19 @@ class Note(Job):
         if Path("broken").exists():
             raise ValueError("the pen is broken")
         ctx.emit("noted", data={"n": self.n})
+
+class Long(Job):
+    async def handle(self, ctx):
+        Path("began").touch()
+        ctx.emit("void")
+        await asyncio.sleep(3600)
+
+class Hang(Job):
+    timeout = "100ms"
+    max_attempts = 1
+    def handle(self, ctx):
+        while not Path("let-go").exists():
+            time.sleep(0.01)
 """
 
 
@@ -255,6 +275,73 @@ def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto) -> None
     assert [line.partition(":")[0] for line in shown["processor"]] == ["copy", "courier"]
     assert edgeq.stop() == 0
     assert "edgeq is not running" in do(edgeq, "status")
+
+
+def test_the_status_shows_what_is_held_up(edgeq: Appliance, broker: Mosquitto) -> None:
+    (edgeq.folder / "slow").touch()
+    edgeq.start()
+    with Peer(broker.port) as peer:
+        peer.publish("a/1", "{}")
+    do(edgeq, "jobs", "dispatch", "app:Hang")
+    do(edgeq, "queues", "pause", "default")
+
+    def place() -> dict[str, Any]:
+        (found,) = [each for each in edgeq.status()["processors"] if each["name"] == "copy"]
+        return found
+
+    edgeq.until(lambda: "busy_with" in place(), "the processor to be busy")
+    assert place()["busy_with"] == 1
+    assert place()["busy_since"] > edgeq.sql("SELECT recorded_at FROM events")[0][0]
+    do(edgeq, "queues", "resume", "default")
+    edgeq.until(lambda: edgeq.sql("SELECT state FROM jobs") == [("dead",)], "the job to be given up")
+    do(edgeq, "queues", "pause", "default")
+    assert edgeq.status()["workers"] == [{"queue": "default", "running": 0, "concurrency": 2, "overdue": 1}]
+    shown = do(edgeq, "status")
+    assert "jobs          default: paused, 1 dead\n" in shown
+    assert "worker        default: 1 of 2 places are held by jobs that should have ended\n" in shown
+    (edgeq.folder / "slow").unlink()
+    (edgeq.folder / "let-go").touch()
+    edgeq.until(lambda: "busy_with" not in place() and not edgeq.status()["workers"][0]["overdue"], "both to end")
+    assert edgeq.stop() == 0
+
+
+def test_a_running_job_is_cancelled(edgeq: Appliance) -> None:
+    edgeq.start()
+    job_id = json.loads(do(edgeq, "jobs", "dispatch", "app:Long", "--json"))["id"]
+    edgeq.until((edgeq.folder / "began").exists, "the job to begin")
+    assert do(edgeq, "jobs", "cancel", str(job_id)) == "1 cancelled\n"
+    edgeq.until(lambda: f"job {job_id} (app:Long) was cancelled while it ran" in edgeq.log, "the worker to notice")
+    assert edgeq.sql("SELECT state FROM jobs") == [("cancelled",)]
+    assert edgeq.sql("SELECT type FROM events") == []
+    assert edgeq.status()["workers"][0]["running"] == 0
+    assert edgeq.stop() == 0
+
+
+def test_the_status_says_it_in_words() -> None:
+    now = 1_000_000_000_000_000
+    place = {
+        "name": "p", "state": "running", "last_consumed_id": 6, "lag_events": 2, "lag_seconds": 300.0, "error": None,
+        "busy_with": 7, "busy_since": now - 300_000_000,
+    }  # fmt: skip
+    queue = {
+        "queue": "q", "paused": True, "ready": 3, "delayed": 0, "blocked": 1, "executing": 2, "dead": 0,
+        "completed": 0, "cancelled": 0, "oldest_ready_seconds": 7200.0,
+    }  # fmt: skip
+    answer = {
+        "gateway": "g", "running": True, "store": {}, "processors": [place], "jobs": [queue],
+        "workers": [{"queue": "q", "overdue": 0, "concurrency": 2}],
+        "breakers": [
+            {"name": "crm", "state": "half_open", "failures": 5, "error": "OSError: away"},
+            {"name": "ok", "state": "closed", "failures": 0, "error": None},
+        ],
+        "crashed": [{"name": "worker.q", "crashes": 3, "last_error": "RuntimeError: no"}],
+    }  # fmt: skip
+    assert lines(answer, now)[1:] == [
+        "processor     p: running, at event 6, 2 events, 5m behind, busy with event 7 for 5m",
+        "jobs          q: paused, 3 ready, 1 blocked, 2 executing; the oldest ready for 2h",
+        "dependency    crm: half open after 5 failures, its jobs wait; OSError: away",
+        "crashed       worker.q: 3 times; RuntimeError: no",
+    ]
 
 
 def watched(edgeq: Appliance, looks: int) -> str:

@@ -131,8 +131,7 @@ def test_it_ends_after_so_long(make: Callable[..., Appliance]) -> None:
     work = make("--max-time", "1s")
     dispatch(work.database, job("Wait", n=1))
     work.spawn()
-    work.until(lambda: "stopping" in work.log, "the end of the time")
-    work.until(began(work, 1), "the job to have begun")
+    work.until(lambda: "stopping: 1 jobs" in work.log, "the end of the time")
     let_go(work, 1)
     assert work.ended() == 0
     assert states(work) == {1: "completed"}, "what runs may end"
@@ -268,7 +267,7 @@ def test_a_signal_lets_jobs_end(make: Callable[..., Appliance], number: int) -> 
     work.spawn()
     work.until(lambda: began(work, 0)() and began(work, 1)(), "the first two")
     work.send(number)
-    work.until(lambda: "stopping: what runs has up to 10s to end" in work.log, "the end to begin")
+    work.until(lambda: "stopping: 2 jobs that run have up to 10s to end" in work.log, "the end to begin")
     let_go(work, 0, 1, 2)
     assert work.ended() == 0
     assert states(work) == {1: "completed", 2: "completed", 3: "available"}
@@ -292,7 +291,7 @@ def test_a_second_signal_gives_back_at_once(make: Callable[..., Appliance]) -> N
     work.spawn()
     work.until(began(work, 1), "the job")
     work.send(signal.SIGTERM)
-    work.until(lambda: "stopping: what runs has up to 600s to end" in work.log, "the end to begin")
+    work.until(lambda: "stopping: 1 jobs that run have up to 600s to end" in work.log, "the end to begin")
     work.send(signal.SIGTERM)
     assert work.ended() == 0
     assert work.sql("SELECT state, attempt FROM jobs") == [("available", 0)]
@@ -303,7 +302,7 @@ def test_a_third_signal_waits_for_nothing(make: Callable[..., Appliance]) -> Non
     dispatch(work.database, job("Stubborn"))
     work.spawn()
     work.until(began(work, "stubborn"), "the job")
-    for said in ("stopping: what runs has up to 10s to end", "what runs is given back now"):
+    for said in ("stopping: 1 jobs that run have up to 10s to end", "what runs is given back now"):
         work.send(signal.SIGTERM)
         work.until(lambda said=said: said in work.log, said)
     work.send(signal.SIGTERM)

@@ -37,7 +37,9 @@ from .printing import say, say_json
 def dispatch(kind: str, pairs: tuple[str, ...], args_json: str | None, json_lines: bool, **options: Any) -> None:
     """Add a job.
 
-    Its arguments are checked against the class or function. A value is read as JSON where its type isn't text:
+    Its arguments are checked against the class or function. A value is read as JSON where its type isn't text.
+
+    \b
     edgeq jobs dispatch greenhouse.jobs:Water bed=north litres=2.5
     """
     plan = load_plan()

@@ -104,8 +104,8 @@ def _state(job: StoredJob) -> str:
 
 
 def _progress(job: StoredJob) -> str:
-    """`40% step`, or what else stands in the table."""
-    if job.progress is None:
+    """`40% step`, or what else stands in the table; nothing for a job that is done."""
+    if job.progress is None or job.state == "completed":
         return ""
     try:
         progress = from_json(job.progress)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..clock import Clock, rfc3339
-from ..config.schema import LoadedConfig
+from ..config.schema import LoadedConfig, Queue
 from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
 from ..store import breakers as breakers_table
@@ -88,10 +88,15 @@ async def _all(loaded: LoadedConfig, store: SqliteStore) -> list[dict[str, Any]]
         {
             **found[name],
             "size": found[name]["available"] + found[name]["delayed"] + found[name]["executing"],
-            "concurrency": settings[name].concurrency if name in settings else None,
+            "concurrency": _at_once(settings[name]) if name in settings else None,
         }
         for name in sorted(found)
     ]
+
+
+def _at_once(settings: Queue) -> int:
+    """How many jobs a process runs at once."""
+    return settings.processes if settings.isolation == "process" else settings.concurrency
 
 
 @queues.command()
@@ -133,7 +138,7 @@ def _change(name: str, *, paused: bool) -> None:
 @as_json
 @configured
 def breakers(json_lines: bool) -> None:
-    """The dependencies of jobs that failed, and whether their jobs wait."""
+    """What jobs need and what failed: while it is open, they wait."""
 
     async def main() -> list[StoredBreaker]:
         async with open_store(load_config()) as store:

@@ -18,7 +18,7 @@ from .program import arm_failpoints, run_program
 @click.option("--once", is_flag=True, help="Do what there is to do now, then end: for cron.")
 @configured
 def run(once: bool) -> None:
-    """Run the appliance: intake, processors, notifications, jobs, schedules.
+    """Run the appliance: intake, processors, jobs, notifications.
 
     With --once, what the broker has is taken in, and what comes of it is done; jobs and notifications for later stay.
     It ends with 1 when the broker can't be reached within 30s; the rest is done all the same.

@@ -158,10 +158,10 @@ def _jobs(answer: dict[str, Any], now: int) -> list[str]:
             text += f"; the oldest ready for {_time(queue['oldest_ready_seconds'])}"
         made.append(f"jobs          {queue['queue']}: {'paused, ' if queue['paused'] else ''}{text}")
     made += [
-        f"worker        {worker['queue']}: {worker['overdue_threads']} of {worker['concurrency']} places are held by "
+        f"worker        {worker['queue']}: {worker['overdue']} of {worker['concurrency']} places are held by "
         "jobs that should have ended"
         for worker in answer.get("workers", [])
-        if worker["overdue_threads"]
+        if worker["overdue"]
     ]
     made += [
         f"dependency    {breaker['name']}: {breaker['state'].replace('_', ' ')} after {breaker['failures']} failures, "

@@ -59,11 +59,14 @@ def work(
     poll: Duration | None,
     grace: Duration,
 ) -> None:
-    """Run jobs, and nothing else: of the queues named, or of all that are configured.
+    """Run jobs, and nothing else.
 
-    Beside `edgeq run` or without it, in as many processes as one likes. SIGTERM and Ctrl-C let jobs end within the
-    grace and give back the rest, which costs them no attempt; a second one gives them back at once, a third one ends
-    without that. SIGHUP changes nothing: what is configured is read at the start.
+    Of the queues named, or of all that are configured. Beside `edgeq run` or without it, in as many processes as one
+    likes.
+
+    SIGTERM and Ctrl-C let jobs end within the grace and give back the rest, which costs them no attempt; a second one
+    gives them back at once, a third one ends without that. SIGHUP changes nothing: what is configured is read at the
+    start.
     """
     plan = load_plan()
     config = plan.loaded.config.log

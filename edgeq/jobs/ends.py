@@ -89,7 +89,7 @@ def tell(ending: Ending, duplicates: int, now: int, metrics: Metrics, log: loggi
     if isinstance(end, claims.Retried):
         log.warning(
             "job %d (%s) failed in attempt %d of %d, next in %.1fs: %s",
-            job.id, job.kind, job.attempt, job.max_attempts, (end.run_at - now) / 1e6, _first_line(end.error),
+            job.id, job.kind, job.attempt, job.max_attempts, max(0.0, (end.run_at - now) / 1e6), _first_line(end.error),
         )  # fmt: skip
     elif isinstance(end, claims.Buried):
         metrics.dead_letters.add(1, source(job.queue))
