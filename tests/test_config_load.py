@@ -223,7 +223,10 @@ def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: p
         plan = make_plan(loaded, publish=nowhere, clock=Clock(), metrics=Metrics())
         warned.append([warning for warning in plan.warnings if "valves_app" in warning])
     assert warned == [
-        ["edgeq.yaml:1: jobs.queues: no queue is called 'elsewhere': jobs of valves_app:Valve would never run"],
+        [
+            "edgeq.yaml:1: jobs.queues: no queue is called 'elsewhere': jobs of valves_app:Valve would run only under "
+            "`edgeq work elsewhere`"
+        ],
         [],
     ]
 
@@ -256,6 +259,18 @@ def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: p
         ("gateway", ["", "a/b", "a b", "a+", "#", "\t", "a\u2028b"], ["a", "a.b-c_1", "gewächshaus"]),
         ("log.format", ["pretty"], ["auto", "text", "json"]),
         ("mqtt.tls.insecure", ["2", "ja"], ["no", "off", "false"]),
+        ("store.retention.jobs", ["0", "forever", "-1d"], ["7d", "1s"]),
+        ("store.retention.jobs.dead", ["0s", "90"], ["90d"]),
+        ("jobs.concurrency", ["0", "1001", "all"], ["1", "1000"]),
+        ("jobs.queues.q.priority", ["urgent", "1001", "-1001", "0.5"], ["high", "normal", "low", "-1000", "1000"]),
+        ("jobs.queues.q.rate", ["fast", "10", "0/s", "10/", "-1/s", "1/0s"], ["100/s", "0.5/m", "1/10s"]),
+        ("jobs.queues.q.isolation", ["thread"], ["none", "process"]),
+        ("jobs.queues.q.processes", ["0", "65"], ["1", "64"]),
+        ("jobs.queues.q.recycle_after", ["0", "never"], ["1", "10000"]),
+        ("jobs.queues.q.memory_max", ["31MiB", "0", "lots"], ["32MiB", "2GiB"]),
+        ("jobs.breakers.b.failures", ["0", "1001"], ["1", "1000"]),
+        ("jobs.breakers.b.within", ["0", "1"], ["1ms", "1d"]),
+        ("jobs.breakers.b.wait", ["500ms", "25h"], ["1s", "1d"]),
     ],
 )  # fmt: skip
 def test_the_edges_of_what_is_possible(write: Write, path: str, bad: list[str], good: list[str]) -> None:
@@ -291,6 +306,61 @@ def test_the_host_name_is_made_to_fit_a_topic(monkeypatch: pytest.MonkeyPatch) -
 def test_there_is_always_a_default_queue(write: Write) -> None:
     write("jobs: {queues: {video: {concurrency: 1}}}")
     assert list(config().jobs.queues) == ["default", "video"]
+    write("jobs: {queues: {video: {isolation: process, recycle_after: null}}}")
+    assert config().jobs.queues["video"].recycle_after is None
+
+
+def test_keys_of_jobs_that_do_not_go_together_are_mistakes(write: Write) -> None:
+    write(
+        "jobs:\n  queues:\n    q: {burst: 5}\n    r r: {}\nschedules:\n  - {name: a, job: 'm:J'}\n"
+        "  - {name: b, job: 'm:J', every: 1h, cron: '* * * * *'}\n"
+        "  - {name: c, job: 'm:J', every: 1h, timezone: UTC}\n  - {name: d d, job: 'm:J', every: 1ms}\n"
+    )
+    assert problems() == [
+        "edgeq.yaml:3: jobs.queues.q.burst: needs rate as well",
+        "edgeq.yaml:4: jobs.queues.\"r r\": must be a name without spaces, not 'r r'",
+        "edgeq.yaml:6: schedules[0]: needs either cron or every",
+        "edgeq.yaml:7: schedules[1]: needs either cron or every",
+        "edgeq.yaml:8: schedules[2].timezone: is for cron; every counts from the last run",
+        "edgeq.yaml:9: schedules[3].name: must be a name without spaces, not 'd d'",
+        "edgeq.yaml:9: schedules[3].every: must be between 1s and 366d, not '1ms'",
+    ]
+
+
+def test_what_schedules_contexts_and_breakers_name_is_looked_for(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(
+        "from edgeq import Job\nthing = 5\nclass Tick(Job):\n    needs = 'crm'\n    n: int\n"
+        "    def handle(self, ctx): ...\n",
+        "ticks_app.py",
+    )
+    write(
+        "app: {path: ., modules: [ticks_app]}\n"
+        "schedules:\n"
+        "  - {name: a, job: 'ticks_app:Tock', every: 1h}\n"
+        "  - {name: b, job: 'ticks_app:Tick', every: 1h, args: {n: many}}\n"
+        "  - {name: c, job: 'ticks_app:Tick', cron: 'now and then', args: {n: 1}}\n"
+        "jobs:\n"
+        "  queues:\n"
+        "    default: {context: 'ticks_app:thing'}\n"
+        "    other: {context: 'ticks_app:gone'}\n"
+        "    third: {context: nothing}\n"
+    )
+    a, b, c, *contexts = planned("edgeq.yaml")
+    assert a.startswith("edgeq.yaml:3: schedules[0].job: ticks_app has no 'Tock'; did you mean 'Tick'?")
+    assert b.startswith("edgeq.yaml:4: schedules[1].args: ")
+    assert "Expected `int`, got `str`" in b
+    assert c.startswith("edgeq.yaml:5: schedules[2].cron: ")
+    assert contexts == [
+        "edgeq.yaml:8: jobs.queues.default.context: ticks_app:thing isn't a function",
+        "edgeq.yaml:9: jobs.queues.other.context: ticks_app has no 'gone'",
+        "edgeq.yaml:10: jobs.queues.third.context: 'nothing' must be written package.module:name",
+    ]
+    write("app: {path: ., modules: [ticks_app]}\njobs: {breakers: {crm: {}, crn: {}}}\n")
+    plan = make_plan(load_to_plan("edgeq.yaml", environ={}), publish=nowhere, clock=Clock(), metrics=Metrics())
+    assert [warning for warning in plan.warnings if "breakers" in warning] == [
+        "edgeq.yaml:2: jobs.breakers.crn: no job needs 'crn'"
+    ]
 
 
 # conf.d
