@@ -15,7 +15,6 @@ from ..errors import StoreError, StoreUnavailable
 
 _SUFFIXES = ("", "-wal", "-shm")
 _QUICK_CHECK_BYTES_MAX = 64 * 2**20
-_HEADER = b"SQLite format 3\x00"
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 MAKING_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
@@ -86,18 +85,15 @@ def damaged(path: str) -> str:
     """What is wrong with the database file, or "" when it is whole, empty or not there.
 
     The whole file is checked when the last use didn't end cleanly and the file is small enough for a quick start, and
-    always after SQLite has complained about it (`mark_suspect`).
+    always after SQLite has complained about it (`mark_suspect`). Only SQLite looks into it: whoever else opens the file
+    and closes it again takes from this process the locks of any connection that it has to it already.
     """
     try:
         size = os.stat(path).st_size
-        with open(path, "rb") as file:
-            header = file.read(len(_HEADER))
     except OSError:
         return ""
     if size == 0:
         return ""
-    if header != _HEADER:
-        return "not a SQLite database"
     suspect = os.path.exists(path + "-suspect")
     unclean = os.path.exists(path + "-wal") and os.stat(path + "-wal").st_size > 0
     thorough = suspect or (unclean and size <= _QUICK_CHECK_BYTES_MAX)
@@ -112,7 +108,9 @@ def damaged(path: str) -> str:
                 return answer.splitlines()[-1]
     except sqlite3.DatabaseError as error:
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if code == sqlite3.SQLITE_NOTADB:
+            return "not a SQLite database"
+        if code == sqlite3.SQLITE_CORRUPT:
             return str(error)
     finally:
         if connection is not None:
