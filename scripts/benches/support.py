@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -25,14 +26,21 @@ DEADLINE_SECONDS = 30.0
 
 @contextlib.contextmanager
 def scratch(parent: str) -> Iterator[Path]:
-    """A new folder in `parent`, which must be on a disk: in memory, a commit costs nothing."""
-    folder = Path(tempfile.mkdtemp(prefix="edgeq-bench-", dir=parent))
-    try:
-        if file_system(folder) in ("tmpfs", "ramfs"):
-            raise SystemExit(f"{parent} is in memory: name a folder on a disk with --folder")
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """A new folder in `parent`, which must be on a disk: in memory, a commit costs nothing. One bench has one at a
+    time: another waits."""
+    with (Path(tempfile.gettempdir()) / "edgeq-bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another bench to end", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(tempfile.mkdtemp(prefix="edgeq-bench-", dir=parent))
+        try:
+            if file_system(folder) in ("tmpfs", "ramfs"):
+                raise SystemExit(f"{parent} is in memory: name a folder on a disk with --folder")
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_system(folder: Path) -> str:
