@@ -404,22 +404,23 @@ async def test_what_is_damaged_in_the_file_but_whole_in_the_log_is_whole(tmp_pat
         assert len(await types(store)) == 505
 
 
-async def test_opening_the_store_takes_no_locks_from_this_process(tmp_path: Path) -> None:
+def test_opening_the_store_takes_no_locks_from_this_process(tmp_path: Path) -> None:
     """Who opens and closes a file of SQLite's by other means takes the locks of all connections that its process has to
     it. The next process to leave would think that it is the last one, and take the log along."""
     path = tmp_path / "edgeq.db"
-    async with opened(path) as store:
-        await store.write(add("a"))
+    asyncio.run(open_and_close(path))
     mine = sqlite3.connect(path, isolation_level=None)
     mine.execute("INSERT INTO meta VALUES ('mine', 1)")
-    store = make_store(path)
-    await asyncio.to_thread(store._prepare)
-    store._engine.disconnect()
+    asyncio.run(open_and_close(path))
     leaves = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT * FROM meta').fetchall()"
     subprocess.run([sys.executable, "-c", leaves, path], check=True)
     assert Path(f"{path}-wal").exists()
     mine.close()
-    await store.close()
+
+
+async def open_and_close(path: Path) -> None:
+    async with opened(path):
+        pass
 
 
 async def test_damage_that_is_found_while_it_runs_is_put_aside_at_the_next_start(tmp_path: Path) -> None:
