@@ -25,7 +25,7 @@ from .processors.runner import ProcessorRunner
 from .processors.sentinel import Sentinel
 from .redrive import Redriver
 from .service import Service
-from .store import dead_letters, jobs, meta, notifications
+from .store import dead_letters, jobs, meta, notifications, schedules
 from .store.dead_letters import DeadLetter
 from .store.events import one as one_event
 from .store.store import Store, Tx
@@ -98,19 +98,25 @@ class Parts:
 
     async def start(self, *, once: bool = False) -> None:
         """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""
-        if not self._plan.contracts:
-            await self._close_contracts()
+        await self._close_what_is_gone()
         for service in [*self.services(), self.intake, self.session]:
             if not once or service is not self.scheduler:
                 await service.start()
 
-    async def _close_contracts(self) -> None:
-        """Without contracts there is no sentinel; one that has none closes what earlier ones have left open."""
+    async def _close_what_is_gone(self) -> None:
+        """Without contracts there is no sentinel to close what earlier ones have left open, and without schedules no
+        scheduler to forget when earlier ones ran."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await Sentinel((), self._metrics, self._clock).opened(self._store, 0)
+                if not self._plan.contracts:
+                    await Sentinel((), self._metrics, self._clock).opened(self._store, 0)
+                if not self._plan.schedules and await schedules.every(self._store):
+                    await self._store.write(lambda tx: schedules.adopt(tx, {}))
         except (TimeoutError, EdgeqError) as error:
-            log.warning("contracts that are gone could not be closed; the next start will: %s", error or "no answer")
+            log.warning(
+                "contracts and schedules that are gone could not be closed; the next start will: %s",
+                error or "no answer",
+            )
 
     async def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
         """Drain: what was taken in is finished, the rest stays with the broker and in the store.

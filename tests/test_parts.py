@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from support import working
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto, Peer
 
@@ -48,6 +49,56 @@ def test_the_last_contract_that_goes_is_closed(tmp_path: Path, mosquitto: Callab
         edgeq.until(lambda: edgeq.sql("SELECT state FROM contract_states") == [], "the state to go")
         (resolved,) = edgeq.sql("SELECT json_extract(data, '$.reason') FROM events WHERE type = 'contract.resolved'")
         assert resolved == ("removed",)
+        assert edgeq.stop() == 0
+    finally:
+        edgeq.kill()
+
+
+SCHEDULED = """\
+app: {path: ., modules: [app]}
+schedules:
+  - {name: hourly, every: 1h, job: "app:Chain", args: {left: 0}}
+"""
+CLOSED = "mqtt: {url: 'mqtt://127.0.0.1:1'}\n"
+
+
+def test_the_last_schedule_that_goes_is_forgotten(tmp_path: Path) -> None:
+    edgeq = Appliance(tmp_path / "a", CLOSED + SCHEDULED)
+    (edgeq.folder / "app.py").write_text(working.APP)
+    try:
+        edgeq.spawn()
+        edgeq.until(lambda: edgeq.sql("SELECT name FROM schedules") == [("hourly",)], "the schedule")
+        edgeq.configure(CLOSED)
+        edgeq.send(signal.SIGHUP)
+        edgeq.until(lambda: edgeq.sql("SELECT name FROM schedules") == [], "the schedule to go")
+        assert edgeq.stop() == 0
+    finally:
+        edgeq.kill()
+
+
+CROWDED = """\
+app: {path: ., modules: [app]}
+jobs:
+  concurrency: 1
+  queues: {default: {priority: low}, other: {priority: high, context: "app:connect"}}
+"""
+
+
+def test_queues_of_an_appliance_share_what_may_run_at_once(tmp_path: Path) -> None:
+    edgeq = Appliance(tmp_path / "a", CLOSED + CROWDED)
+    (edgeq.folder / "app.py").write_text(working.APP)
+    jobs = [working.job("Wait", n=1), working.job("Wait", n=2), working.job("Note", "other", text="first")]
+    try:
+        working.dispatch(edgeq.database, jobs[0])
+        edgeq.spawn()
+        edgeq.until((edgeq.folder / "began-1").exists, "the first job")
+        working.dispatch(edgeq.database, *jobs[1:])
+        edgeq.until(lambda: edgeq.sql("SELECT count(*) FROM jobs WHERE state = 'available'") == [(2,)], "the others")
+        (edgeq.folder / "go-1").touch()
+        edgeq.until((edgeq.folder / "began-2").exists, "the last job")
+        assert (edgeq.folder / "notes").read_text().split()[::2] == ["first", "connected"]
+        (edgeq.folder / "go-2").touch()
+        edgeq.until(lambda: edgeq.sql("SELECT DISTINCT state FROM jobs") == [("completed",)], "all of them")
         assert edgeq.stop() == 0
     finally:
         edgeq.kill()
