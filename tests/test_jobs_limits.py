@@ -293,6 +293,15 @@ async def test_a_clock_that_is_set_back_costs_a_rate_no_more_than_one_interval(s
     assert ids(await claim(store, 5, at=10)) == [2]
 
 
+async def test_a_clock_that_is_set_back_a_little_keeps_nobody_busy(store: SqliteStore) -> None:
+    await add(store, *some(1, EVERY_10S))
+    await claim(store, 5, at=1)
+    await add(store, *some(1, EVERY_10S, at=5))
+    assert (await outlook(store, at=5)).next_at == moment(11)
+    assert await claim(store, 5, at=4) == []
+    assert (await outlook(store, at=4)).next_at == moment(11)
+
+
 async def test_a_rate_used_in_a_time_that_has_not_come_yet_is_cut(store: SqliteStore) -> None:
     await add(store, *some(1, EVERY_10S))
     await claim(store, 5, at=YEAR)

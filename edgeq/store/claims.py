@@ -185,18 +185,22 @@ def claim(
     look = _look(tx, queue, now)
     if look.paused or limit <= 0:
         return []
+    ready = look.ready
     if look.admit_at is not None and look.admit_at <= now:
         limits.admit_due(tx, now)
+        ready = True
     if look.due_at is not None and look.due_at <= now:
         promoted = tx.rows(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX))
         limits.admit(tx, (row[0] for row in promoted), now)
         tx.touch("jobs")
+        ready = True
     limit = queues.left(tx, queue, look.rate_at, rate, limit, now)
     if look.attend:
         found = busy(tx)
         limit = clear(tx, found, queue, limit, now)
         attend(tx, found, queue, now, breakers)
-    if limit <= 0:
+        ready = True
+    if limit <= 0 or not ready:
         return []
     rows = tx.rows(CLAIM, (storable(owner), now + round(lease_seconds * 1e6), queue, limit))
     claimed = sorted((StoredJob(*row) for row in rows), key=_turn)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import peewee as pw
 
 from .batches import VALUE, batch, each, elements, item
 from .gates import BLOCKED_BY_BREAKER, BREAKER, LIMIT
 from .job_records import Limit, StoredJob, order, read_options
 from .rates import Rate
-from .store import Statement, Tx, literal
+from .store import NULL, Statement, Tx, literal
 from .tables import Jobs, Limits
 
 ADMITTED_AT_ONCE_MAX = 1000
@@ -26,6 +27,7 @@ _ROUNDS_MAX = 5
 _ONE = pw.SQL("1")
 _AVAILABLE, _EXECUTING = literal("available"), literal("executing")
 _job = Jobs.alias("job")
+_head = Jobs.alias("head")
 
 
 def _with(key: pw.Node, state: pw.SQL) -> pw.Node:
@@ -41,22 +43,28 @@ def _blocked(key: pw.Node) -> pw.Node:
     return waits
 
 
+def _first(key: pw.Node) -> pw.Select:
+    return _job.select(_job.id).where(_blocked(key)).order_by(*order(_job)).limit(_ONE)
+
+
 STANDING = Statement(
     lambda p: pw.Select(
-        [each(p)],
+        [pw.Join(each(p), _head, pw.JOIN.LEFT_OUTER, _head.id == _first(VALUE))],
         [
             VALUE,
             _job.select(pw.fn.COUNT(_job.id)).where(_with(VALUE, _EXECUTING)),
             _job.select(pw.fn.COUNT(_job.id)).where(_with(VALUE, _AVAILABLE) & _job.blocked_by.is_null()),
-            _job.select(pw.fn.COALESCE(_job.options, literal("")))
-            .where(_blocked(VALUE))
-            .order_by(*order(_job))
-            .limit(_ONE),
+            _head.id,
+            _head.options,
+            _head.needs,
+            pw.fn.EXISTS(_first(VALUE).offset(_ONE)),
             Limits.select(Limits.rate_at).where(Limits.key == VALUE),
             Limits.select(Limits.admit_at).where(Limits.key == VALUE),
+            Limits.select(Limits.waits_since).where(Limits.key == VALUE),
         ],
     )
 )
+ADMIT_THESE = Statement(lambda p: Jobs.update({Jobs.blocked_by: NULL}).where(Jobs.id.in_(elements(p))))
 ADMIT = Statement(
     lambda p: (
         Jobs.update({Jobs.blocked_by: BLOCKED_BY_BREAKER})
@@ -74,7 +82,13 @@ PARK = Statement(
     )
 )
 MORE = Statement(lambda p: pw.Select(columns=[pw.fn.EXISTS(_job.select(_ONE).where(_blocked(p)))]))
-WAIT = Statement(lambda p: Limits.update({Limits.admit_at: p, Limits.waits_since: p}).where(Limits.key == p))
+WAIT = Statement(
+    lambda p: (
+        Limits.update({Limits.admit_at: item(1), Limits.waits_since: item(2)})
+        .from_(each(p))
+        .where(Limits.key == item(0))
+    )
+)
 DUE = Statement(lambda p: Limits.select(Limits.key).where(Limits.admit_at <= p).order_by(Limits.admit_at).limit(p))
 AHEAD = Statement(
     lambda p: Limits.select(Limits.key).where(Limits.admit_at.is_null(False) & (Limits.waits_since > p)).limit(p)
@@ -88,34 +102,61 @@ FORGET = Statement(
 )
 
 
+class _Standing(msgspec.Struct, frozen=True):
+    """How things are with one key. `executing` and `admitted`: so many run, and so many were let on and aren't claimed
+    yet. `id`, `options` and `needs` are those of the first that waits, `more`: it isn't the only one."""
+
+    key: str
+    executing: int
+    admitted: int
+    id: int | None
+    options: str | None
+    needs: str | None
+    more: bool
+    rate_at: int | None
+    admit_at: int | None
+    waits_since: int | None
+
+
 def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
     """Let on as many of the jobs that wait for one of these limits as there is room for."""
     wanted = sorted({key for key in keys if key is not None})
     if not wanted:
         return
+    these: list[int] = []
+    waits: list[tuple[str, int | None, int | None]] = []
     let_on = 0
-    for key, executing, admitted, options, rate_at, admit_at in tx.rows(STANDING, (batch(wanted),)):
+    for row in tx.rows(STANDING, (batch(wanted),)):
+        standing = _Standing(*row)
         again_at = None
-        if options is not None:
-            limit = read_options(0, options).limit or Limit(key)
-            rate_at = _cut(tx, key, limit, rate_at, now)
-            number, again_at = _admit(tx, key, limit, executing, admitted, rate_at, now)
-            let_on += number
-        if again_at != admit_at:
-            if rate_at is None:
-                tx.insert(Limits, ("key", "rate_at"), [(key, now)])
-            tx.run(WAIT, (again_at, None if again_at is None else now, key))
-    if let_on:
+        if standing.id is not None:
+            limit = read_options(standing.id, standing.options).limit or Limit(standing.key)
+            rate_at = _cut(tx, standing.key, limit, standing.rate_at, now)
+            room = _room(limit, standing.executing, standing.admitted, rate_at, now)
+            if room > 0 and standing.needs is None and not (room > 1 and standing.more):
+                these.append(standing.id)
+                again_at = _next_at(limit, standing.executing, standing.admitted + 1, rate_at, now)
+                again_at = again_at if standing.more else None
+            else:
+                number, again_at = _admit(tx, limit, standing, room, rate_at, now)
+                let_on += number
+        if again_at != standing.admit_at or (standing.waits_since or now) > now:
+            waits.append((standing.key, again_at, None if again_at is None else now))
+    if these:
+        tx.run(ADMIT_THESE, (batch(these),))
+    if waits:
+        tx.insert(Limits, ("key", "rate_at"), [(key, now) for key, again_at, _ in waits if again_at is not None])
+        tx.run(WAIT, (batch(waits),))
+    if let_on or these:
         tx.touch("jobs")
 
 
 def admit_later(tx: Tx, keys: Iterable[str | None]) -> None:
     """Have the next claim, of whatever queue, see to these keys."""
-    rows = [(key, 0) for key in sorted({key for key in keys if key is not None})]
-    if rows:
-        tx.insert(Limits, ("key", "rate_at"), rows)
-        for key, _ in rows:
-            tx.run(WAIT, (0, 0, key))
+    wanted = sorted({key for key in keys if key is not None})
+    if wanted:
+        tx.insert(Limits, ("key", "rate_at"), [(key, 0) for key in wanted])
+        tx.run(WAIT, (batch([(key, 0, 0) for key in wanted]),))
         tx.touch("jobs")
 
 
@@ -128,9 +169,10 @@ def admit_due(tx: Tx, now: int) -> None:
 
 def has_room(tx: Tx, job_id: int, key: str, options: str | None, now: int) -> bool:
     """Whether this job, which doesn't wait for its limit but for something else, could be let on."""
-    [(_, executing, admitted, _, rate_at, _)] = tx.rows(STANDING, (batch([key]),))
+    [row] = tx.rows(STANDING, (batch([key]),))
+    standing = _Standing(*row)
     limit = read_options(job_id, options).limit or Limit(key)
-    return _room(limit, executing, admitted, rate_at, now) > 0
+    return _room(limit, standing.executing, standing.admitted, standing.rate_at, now) > 0
 
 
 def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
@@ -154,14 +196,13 @@ def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
 
 
 def _admit(
-    tx: Tx, key: str, limit: Limit, executing: int, admitted: int, rate_at: int | None, now: int
+    tx: Tx, limit: Limit, standing: _Standing, room: int, rate_at: int | None, now: int
 ) -> tuple[int, int | None]:
     """How many were let on, and when to look again though nothing else happens."""
-    room = _room(limit, executing, admitted, rate_at, now)
     wanted = min(room, ADMITTED_AT_ONCE_MAX)
     let_on = rounds = 0
     while let_on < wanted and rounds < _ROUNDS_MAX:
-        rows = tx.rows(ADMIT, (key, wanted - let_on))
+        rows = tx.rows(ADMIT, (standing.key, wanted - let_on))
         if not rows:
             return let_on, None
         let_on += sum(blocked_by is None for blocked_by, _ in rows)
@@ -171,8 +212,8 @@ def _admit(
     if let_on < wanted or wanted < room:
         again_at: int | None = now
     else:
-        again_at = _next_at(limit, executing, admitted + let_on, rate_at, now)
-    if again_at is not None and not tx.rows(MORE, (key,))[0][0]:
+        again_at = _next_at(limit, standing.executing, standing.admitted + let_on, rate_at, now)
+    if again_at is not None and not tx.rows(MORE, (standing.key,))[0][0]:
         again_at = None
     return let_on, again_at
 
