@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.appliance import Appliance
 from support.mosquitto import free_port
 from support.working import APP, dispatch, job
@@ -207,6 +208,16 @@ def test_one_queue_may_have_more_at_once_than_configured(make: Callable[..., App
 
 
 # How jobs are run
+
+
+def test_breakers_are_as_configured(make: Callable[..., Appliance]) -> None:
+    work = make("--drain", "--concurrency", "1", concurrency="breakers: {crm: {failures: 1}}")
+    failing = job("Fail")
+    dispatch(work.database, *[replace(failing, needs="crm")] * 3)
+    work.spawn()
+    assert work.ended() == 0
+    assert work.sql("SELECT name, state, failures FROM breakers") == [("crm", "open", 1)]
+    assert work.sql("SELECT blocked_by FROM jobs WHERE id > 1") == [("breaker",), ("breaker",)]
 
 
 def test_the_number_of_attempts_can_be_said(make: Callable[..., Appliance]) -> None:
