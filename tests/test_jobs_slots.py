@@ -153,3 +153,19 @@ async def test_so_many_jobs_are_run_in_all_and_then_it_is_said(bench: Bench) -> 
     await asyncio.wait_for(slots.spent.wait(), 5.0)
     assert bench.metrics.jobs.values == {"completed": 5}
     assert sorted(Gate.entered) == [1, 2, 11, 12, 13]
+
+
+async def test_who_waits_for_a_slot_costs_nothing(bench: Bench) -> None:
+    """Not when something becomes due meanwhile, either."""
+    running = await workers(bench, Slots(1), one="normal", two="normal")
+    await dispatch(bench, "one", 1)
+    await until(lambda: Gate.entered == [1])
+    now = bench.clock.now()
+    await bench.dispatch(Hold(number=11).new_job(now=now, run_at=now + 50_000, queue="two"))
+    await waits(running["two"])
+    commits = bench.metrics.commits.total()
+    await asyncio.sleep(0.2)
+    assert bench.metrics.commits.total() == commits
+    go_on()
+    await until(lambda: Gate.entered == [1, 11])
+    go_on()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -17,8 +19,11 @@ from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
 from edgeq.clock import Clock
 from edgeq.errors import StoreError
 from edgeq.events import from_json
+from edgeq.jobs.attempts import Attempts
 from edgeq.jobs.context import JobContext
-from edgeq.jobs.job import Job, definition
+from edgeq.jobs.ends import Ending
+from edgeq.jobs.job import Job, definition, registry
+from edgeq.jobs.threads import Threads
 from edgeq.store import claims, events, jobs
 from edgeq.store.jobs import NewJob, StoredJob
 from edgeq.testing import FakeClock
@@ -462,6 +467,16 @@ async def test_a_running_job_that_is_cancelled_is_stopped_at_once(bench: Bench) 
     await bench.until_state("completed", 2)
 
 
+async def test_a_running_job_that_another_process_cancels_is_stopped(bench: Bench) -> None:
+    await bench.work()
+    await bench.dispatch(Hold())
+    await until(lambda: Gate.entered == [0])
+    with contextlib.closing(sqlite3.connect(bench.store.path)) as other, other:
+        other.execute("UPDATE jobs SET state = 'cancelled', lease_expires_at = NULL")
+    await bench.counted({"cancelled": 1})
+    assert Gate.cancelled == [0]
+
+
 async def test_what_a_cancelled_job_makes_of_it_in_a_thread_is_void(bench: Bench) -> None:
     worker = await bench.work()
     await bench.dispatch(HoldThread())
@@ -572,6 +587,24 @@ async def test_what_does_not_finish_in_time_is_given_back_without_costing_an_att
     Gate.open_all()
     await until(lambda: not worker.running and not worker.overdue)
     assert [(await live.job(id_)).state for id_ in (1, 2, 3)] == ["available"] * 3
+
+
+async def test_a_job_that_is_given_back_before_it_has_begun_is_never_run() -> None:
+    Gate.reset()
+    ended: list[Ending] = []
+    threads, log = Threads(1), logging.getLogger("edgeq.worker")
+    attempts = Attempts(
+        threads, registry, Clock(), log, isolated=False, processes=None, timeout_seconds=None, ended=ended.append,
+        changed=lambda: None,
+    )  # fmt: skip
+    fields: dict[str, Any] = {"id": 1, "kind": definition(Hold).kind, "args": "{}", "attempt": 1, "max_attempts": 5}
+    attempts.begin(StoredJob(**{**dict.fromkeys(StoredJob.__struct_fields__), **fields}))
+    attempts.abandon(list(attempts.running), "released")
+    assert [type(ending.end) for ending in ended] == [claims.Released]
+    assert not attempts.running
+    await asyncio.sleep(0.01)
+    assert (Gate.entered, len(ended), attempts.overdue) == ([], 1, set())
+    threads.close()
 
 
 async def test_leases_are_kept_while_the_last_jobs_finish(live: Bench) -> None:

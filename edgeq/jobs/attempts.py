@@ -139,6 +139,13 @@ class Attempts:
         assert attempt.failure is not None
         self._conclude(attempt, attempt.failure, counts=True)
 
+    async def over(self, seconds: float) -> None:
+        """Return when none runs any more, or after `seconds`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (tasks := [each.task for each in self.running if each.task]) and (left := end - loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
     async def close(self, grace_seconds: float) -> None:
         """End the threads and processes. What is left in them is left behind."""
         for attempt in self.running:

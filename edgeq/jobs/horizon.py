@@ -35,14 +35,13 @@ class Horizon:
 
     @property
     def ready(self) -> bool:
-        """Whether the last look has left something that can be claimed."""
-        return self._outlook is not None and self._outlook.ready and not self._outlook.paused
+        """Whether the last look has left something to claim, or something has become due since."""
+        ahead = self._outlook
+        return ahead is not None and not ahead.paused and (ahead.ready or self._until(ahead.next_at) <= 0)
 
     def clear(self, version: int) -> bool:
         """Whether nothing can be claimed now, as far as was dispatched until now."""
-        if self._outlook is None or self._version != version:
-            return False
-        return not self.ready and self._until(self._outlook.next_at) > 0
+        return self._outlook is not None and self._version == version and not self.ready
 
     def until_look(self, version: int) -> float:
         """Until it is worth while to look for something to claim."""

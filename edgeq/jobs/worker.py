@@ -181,23 +181,18 @@ class Worker(Service):
         attempt doesn't count. Another call with less patience, meanwhile, is heeded."""
         self.stopping.set()
         self._wake()
-        if not await self._ends_within(grace_seconds):
-            self._attempts.abandon(list(self._attempts.running), "released")
-            self._wake()
-            if not await self._ends_within(CANCEL_SECONDS + RELEASE_SECONDS):
-                left = len(self._attempts.running) + len(self._endings)
-                self.log.warning("the ends of %d jobs are not on disk: they run again only after their lease", left)
+        await self._attempts.over(grace_seconds)
+        self._attempts.abandon(list(self._attempts.running), "released")
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=CANCEL_SECONDS + RELEASE_SECONDS)
+        if not self._is_quiet:
+            self.log.warning("what became of some jobs is not on disk: they run again only after their lease")
         self._rounds.closed = True
         self._losses.close()
         if self._preparing is not None:
             self._preparing.cancel()
         await self._attempts.close(0.0)
         await super().stop(0.0)
-
-    async def _ends_within(self, seconds: float) -> bool:
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=seconds)
-        return self._is_quiet
 
     @property
     def _is_quiet(self) -> bool:
