@@ -16,6 +16,7 @@ import pytest
 from edgeq.telemetry.systemd import Notifier
 
 UNIT = Path(__file__).parents[1] / "systemd" / "edgeq.service"
+WORKER = UNIT.with_name("edgeq-worker@.service")
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -104,11 +105,11 @@ def test_the_watchdog_is_fed_twice_in_its_time(environ: dict[str, str], seconds:
     assert Notifier.from_environ({"NOTIFY_SOCKET": "/x", **environ}).watchdog_interval_seconds == seconds
 
 
-def settings() -> dict[str, list[str]]:
-    """The unit file's assignments, by section and key: `Service.Type`."""
+def settings(unit: Path = UNIT) -> dict[str, list[str]]:
+    """A unit file's assignments, by section and key: `Service.Type`."""
     found: dict[str, list[str]] = {}
     section = ""
-    for line in UNIT.read_text().splitlines():
+    for line in unit.read_text().splitlines():
         if line.startswith("["):
             section = line.strip("[]")
         elif line and not line.startswith("#"):
@@ -129,13 +130,24 @@ def test_the_unit_runs_edgeq_as_its_commands_expect() -> None:
     assert not {"Unit.Wants", "Unit.Requires", "Unit.BindsTo"} & unit.keys(), "a site without a network starts too"
 
 
-@pytest.fixture
-def installed_unit(tmp_path: Path) -> Path:
-    """The unit as it is after an installation, with a program that exists here."""
+def test_the_unit_of_a_worker_differs_from_it_only_where_it_must() -> None:
+    unit, worker = settings(), settings(WORKER)
+    different = {name for name in unit.keys() | worker.keys() if unit.get(name) != worker.get(name)}
+    assert different == {
+        "Unit.Description", "Unit.After", "Service.ExecStart", "Service.ExecReload", "Install.DefaultInstance"
+    }  # fmt: skip
+    assert worker["Service.ExecStart"] == ["/opt/edgeq/bin/edgeq work %i -c /etc/edgeq/edgeq.yaml"]
+    assert "Service.ExecReload" not in worker, "SIGHUP changes nothing"
+
+
+@pytest.fixture(params=[UNIT, WORKER], ids=["edgeq", "edgeq-worker"])
+def installed_unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit as it is after an installation, with a program that exists here."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze isn't installed: apt-get install systemd")
-    copy = tmp_path / "edgeq.service"
-    copy.write_text(UNIT.read_text().replace("/opt/edgeq/bin/edgeq", "/bin/true"))
+    unit: Path = request.param
+    copy = tmp_path / unit.name.replace("@", "@video")
+    copy.write_text(unit.read_text().replace("/opt/edgeq/bin/edgeq", "/bin/true"))
     return copy
 
 
