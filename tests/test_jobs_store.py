@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from edgeq.store.claims import Buried, Completed, End, Outlook, Released, Rescue
 from edgeq.store.job_records import read_options
 from edgeq.store.jobs import Limit, NewJob, Parent, StoredJob
 from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Statement
+from edgeq.store.store import Statement, render
 from edgeq.store.tables import Jobs
 
 
@@ -523,6 +524,24 @@ async def test_find_and_one(store: SqliteStore) -> None:
     assert await jobs.one(store, 2**70) is None
 
 
+@pytest.mark.parametrize("queue", ["", "default"])
+@pytest.mark.parametrize("state", jobs.STATES)
+async def test_jobs_of_a_state_are_found_by_an_index(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, state: str, queue: str
+) -> None:
+    asked: list[tuple[str, list[Any]]] = []
+
+    async def read(query: pw.Node) -> list[Any]:
+        asked.append(render(pw.SqliteDatabase(None), query))
+        return []
+
+    monkeypatch.setattr(store, "read", read)
+    await jobs.find(store, limit=5, state=state, queue=queue, before_id=9)
+    with closing(sqlite3.connect(store.path)) as connection:
+        plan = [row[3] for text, values in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert not [step for step in plan if step.startswith("SCAN")], plan
+
+
 STATEMENTS = {
     f"{module.__name__}.{name}": statement
     for module in (breakers, claims, ends, job_adding, job_views, jobs, limits, queues)
@@ -535,11 +554,8 @@ WHOLE = ("job_views.READY", "job_views.BLOCKED", "job_views.DELAYED", "job_views
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_every_statement_uses_an_index(store: SqliteStore, name: str) -> None:
     text = STATEMENTS[name].text(pw.SqliteDatabase(None))
-    connection = sqlite3.connect(store.path)
-    try:
+    with closing(sqlite3.connect(store.path)) as connection:
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", [1] * text.count("?"))]
-    finally:
-        connection.close()
     given = ("SCAN CONSTANT ROW", "SCAN v VIRTUAL", "SCAN json_each VIRTUAL")  # what comes with the statement itself
     reads = [step for step in plan if re.match("SCAN|SEARCH", step) and not step.startswith(given)]
     assert reads

@@ -14,6 +14,7 @@ from .store import Statement, Store, literal, storable
 from .tables import Jobs
 
 _WAITING = pw.SQL("('scheduled', 'retryable')")
+_found = Jobs.alias("found")
 _FINISHED = pw.SQL("('completed', 'cancelled', 'dead')")
 
 ONE = Statement(lambda p: Jobs.select(*COLUMNS).where(Jobs.id == p))
@@ -60,12 +61,15 @@ async def find(
     store: Store, *, limit: int, queue: str = "", state: str = "", kind: str = "", before_id: int = 0
 ) -> list[StoredJob]:
     """The latest `limit` jobs that fit all given, newest first; `before_id` for the next page."""
-    query = Jobs.select(*COLUMNS).order_by(Jobs.id.desc()).limit(limit)
+    # A state's jobs are found by its index, however many others there are: "+" says so. Only their ids are sorted.
+    newest = pw.SQL("+id DESC") if state else Jobs.id.desc()
+    fitting = Jobs.select(Jobs.id).order_by(newest).limit(limit)
     for condition in conditions(state, queue, kind):
-        query = query.where(condition)
+        fitting = fitting.where(condition)
     if before_id:
-        query = query.where(Jobs.id < min(before_id, ID_MAX))
-    return [StoredJob(*row) for row in await store.read(query)]
+        fitting = fitting.where(Jobs.id < min(before_id, ID_MAX))
+    found = _found.select(*(getattr(_found, column.name) for column in COLUMNS)).where(_found.id.in_(fitting))
+    return [StoredJob(*row) for row in await store.read(found.order_by(_found.id.desc()))]
 
 
 async def counts(store: Store, now: int) -> list[dict[str, Any]]:
@@ -103,14 +107,18 @@ async def counts(store: Store, now: int) -> list[dict[str, Any]]:
 
 
 def conditions(state: str, queue: str, kind: str) -> Iterator[pw.Node]:
-    """What jobs must fit, said so that SQLite sees which index is for it: each has its states written out."""
+    """What jobs must fit, said so that SQLite sees which index is for it: each has its states written out, and is in
+    the order of queues."""
     if state in (*WAITING, *FINISHED):
         yield Jobs.state.in_(_WAITING if state in WAITING else _FINISHED) & (Jobs.state == literal(state))
-    elif state == "available":
-        available = Jobs.state == literal(state)
-        yield (available & Jobs.blocked_by.is_null()) | (available & Jobs.blocked_by.is_null(False))
+    elif state in ("available", "executing"):
+        standing = (Jobs.state == literal(state)) & (Jobs.queue >= literal(""))
+        if state == "executing":
+            yield standing
+        else:
+            yield (standing & Jobs.blocked_by.is_null()) | (standing & Jobs.blocked_by.is_null(False))
     elif state:
-        yield Jobs.state == (literal(state) if state in STATES else storable(state))
+        yield Jobs.state == storable(state)
     for column, word in ((Jobs.queue, queue), (Jobs.kind, kind)):
         if word:
             yield column == storable(word)
