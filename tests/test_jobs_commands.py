@@ -160,6 +160,14 @@ def test_what_can_not_be_dispatched_is_refused(edgeq: Edgeq, words: list[str], s
     assert found(edgeq) == []
 
 
+def test_the_first_job_makes_the_database(edgeq: Edgeq, tmp_path: Path) -> None:
+    for path in tmp_path.glob("edgeq.db*"):
+        path.unlink()
+    assert edgeq("jobs", "list").status == 1
+    assert edgeq("jobs", "dispatch", "commanded:greet", "name=Ann").out.endswith("as job 1\n")
+    assert states(edgeq) == {1: "available"}
+
+
 def test_a_job_that_no_worker_would_know_is_not_dispatched(edgeq: Edgeq, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.py").write_text("from edgeq import Job\nclass X(Job):\n    def handle(self, ctx): ...\n")
     done = edgeq("jobs", "dispatch", "elsewhere:X")

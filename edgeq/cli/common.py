@@ -102,8 +102,8 @@ async def _nowhere(*args: Any, **options: Any) -> None:
 
 
 @asynccontextmanager
-async def open_store(loaded: LoadedConfig) -> AsyncIterator[SqliteStore]:
-    """The store, beside whoever else uses it. Raises StoreError."""
+async def open_store(loaded: LoadedConfig, *, make: bool = False) -> AsyncIterator[SqliteStore]:
+    """The store, beside whoever else uses it; with `make`, it is made if it isn't there. Raises StoreError."""
     config = loaded.config.store
     store = SqliteStore(
         sqlite_path(config.url),
@@ -111,6 +111,7 @@ async def open_store(loaded: LoadedConfig) -> AsyncIterator[SqliteStore]:
         clock=Clock(),
         durability=config.durability,
         exclusive=False,
+        make=make,
     )
     await store.open()
     try:

@@ -60,7 +60,7 @@ def dispatch(kind: str, pairs: tuple[str, ...], args_json: str | None, json_line
         raise click.UsageError(str(error)) from None
 
     async def main() -> Dispatched:
-        async with open_store(plan.loaded) as store:
+        async with open_store(plan.loaded, make=True) as store:
             return (await store.write(lambda tx: table.add(tx, [new]), timeout_seconds=WRITE_SECONDS))[0]
 
     added = asyncio.run(main())

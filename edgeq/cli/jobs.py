@@ -57,11 +57,11 @@ def list_jobs(queue: str, state: str | None, kind: str, limit: int, json_lines: 
             say_json(_as_dict(job))
         return
     say_table(
-        ("id", "queue", "kind", "state", "attempt", "run at", "progress", "args", "error"),
+        ("id", "queue", "kind", "state", "attempt", "run at", "args", "error"),
         [
             (
                 job.id, job.queue, job.kind, _state(job), f"{job.attempt}/{job.max_attempts}", rfc3339(job.run_at),
-                _progress(job), job.args, (job.error or "").partition("\n")[0],
+                job.args, (job.error or "").partition("\n")[0],
             )
             for job in found
         ],
@@ -86,7 +86,7 @@ def show(job_id: int, json_lines: bool) -> None:
     if json_lines:
         say_json(_as_dict(job))
         return
-    fields = _as_dict(job) | {"state": _state(job), "progress": _progress(job)}
+    fields = _as_dict(job) | {"progress": _progress(job)}
     options, error = fields.pop("options") or {}, fields.pop("error")
     say_fields({**fields, **options, "error": error})
 
@@ -100,12 +100,14 @@ def _as_dict(job: StoredJob) -> dict[str, Any]:
 
 
 def _state(job: StoredJob) -> str:
-    return f"{job.state} ({job.blocked_by})" if job.blocked_by and job.state == "available" else job.state
+    """The state, and what an available job waits for, or how far one that runs is."""
+    more = {"available": job.blocked_by, "executing": _progress(job)}.get(job.state)
+    return f"{job.state} ({more})" if more else job.state
 
 
 def _progress(job: StoredJob) -> str:
-    """`40% step`, or what else stands in the table; nothing for a job that is done."""
-    if job.progress is None or job.state == "completed":
+    """`40% step`, or what else stands in the table."""
+    if job.progress is None:
         return ""
     try:
         progress = from_json(job.progress)
