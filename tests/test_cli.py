@@ -55,7 +55,8 @@ def test_what_is_right_ends_with_0_and_nothing_on_standard_error(edgeq: Edgeq) -
     store()
     for words in (
         ["check"], ["status"], ["events", "list"], ["events", "export"], ["jobs", "list"], ["processors", "list"],
-        ["dead-letters", "list"], ["emit", "a"], ["--version"], ["--help"], ["events", "list", "--help"],
+        ["dead-letters", "list"], ["emit", "a"], ["--version"], ["--help"], ["events", "list", "--help"], ["queues"],
+        ["queues", "list"], ["queues", "breakers"], ["queues", "pause", "default"], ["queues", "resume", "default"],
     ):  # fmt: skip
         done = edgeq(*words)
         assert (done.status, done.err) == (0, ""), words
@@ -66,7 +67,7 @@ def test_what_is_right_ends_with_0_and_nothing_on_standard_error(edgeq: Edgeq) -
     [
         ("evnts list", "did you mean 'events'?"),
         ("events lst", "Did you mean 'list'?"),
-        ("frobnicate", "there is: run, demo, check"),
+        ("frobnicate", "there is: run, work, demo, check"),
         ("check --jsn", "No such option '--jsn'. Did you mean '--json'?"),
         ("check surplus", "unexpected extra argument (surplus)"),
         ("jobs show", "Missing argument 'ID'"),
@@ -296,8 +297,8 @@ def hostile(edgeq: Edgeq) -> Edgeq:
 COMMANDS = [
     f"{words}{form}"
     for words in (
-        "events list", "jobs list", "jobs show 1", "dead-letters list", "dead-letters show 1", "processors list",
-        "status", "events tail",
+        "events list", "jobs list", "jobs show 1", "queues list", "dead-letters list", "dead-letters show 1",
+        "processors list", "status", "events tail",
     )
     for form in ("", " --json")
 ] + ["events export", "events export --format csv"]  # fmt: skip
