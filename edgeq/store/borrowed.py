@@ -41,8 +41,16 @@ def run(connection: sqlite3.Connection, path: str, unit: Unit[T], database: pw.D
     (see sqlite); those who have the database as their own make them. Raises StoreError when it is a connection to
     another database, or commits each statement by itself; what the unit raises; sqlite3.Error.
     """
-    plain = _Plain(connection)
-    _check_database(plain, path)
+    plain, text_factory = _Plain(connection), connection.text_factory
+    connection.text_factory = str
+    try:
+        _check_database(plain, path)
+        return _run(connection, plain, unit, database)
+    finally:
+        connection.text_factory = text_factory
+
+
+def _run(connection: sqlite3.Connection, plain: _Plain, unit: Unit[T], database: pw.Database) -> T:
     begun = not connection.in_transaction
     if begun:
         if _commits_by_itself(connection):

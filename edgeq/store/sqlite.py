@@ -262,7 +262,8 @@ class SqliteEngine:
         code = _code(error)
         if code in _DAMAGED:
             self.damaged = True
-            mark_suspect(self._path)
+            if self._file != (0, 0):  # else it may be anything, and isn't ours
+                mark_suspect(self._path)
         elif code == sqlite3.SQLITE_READONLY:
             self.read_only = True
         reason = _UNAVAILABLE.get(code, "")
