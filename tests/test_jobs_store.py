@@ -31,12 +31,12 @@ from support.job_table import (
 )  # fmt: skip
 
 from edgeq.store import breakers, claims, dead_letters, ends, job_adding, job_views, jobs, limits, queues
-from edgeq.store.claims import Buried, Completed, End, Outlook, Released, Rescued, Retried, Snoozed
+from edgeq.store.claims import Buried, Completed, End, Outlook, Rate, Released, Rescued, Retried, Snoozed
 from edgeq.store.job_records import read_options
 from edgeq.store.jobs import Limit, NewJob, Parent, StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Statement, render
-from edgeq.store.tables import Jobs
+from edgeq.store.tables import Breakers, Jobs
 
 
 @pytest.fixture
@@ -278,6 +278,29 @@ async def test_many_ends_of_all_kinds_in_one_commit(store: SqliteStore) -> None:
     expected = ["completed", "retryable", "scheduled", "dead", "available"]
     assert states == [expected[job.id % 5] for job in claimed if job.id != 7]
     assert len(await dead_letters.find(store, limit=99)) == 10
+
+
+async def test_large_results_go_in_portions(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeq.store.batches.BYTES_MAX", 1000)
+    await add(store, *(new() for _ in range(9)))
+    results = {job_id: f'"{"x" * job_id * 200}"' for job_id in range(1, 10)}
+    assert await end(store, *(Completed(job, results[job.id]) for job in await claim(store, 9))) == [True] * 9
+    assert {job.id: job.result for job in await jobs.find(store, limit=9)} == results
+
+
+async def test_a_claim_that_finds_nothing_writes_nothing(store: SqliteStore) -> None:
+    await add(store, new(after=9), *(new(limit=Limit("a", interval_us=99 * SECOND)) for _ in range(3)))
+    await claim(store, rate=Rate(SECOND))
+    await change(store, Breakers.insert(name="crm", state="open", failures=9, opened_at=NOW, probe_at=NOW))
+    await add(store, new(needs="crm", queue="video"))
+    connection = store._engine._connection
+    assert connection is not None
+    before = connection.total_changes
+    for at in range(2, 8):
+        assert await claim(store, 9, at=at, rate=Rate(SECOND)) == []
+        await outlook(store, at=at)
+        await rescue(store, at=at)
+    assert connection.total_changes == before
 
 
 async def test_texts_that_no_database_takes_are_kept_in_escaped_form(store: SqliteStore) -> None:

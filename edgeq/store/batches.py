@@ -6,11 +6,12 @@ the event loop is busy the writer's thread gets it back only after the switch in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import peewee as pw
 
+BYTES_MAX = 2**20
 VALUE = pw.SQL("v.value")
 
 
@@ -27,6 +28,16 @@ def item(number: int) -> pw.SQL:
 def elements(p: pw.SQL) -> pw.SQL:
     """For IN: the parameter's elements."""
     return pw.SQL(f"(SELECT value FROM json_each({p.sql}))")  # noqa: S608 - a placeholder
+
+
+def batches(rows: Sequence[object]) -> Iterator[str]:
+    """Several parameters instead of one that is larger than BYTES_MAX, for rows with texts of any length."""
+    text = msgspec.json.encode(rows)
+    if len(text) <= BYTES_MAX or len(rows) == 1:
+        yield text.decode()
+    else:
+        yield from batches(rows[: len(rows) // 2])
+        yield from batches(rows[len(rows) // 2 :])
 
 
 def batch(rows: Sequence[object]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 import peewee as pw
 
 from . import dead_letters, jobs, limits
-from .batches import batch, each, item
+from .batches import batch, batches, each, item
 from .breakers import BreakerSettings, Outcome, judge
 from .dead_letters import NewDeadLetter
 from .gates import AVAILABLE
@@ -107,8 +107,8 @@ def end(tx: Tx, ends: Sequence[End], *, now: int, breakers: Mapping[str, Breaker
     done: set[_Claim] = set()
 
     def run(statement: Statement, rows: Sequence[tuple[object, ...]], *params: object) -> None:
-        if rows:
-            done.update((job_id, token) for job_id, token in tx.rows(statement, (*params, batch(rows))))
+        for some in batches(rows) if rows else ():
+            done.update((job_id, token) for job_id, token in tx.rows(statement, (*params, some)))
 
     run(COMPLETE, [(*_claim(end), storable(end.result)) for end in _of(ends, Completed)], now)
     retried = [end for end in _of(ends, Retried) if not end.last or _claim(end) in broken]

@@ -147,6 +147,7 @@ def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
     if waits:
         tx.insert(Limits, ("key", "rate_at"), [(key, now) for key, again_at, _ in waits if again_at is not None])
         tx.run(WAIT, (batch(waits),))
+        tx.run(FORGET, (now, 2 * len(waits)))
     if let_on or these:
         tx.touch("jobs")
 
