@@ -33,6 +33,7 @@ _all: weakref.WeakSet[Direct] = weakref.WeakSet()
 _minds_forks = False
 _forking: list[Direct] = []
 _left_to_parents: list[SqliteEngine] = []
+_PARENT = "the process was forked inside of a transaction, which stays with its parent"
 
 
 class Direct:
@@ -105,7 +106,7 @@ class Direct:
             try:
                 yield connection
                 if self._engine is not engine:
-                    raise StoreError("the process was forked inside of a transaction, which stays with its parent")
+                    raise StoreError(_PARENT)
                 if not connection.in_transaction:
                     raise StoreError("the transaction was ended inside of its block", hint="leave that to the block")
                 with self._errors():
@@ -145,6 +146,8 @@ class Direct:
         owner = self._owner
         if owner is None or owner[0] != threading.get_ident() or self._pid != os.getpid():
             return False
+        if owner[1] is _PARENT:
+            raise StoreError(_PARENT)
         if owner != _caller():
             raise StoreError(
                 "another task of this event loop has a transaction open",
@@ -261,8 +264,11 @@ class Direct:
     def _leave_to_parent(self) -> None:
         """Forget the connection without closing it, which would touch the parent's locks."""
         _left_to_parents.append(self._engine)
+        inside = self._owner is not None and self._owner[0] == threading.get_ident()
         self._lock = threading.Lock()
         self._begin_anew()
+        if inside:
+            self._owner = threading.get_ident(), _PARENT  # until the end of the block
 
     def _before_fork(self) -> bool:
         """Disconnect and keep the lock. False when that can't be: this thread or another one is in a transaction."""
