@@ -92,6 +92,24 @@ async def test_a_free_slot_goes_to_the_queue_of_the_highest_priority_that_has_so
     go_on()
 
 
+class Chain(Job):
+    """Has one of a higher queue follow it."""
+
+    async def handle(self, ctx: JobContext) -> None:
+        Gate.entered.append(1)
+        ctx.dispatch(Hold(number=21), queue="high")
+
+
+async def test_a_job_of_a_higher_queue_is_not_overtaken_by_who_does_not_know_of_it_yet(bench: Bench) -> None:
+    await workers(bench, Slots(1), low="low", high="high")
+    now = bench.clock.now()
+    await bench.dispatch(Chain().new_job(now=now, queue="low"), Hold(number=2).new_job(now=now, queue="low"))
+    for count in (2, 3):
+        await until(lambda count=count: len(Gate.entered) == count)
+        go_on()
+    assert Gate.entered == [1, 21, 2]
+
+
 async def test_equal_queues_take_turns_however_much_one_of_them_has_to_do(bench: Bench) -> None:
     running = await workers(bench, Slots(1), one=5, two=5)
     await dispatch(bench, "one", *range(1, 7))

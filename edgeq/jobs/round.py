@@ -21,20 +21,21 @@ from ..store.jobs import StoredJob
 from ..store.store import Store, Tx, Unit
 from .attempt import Attempt
 from .ends import Ending
+from .slots import Grant
 
 RESCUED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done. `held`: whose leases are to be extended; `limit`: how many jobs to claim at most. `version`
+    """What is to be done. `held`: whose leases are to be extended; `grant`: how many jobs to claim at most. `version`
     is that of the topic `jobs` before."""
 
     endings: Sequence[Ending]
     reports: Sequence[tuple[StoredJob, str]]
     held: Sequence[Attempt]
     rescue: bool
-    limit: int
+    grant: Grant
     version: int
 
 
@@ -122,19 +123,25 @@ class Rounds:
             found.rescued = claims.rescue(
                 tx, queue=self._queue, lease_seconds=self._lease_seconds, limit=RESCUED_AT_ONCE, now=now
             )
-        if plan.limit and not self.closed:
+        limit = 0 if self.closed else self._limit(tx, plan.grant, now)
+        if limit:
             found.claimed = claims.claim(
                 tx,
                 queue=self._queue,
                 owner=self._owner,
                 lease_seconds=self._lease_seconds,
-                limit=plan.limit,
+                limit=limit,
                 now=now,
                 rate=self._rate,
                 breakers=self._breakers,
             )
         found.outlook = claims.outlook(tx, self._queue, now)
         return found
+
+    def _limit(self, tx: Tx, grant: Grant, now: int) -> int:
+        if grant.most > grant.sure and any(claims.outlook(tx, queue, now).ready for queue in grant.ahead):
+            return grant.sure
+        return grant.most
 
     def _end(self, tx: Tx, endings: Sequence[Ending]) -> list[Ended]:
         """What the jobs recorded is stored only for claims that were held until now (G7)."""

@@ -35,7 +35,7 @@ from .job import Registry, registry
 from .losses import Losses
 from .round import Found, Plan, Rounds
 from .settings import PRIORITIES
-from .slots import Slots
+from .slots import Grant, Slots
 from .threads import Threads
 
 NET_SECONDS = 30.0
@@ -119,7 +119,7 @@ class Worker(Service):
         )
         priority = settings.priority
         self._seat = (slots or Slots()).join(
-            PRIORITIES[priority] if isinstance(priority, str) else priority, self._wake
+            queue, PRIORITIES[priority] if isinstance(priority, str) else priority, self._wake
         )
         self._woken = asyncio.Event()
         self._endings: list[Ending] = []
@@ -174,7 +174,7 @@ class Worker(Service):
                         async with asyncio.timeout(seconds):
                             await self._woken.wait()
         finally:
-            self._hold(waiting=False)
+            self._hold(room=0)
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Claim nothing more, let what runs finish within `grace_seconds`, cancel the rest and give it back: its
@@ -213,7 +213,7 @@ class Worker(Service):
         self._attempts.enforce(now)
         self._losses.look(claiming=self._round is not None)
         if self._round is None:
-            self._hold(waiting=self._may_claim and self._horizon.ready)
+            self._hold(room=self.free if self._may_claim else 0)
             plan = self._plan(now)
             if plan is not None:
                 self._round = asyncio.create_task(self._carry_out(plan), name=f"{self.name}.round")
@@ -229,8 +229,8 @@ class Worker(Service):
         look = self._may_claim and self._until_look() <= 0
         if not (look or rescue or extend or report or self._endings):
             return None
-        limit = self._seat.reserve(self.free) if self._may_claim else 0
-        if look and not (limit or rescue or extend or report or self._endings) and self._seat.waiting:
+        grant = self._seat.reserve(self.free) if self._may_claim else Grant()
+        if look and not (grant.most or rescue or extend or report or self._endings) and self._seat.waiting:
             return None  # it is known that there is something to do, and we wait for a slot
         endings, self._endings = self._endings, []
         reports = []
@@ -239,7 +239,7 @@ class Worker(Service):
             self._attempts.reporting.clear()
             self._report_at = now + PROGRESS_SECONDS
         return Plan(
-            endings, reports, list(self._attempts.running) if extend else (), rescue, limit,
+            endings, reports, list(self._attempts.running) if extend else (), rescue, grant,
             self._store.signal.version("jobs"),
         )  # fmt: skip
 
@@ -260,10 +260,11 @@ class Worker(Service):
     def _until_look(self) -> float:
         return self._horizon.until_look(self._store.signal.version("jobs"))
 
-    def _hold(self, *, waiting: bool) -> None:
-        """Tell the other queues of this process what is in use here, and whether more could be."""
+    def _hold(self, *, room: int) -> None:
+        """Tell the other queues of this process what is in use here, and how much more could be."""
         running, overdue = len(self._attempts.running), len(self._attempts.overdue)
-        self._seat.hold(running + overdue, self.free if waiting else 0, unended=running + len(self._endings))
+        unended = running + len(self._endings)
+        self._seat.hold(running + overdue, room=room, waiting=self._horizon.ready, unended=unended)
 
     # One unit
 
@@ -276,7 +277,7 @@ class Worker(Service):
             raise
         self._seat.settle(len(found.claimed))
         now = self.clock.monotonic()
-        self._horizon.note(found.outlook, plan.version, fruitless=plan.limit > 0 and not found.claimed)
+        self._horizon.note(found.outlook, plan.version, fruitless=plan.grant.most > 0 and not found.claimed)
         if not self._attempts.running or (plan.held and found.outlook is not None):
             self._extend_at = now + self._lease_seconds / 3
         if found.claimed:
