@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -37,7 +38,7 @@ from .outcome import Completed, Failed, Outcome, Snoozed
 
 _SPARE_BYTES = 16 * 2**20  # beyond memory_max, for saying that it was reached
 _ROOM_BYTES = 2 * 2**20  # below it, for the first job to begin at all
-_FIRST_TO_GO = "500"  # of -1000 to 1000; when the machine is out of memory
+_FIRST_TO_GO = 500  # of -1000 to 1000
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -194,8 +195,7 @@ def main(connection: int, where: int, worker: int) -> None:
     """Be the process of jobs of the worker with process id `worker`, over the socket `connection`. Where the code is
     when it ends by a signal is written to the pipe `where`."""
     _end_with(worker)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(_FIRST_TO_GO)
+    _go_first()
     faulthandler.enable(where, all_threads=False)
     faulthandler.register(wire.WHERE_SIGNAL, where, all_threads=False, chain=True)
     channel = Channel(socket.socket(fileno=connection))
@@ -232,6 +232,14 @@ def _end_with(worker: int) -> None:
         raise OSError(ctypes.get_errno(), "the kernel does not tie this process to the worker's life")
     if os.getppid() != worker:
         os._exit(1)
+
+
+def _go_first() -> None:
+    """When the machine is out of memory, let it be this process rather than the worker's."""
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        if int(score.read_text()) < _FIRST_TO_GO:
+            score.write_text(str(_FIRST_TO_GO))
 
 
 def _limit_memory(most: int) -> None:

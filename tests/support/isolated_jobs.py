@@ -304,7 +304,7 @@ class Environment(Job):
             "stdin": os.readlink("/proc/self/fd/0"),
             "path": sys.path,
             "threads": threading.active_count(),
-            "first to go": Path("/proc/self/oom_score_adj").read_text() > "0",
+            "first to go": int(Path("/proc/self/oom_score_adj").read_text()) == 500,
         }
 
 
