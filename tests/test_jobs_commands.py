@@ -115,6 +115,7 @@ def test_how_it_is_run_can_be_said(edgeq: Edgeq) -> None:
         "--max-attempts", "2", "--expires", "1h", "--unique-key", "k", "--json",
     )  # fmt: skip
     assert json.loads(done.out) == {"id": 1, "existed": False}
+    assert done.err == "edgeq: warning: no queue is called 'other': only `edgeq work other` would run the job\n"
     (job,) = found(edgeq)
     assert job["state"] == "scheduled"
     assert 0 <= job["run_at"] - before - 600_000_000 < 60_000_000

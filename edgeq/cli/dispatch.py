@@ -18,7 +18,7 @@ from ..intake.times import parse_time
 from ..store import jobs as table
 from ..store.jobs import Dispatched
 from .common import WRITE_SECONDS, as_json, configured, load_plan, open_store
-from .printing import say, say_json
+from .printing import say, say_error, say_json
 
 
 @click.command()
@@ -64,6 +64,8 @@ def dispatch(kind: str, pairs: tuple[str, ...], args_json: str | None, json_line
             return (await store.write(lambda tx: table.add(tx, [new]), timeout_seconds=WRITE_SECONDS))[0]
 
     added = asyncio.run(main())
+    if new.queue not in plan.loaded.config.jobs.queues:
+        say_error(f"warning: no queue is called {new.queue!r}: only `edgeq work {new.queue}` would run the job")
     if json_lines:
         say_json({"id": added.id, "existed": added.existed})
     elif added.existed:
