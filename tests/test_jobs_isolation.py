@@ -210,8 +210,9 @@ async def test_a_module_that_the_worker_knows_is_imported_for_its_job(pool: Call
 
 @pytest.mark.parametrize("how", ["regex", "loop", "sleep"])
 async def test_a_job_that_hangs_is_ended_at_its_timeout_and_says_where_it_was(
-    pool: Callable[..., Pool], tmp_path: Path, how: str
+    pool: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    monkeypatch.setattr(process, "WHERE_SECONDS", 20.0)
     one = pool()
     file = tmp_path / "pid"
     reason, error = await one.failure(sample.Hang(how=how, file=str(file)), 0.3)
@@ -253,12 +254,12 @@ async def test_an_async_job_is_cancelled_at_its_timeout_and_the_process_goes_on(
 async def test_an_async_job_that_does_not_heed_its_cancellation_is_ended(
     pool: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "CLEANUP_SECONDS", 0.2)
+    monkeypatch.setattr(process, "CLEANUP_SECONDS", 1.0)
     one = pool()
     before = await one.result(sample.Pid())
     reason, error = await one.failure(sample.Cleanup(file=str(tmp_path / "file"), heeds=False), 0.1)
     assert reason == "timeout"
-    assert error == "took longer than 100ms, did not end within 200ms of its cancellation, and its process was ended"
+    assert error == "took longer than 100ms, did not end within 1s of its cancellation, and its process was ended"
     assert (tmp_path / "file").read_text() == "cleaned up"
     assert await one.result(sample.Pid()) != before
 
@@ -549,7 +550,7 @@ async def test_close_ends_idle_processes_at_once_and_gives_the_others_their_grac
     long = asyncio.create_task(one.go(sample.Starts(file=str(files[1]))))
     idle = await one.result(sample.Pid())
     pids = [int(pid) for pid in (await written(files[1])).split()]
-    closing = asyncio.create_task(one.close(1.0))
+    closing = asyncio.create_task(one.close(3.0))
     await gone(idle)
     assert not closing.done()
     assert isinstance(await short, Failed)
