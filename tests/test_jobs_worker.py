@@ -17,7 +17,7 @@ import pytest
 from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
-from edgeq.errors import StoreError
+from edgeq.errors import EdgeqError, StoreError
 from edgeq.events import from_json
 from edgeq.jobs.attempts import Attempts
 from edgeq.jobs.context import JobContext
@@ -230,6 +230,8 @@ class Raising(Job):
             raise TimeoutError("mine")
         if self.what == "Unprintable":
             raise Unprintable
+        if self.what == "UnprintableError":
+            raise UnprintableError("no")
         if self.what == "surrogate":
             raise ValueError("\udcff\0")
         if self.what == "long":
@@ -244,7 +246,7 @@ class Raising(Job):
 class RaisingInThread(Raising):
     def handle(self, ctx: JobContext) -> None:  # type: ignore[override]
         with contextlib.suppress(StopIteration):
-            Raising.handle(self, ctx).send(None)  # type: ignore[attr-defined]
+            Raising.handle(self, ctx).send(None)
             return
         next(iter(()))
 
@@ -257,12 +259,17 @@ class Unprintable(Exception):
         raise RuntimeError("not even that")
 
 
+class UnprintableError(EdgeqError):
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
 @pytest.mark.parametrize("kind", [Raising, RaisingInThread])
 @pytest.mark.parametrize(
     "what",
     [
         "StopIteration", "SystemExit", "KeyboardInterrupt", "CancelledError", "TimeoutError", "Unprintable",
-        "surrogate", "long", "deep",
+        "UnprintableError", "surrogate", "long", "deep",
     ],
 )  # fmt: skip
 async def test_nothing_that_a_handler_raises_ends_the_worker(bench: Bench, kind: type[Raising], what: str) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from math import inf
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..clock import Clock
 from ..failpoints import failpoint
@@ -29,23 +29,10 @@ from .job import Definition, Registry
 from .outcome import Completed, Failed, Outcome
 from .threads import Call, Threads
 
+if TYPE_CHECKING:
+    from .isolation import ProcessPool  # who isolates nothing doesn't pay for it
+
 CANCEL_SECONDS = 1.0
-
-
-class ProcessPool(Protocol):
-    """What is asked of the processes of `isolation: process`; see `isolation`."""
-
-    @property
-    def stuck(self) -> bool:
-        """Whether jobs wait because no process can be started for them."""
-
-    async def run(
-        self, job: StoredJob, *, report: Callable[[str], None], timeout_seconds: float, failed: str | None = None
-    ) -> Outcome:
-        """Run the job, or, with the text of the error of its last attempt, its `failed`. It keeps to the time."""
-
-    async def close(self, grace_seconds: float = 0.0) -> None:
-        """End the processes."""
 
 
 class Attempts:

@@ -120,7 +120,14 @@ _is_async = functools.lru_cache(maxsize=512)(inspect.iscoroutinefunction)
 
 
 def describe(error: BaseException) -> str:
-    """What happened, in a first line, and below it where, in the author's code. Fit to be stored."""
+    """What happened, in a first line, and below it where, in the author's code. Fit to be stored. Never raises."""
+    try:
+        return _description(error)
+    except Exception as again:  # noqa: BLE001 - an exception class of the author's may do anything when it is printed
+        return f"{type(error).__name__}, which can't be printed ({type(again).__name__})"
+
+
+def _description(error: BaseException) -> str:
     if isinstance(error, EdgeqError):
         return storable(str(error))
     if isinstance(error, TimedOut):

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,7 @@ from ..store.claims import BreakerSettings, Rate
 from ..store.jobs import StoredJob
 from ..store.store import Store
 from ..telemetry.metrics import Metrics
-from .attempts import CANCEL_SECONDS, Attempts, ProcessPool
+from .attempts import CANCEL_SECONDS, Attempts
 from .ends import Ending, tell
 from .handling import describe, make_context
 from .horizon import Horizon
@@ -37,6 +37,9 @@ from .round import Found, Plan, Rounds
 from .settings import PRIORITIES
 from .slots import Grant, Slots
 from .threads import Threads
+
+if TYPE_CHECKING:
+    from .isolation import ProcessPool
 
 NET_SECONDS = 30.0
 RELEASE_SECONDS = 5.0
