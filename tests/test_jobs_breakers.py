@@ -164,6 +164,7 @@ async def test_whatever_becomes_available_meanwhile_waits_as_well(store: SqliteS
     await add(store, *some(1, after=20))
     await broken(store, 3, max_attempts=1)
     await add(store, *some(1))
+    assert (await one(store, 5)).blocked_by == "breaker"
     assert await take(store, 9, at=25) == []
     for job_id in (1, 4, 5):
         assert (await one(store, job_id)).blocked_by == "breaker"
@@ -246,19 +247,22 @@ async def test_so_it_is_with_a_probe_that_is_cancelled_or_whose_worker_went_sile
     await cancel(store, probe.id, at=31)
     [second] = await take(store, 9, at=31)
     assert second.id == 4
-    assert await rescue(store, 200) == [Rescued(4, dead=False)]
+    assert [await take(store, 9, at=at) for at in (61, 91)] == [[], []]
+    assert await rescue(store, 92) == [Rescued(4, dead=False)]
     assert (await one(store, 4)).attempt == 1, "one that kills its worker runs out of attempts"
-    assert [ids(await take(store, 9, at=200)), ids(await take(store, 9, at=200))] == [[5], []]
+    assert [ids(await take(store, 9, at=92)), ids(await take(store, 9, at=92))] == [[5], []]
 
 
-async def test_success_of_a_job_that_was_claimed_before_does_not_close_it(store: SqliteStore) -> None:
-    await add(store, *some(4))
-    first, second, third = await take(store, 3)
-    await finish(store, failed(first), failed(second))
+async def test_how_a_job_ends_that_was_claimed_before_it_broke_changes_nothing(store: SqliteStore) -> None:
+    await add(store, *some(7))
+    first, second, third, fourth, fifth = await take(store, 5)
+    await finish(store, *(failed(job, at=900) for job in (first, second)))
     await finish(store, Completed(third, "1"))
     assert (await crm(store)).state == "open"
-    [_] = await take(store, 9, at=30)
-    assert (await crm(store)).state == "half_open"
+    [probe] = await take(store, 9, at=30)
+    await finish(store, Completed(fourth, "1"), failed(fifth, at=900), at=31)
+    found = await crm(store)
+    assert (found.state, found.probe_id, found.failures) == ("half_open", probe.id, 2)
 
 
 async def test_a_probe_that_runs_for_long_is_waited_for(store: SqliteStore) -> None:

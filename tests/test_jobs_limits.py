@@ -160,7 +160,10 @@ async def test_a_dead_job_that_is_retried_waits_for_its_limit_again(store: Sqlit
     assert (await one(store, 1)).blocked_by == "limit"
     assert await claim(store, 5) == []
     await end(store, Completed(running, "1"))
-    assert ids(await claim(store, 5)) == [1]
+    [job] = await claim(store, 5)
+    await end(store, Buried(job, "failed", "over"))
+    assert await retry(store, 1) == 1
+    assert ids(await claim(store, 5)) == [1], "there is room"
 
 
 async def test_jobs_that_are_purged_leave_their_place_to_others(store: SqliteStore) -> None:

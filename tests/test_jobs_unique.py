@@ -124,6 +124,11 @@ async def test_within_one_dispatch_states_and_windows_count_as_well(store: Sqlit
     ]  # fmt: skip
 
 
+async def test_a_job_that_was_not_stored_stands_for_nobody(store: SqliteStore) -> None:
+    rows = [only(at=at, unique=TEN_MINUTES) for at in (0, 400, 800)]
+    assert await add(store, *rows) == [Dispatched(1), Dispatched(1, existed=True), Dispatched(2)]
+
+
 async def test_a_dispatch_of_nothing_new_wakes_nobody(store: SqliteStore) -> None:
     await add(store, only())
     seen = store.signal.version("jobs")
