@@ -27,7 +27,7 @@ from ..config import schema
 from ..config.schema import LoadedConfig
 from ..context import Dispatchable
 from ..errors import Problem
-from ..store.jobs import NewJob
+from ..store.jobs import NewJob, Unique
 from ..store.schedules import StoredSchedule
 from .job import resolve
 
@@ -38,6 +38,7 @@ LATE_SECONDS = 60.0
 RUNS_MAX = 1000
 NAME_CHARACTERS_MAX = 200
 
+_NEVER = Unique(states=())
 _LATE = round(LATE_SECONDS * MICROSECONDS)
 _NEAR = 60 * MICROSECONDS
 
@@ -56,12 +57,13 @@ class Schedule:
         return StoredSchedule(self.name, None, self.rule.first(now), self.rule.spec)
 
     def new_job(self, run_at: int, now: int) -> NewJob:
-        """The job for the run at `run_at`, to run at once. Its unique key says which run it is, unless its class has a
-        key of its own. Raises whatever the class does about its arguments."""
+        """The job for the run at `run_at`, to run at once. Its unique key says which run it is, and keeps out no other:
+        that is not its task. A class with a key of its own keeps that. Raises whatever the class does about its
+        arguments."""
         new = self.job.new_job(now=now)
         if new.unique_key is not None:
             return new
-        return replace(new, unique_key=f"schedule:{self.name}:{rfc3339(run_at)}")
+        return replace(new, unique_key=f"schedule:{self.name}:{rfc3339(run_at)}", unique=_NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,12 @@ def decide(
     """What is to be done for a schedule that stands in the store as `row`; None: nothing.
 
     `step` is by how much the clock was set since the last look, which by the clock as it is now was at `since`;
-    `unsure`: there was none. `reached` is the latest run time that is known to have been done. All in microseconds.
+    `unsure`: the row may have been changed after that. `reached` is the latest run time that is known to have been done. All in microseconds.
     """
     rule = schedule.rule
     due_at = row.next_run_at
     if step or unsure:
-        due_at = rule.set_right(due_at, row.last_run_at, since, step)
+        due_at = rule.set_right(due_at, row.last_run_at, since, 0 if unsure else step)
     if due_at > now:
         return None if due_at == row.next_run_at else Decision(due_at)
     last = _newest(rule, due_at, now + 1, _NEAR)

@@ -36,7 +36,7 @@ _RETRY = Backoff(1.0, 60.0)
 @dataclass(slots=True)
 class _Entry:
     """A schedule and what is known of its row: `row`, unless it is `stale`. `looked_at` is when it was last looked at,
-    by the clock that isn't set, `step` by how much the other one was set since then; `unsure`: it wasn't looked at yet.
+    by the clock that isn't set, `step` by how much the other one was set since then; `unsure`: the row is a later one.
     `reached` is the latest run known to be done. After failures in a row it is tried again at `retry_at`."""
 
     schedule: Schedule
@@ -151,7 +151,7 @@ class Scheduler(Service):
             if not entry.stale:
                 continue
             if row is not None and row.spec == entry.schedule.rule.spec:
-                entry.row, entry.stale, entry.step, entry.unsure = row, False, 0, True
+                entry.row, entry.stale, entry.unsure = row, False, True
                 entry.looked_at = self.clock.monotonic()
             else:
                 self.log.warning("%s: another process goes by another rule; this one stands back", entry.schedule.name)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from peewee import fn
 
-from .store import Statement, Store, Tx
+from .store import ZERO, Statement, Store, Tx
 from .tables import Schedules
 
 _COLUMNS = (Schedules.name, Schedules.last_run_at, Schedules.next_run_at, Schedules.spec)
@@ -22,7 +23,10 @@ _PUT = Statement(
 )
 _MOVE = Statement(
     lambda p: Schedules.update({Schedules.last_run_at: p, Schedules.next_run_at: p}).where(
-        (Schedules.name == p) & (Schedules.next_run_at == p) & (Schedules.spec == p)
+        (Schedules.name == p)
+        & (fn.COALESCE(Schedules.last_run_at, ZERO) == p)
+        & (Schedules.next_run_at == p)
+        & (Schedules.spec == p)
     )
 )
 _DELETE = Statement(lambda p: Schedules.delete().where(Schedules.name == p))
@@ -53,8 +57,8 @@ def adopt(tx: Tx, wanted: Mapping[str, StoredSchedule]) -> list[StoredSchedule]:
 
 def move(tx: Tx, known: StoredSchedule, to: StoredSchedule) -> bool:
     """Put `to` in the place of `known`, unless somebody else has changed that."""
-    params = (to.last_run_at, to.next_run_at, known.name, known.next_run_at, known.spec)
-    return tx.run(_MOVE, params) > 0
+    was = (known.name, known.last_run_at or 0, known.next_run_at, known.spec)
+    return tx.run(_MOVE, (to.last_run_at, to.next_run_at, *was)) > 0
 
 
 async def every(store: Store) -> list[StoredSchedule]:
