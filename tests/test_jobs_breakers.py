@@ -379,6 +379,18 @@ async def test_a_probe_needs_room_under_its_limit(store: SqliteStore) -> None:
     assert ids(await take(store, 9, at=32)) == [4]
 
 
+async def test_a_probe_whose_rate_was_used_before_the_clock_was_set_back_waits_one_interval(store: SqliteStore) -> None:
+    limit = Limit("pump", interval_us=10 * SECOND)
+    await add(store, new(limit=limit))
+    assert len(await take(store, 9, at=YEAR)) == 1
+    await broken(store, 2)
+    await add(store, *some(1, limit=limit))
+    assert await take(store, 9, at=30) == []
+    assert (await outlook(store, at=30)).next_at == moment(31)
+    assert await take(store, 9, at=39) == []
+    assert ids(await take(store, 9, at=40)) == [4]
+
+
 async def test_very_many_blocked_by_both_hold_nobody_up(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Limit("pump", concurrency=1)
     await add(store, *some(2), *some(60, limit=limit), new(limit=limit))

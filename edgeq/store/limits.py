@@ -173,7 +173,8 @@ def has_room(tx: Tx, job_id: int, key: str, options: str | None, now: int) -> bo
     [row] = tx.rows(STANDING, (batch([key]),))
     standing = _Standing(*row)
     limit = read_options(job_id, options).limit or Limit(key)
-    return _room(limit, standing.executing, standing.admitted, standing.rate_at, now) > 0
+    rate_at = _cut(tx, key, limit, standing.rate_at, now)
+    return _room(limit, standing.executing, standing.admitted, rate_at, now) > 0
 
 
 def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
@@ -200,6 +201,8 @@ def _admit(
     tx: Tx, limit: Limit, standing: _Standing, room: int, rate_at: int | None, now: int
 ) -> tuple[int, int | None]:
     """How many were let on, and when to look again though nothing else happens."""
+    if room <= 0:
+        return 0, _next_at(limit, standing.executing, standing.admitted, rate_at, now)
     wanted = min(room, ADMITTED_AT_ONCE_MAX)
     let_on = rounds = 0
     while let_on < wanted and rounds < _ROUNDS_MAX:
