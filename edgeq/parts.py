@@ -30,6 +30,7 @@ from .store.dead_letters import DeadLetter
 from .store.events import one as one_event
 from .store.store import Store, Tx
 from .telemetry.metrics import Metrics
+from .upkeep.retention import Retention
 from .workforce import make_workers
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Parts:
             from .jobs.scheduler import Scheduler  # who has no schedules doesn't pay for it
 
             self.scheduler = Scheduler(plan.schedules, store, clock, metrics)
+        self.retention = Retention(config.store.retention, store, clock, metrics)
         self._plan = plan
         self._store = store
         self._metrics = metrics
@@ -93,8 +95,9 @@ class Parts:
 
     def services(self) -> list[Service]:
         """Everything but the session and the intake, in the order of starting."""
+        parts = [*self.runners.values(), *self.senders.values(), *self.workers.values()]
         scheduler = [] if self.scheduler is None else [self.scheduler]
-        return [*self.runners.values(), *self.senders.values(), *self.workers.values(), *scheduler, self.redriver]
+        return [*parts, *scheduler, self.redriver, self.retention]
 
     async def start(self, *, once: bool = False) -> None:
         """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""

@@ -1,7 +1,8 @@
 """`edgeq work`: the workers of some queues in a process of their own, beside an appliance on the same store or alone.
 
 Any number of such processes may work on one store. What they share stands in it: claims and leases, pauses, rates,
-limits and breakers. How many jobs run at once is each process's own affair.
+limits and breakers. How many jobs run at once is each process's own affair. One that works without an end also deletes
+jobs that are older than they are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .jobs.worker import Overrides, Worker
 from .plan import Plan
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
+from .upkeep.retention import Retention
 from .workforce import NO_OVERRIDES, make_workers
 
 log = logging.getLogger("edgeq.work")
@@ -74,6 +76,7 @@ class Work:
         self.queues = {name: self._settings(name, concurrency) for name in queues or config.jobs.queues}
         self.slots = Slots(concurrency or config.jobs.concurrency, self._bounds.jobs_max)
         self.workers: dict[str, Worker] = {}
+        self.retention = Retention(config.store.retention, self.store, self._clock, self.metrics)
         self._notifier = Notifier.from_environ(os.environ)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -109,12 +112,14 @@ class Work:
             )  # fmt: skip
             for worker in self.workers.values():
                 await worker.start()
+            if self._bounds == Bounds():
+                await self.retention.start()
             self._notifier.ready()
             log.info("working on %s", ", ".join(self.workers))
             await self._until_done()
         finally:
             self._notifier.stopping()
-            await self._stop_workers()
+            await asyncio.gather(self._stop_workers(), self.retention.stop(self._grace_seconds))
             await self.store.close()
             attending.cancel()
         if (error := fault(self.store)) is not None:

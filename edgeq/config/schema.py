@@ -88,6 +88,11 @@ class Retention(Record, frozen=True):
 
     jobs: Annotated[Duration, checks.positive] | JobRetention = JobRetention()
 
+    def by_state(self) -> dict[str, Duration]:
+        """How long jobs are kept, by the state in which they ended."""
+        jobs = self.jobs if isinstance(self.jobs, JobRetention) else JobRetention(self.jobs, self.jobs)
+        return {name: getattr(jobs, name) for name in jobs.__struct_fields__}
+
 
 class Store(Record, frozen=True):
     """`store`: where events, jobs and cursors live."""

@@ -37,7 +37,7 @@ from .tables import DeadLetters, Jobs
 
 __all__ = [
     "FINISHED", "INCOMPLETE", "STATES", "Dispatched", "Limit", "NewJob", "Options", "Parent", "StoredJob", "Unique",
-    "add", "cancel", "counts", "find", "one", "purge", "retry", "retry_where", "source",
+    "add", "cancel", "counts", "find", "one", "purge", "redate", "retry", "retry_where", "source",
 ]  # fmt: skip
 
 _DEAD = literal("dead")
@@ -70,6 +70,14 @@ CANCEL = Statement(
         Jobs.update({Jobs.state: literal("cancelled"), Jobs.finished_at: p, Jobs.blocked_by: NULL, **NO_LEASE})
         .where(Jobs.id.in_(elements(p)) & Jobs.state.in_(SQL("('scheduled', 'available', 'executing', 'retryable')")))
         .returning(Jobs.id, Jobs.limit_key, Jobs.needs)
+    )
+)
+REDATE = Statement(
+    lambda p: Jobs.update({Jobs.finished_at: p}).where(
+        Jobs.state.in_(SQL("('completed', 'cancelled', 'dead')"))
+        & (Jobs.state == p)
+        & (Jobs.queue == p)
+        & (Jobs.finished_at < p)
     )
 )
 
@@ -139,6 +147,12 @@ def purge(
             if removed >= limit:
                 return removed
     return removed
+
+
+def redate(tx: Tx, *, before: int, now: int) -> int:
+    """Say of jobs that ended before a clock was set, at a moment earlier than `before`, that they ended `now` (both in
+    microseconds since 1970 UTC): their age isn't known. How many."""
+    return sum(tx.run(REDATE, (now, state, queue, before)) for state in FINISHED for queue in _queues(tx, state))
 
 
 def _batch(ids: Iterable[int]) -> str:

@@ -41,6 +41,7 @@ class Metrics:
         self.commits = Counter("edgeq_commits_total", "Transactions committed.")
         self.connects = Counter("edgeq_mqtt_connects_total", "MQTT sessions opened, by result.", "result")
         self.jobs = Counter("edgeq_jobs_total", "Job attempts ended, by outcome.", "outcome")
+        self.purged = Counter("edgeq_jobs_purged_total", "Finished jobs deleted for their age, by state.", "state")
         self.schedule_runs = Counter("edgeq_schedule_runs_total", "Runs of schedules, and gaps (missed).", "result")
         self.source_items = Counter("edgeq_source_items_total", "Items found by sources, by result.", "result")
         self.purged = Counter("edgeq_rows_purged_total", "Rows deleted because of their age, by table.", "table")

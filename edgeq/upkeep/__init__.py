@@ -1,1 +1,1 @@
-"""What keeps an appliance that runs for years in shape: what is old enough is deleted."""
+"""What keeps the store small."""
