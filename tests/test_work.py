@@ -285,11 +285,12 @@ def test_a_signal_lets_jobs_end(make: Callable[..., Appliance], number: int) -> 
 
 
 @pytest.mark.parametrize("queue", ["default", "apart"])
+@pytest.mark.parametrize("kind", ["Wait", "Block"])
 def test_what_does_not_end_in_time_is_given_back_and_costs_no_attempt(
-    make: Callable[..., Appliance], queue: str
+    make: Callable[..., Appliance], queue: str, kind: str
 ) -> None:
     work = make(queue, "--grace", "200ms")
-    dispatch(work.database, job("Wait", queue, n=1))
+    dispatch(work.database, job(kind, queue, n=1))
     work.spawn()
     work.until(began(work, 1), "the job")
     assert work.stop() == 0

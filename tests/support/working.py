@@ -39,6 +39,14 @@ class Wait(Job):
         while not Path(f"go-{self.n}").exists():
             await asyncio.sleep(0.01)
 
+class Block(Job):
+    n: int
+
+    def handle(self, ctx):
+        Path(f"began-{self.n}").touch()
+        while not Path(f"go-{self.n}").exists():
+            time.sleep(0.01)
+
 class Stubborn(Job):
     async def handle(self, ctx):
         Path("began-stubborn").touch()
