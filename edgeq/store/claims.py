@@ -24,12 +24,15 @@ from .ends import Released as Released
 from .ends import Retried as Retried
 from .ends import Snoozed as Snoozed
 from .ends import end as end
-from .gates import AVAILABLE, BREAKER
+from .gates import AVAILABLE
+from .job_outlook import Outlook as Outlook
+from .job_outlook import look
+from .job_outlook import outlook as outlook
 from .job_records import AGE_SECONDS as AGE_SECONDS
 from .job_records import COLUMNS, NO_LEASE, StoredJob, order
 from .rates import Rate as Rate
 from .store import ZERO, Statement, Store, Tx, literal, storable
-from .tables import Breakers, Jobs, Limits, Queues
+from .tables import Jobs
 
 PROMOTED_AT_ONCE_MAX = 1000
 
@@ -39,18 +42,6 @@ _AVAILABLE, _EXECUTING = literal("available"), literal("executing")
 
 _due = Jobs.alias("due")
 _ready = Jobs.alias("ready")
-_running = Jobs.alias("running")
-_parked = Jobs.alias("parked")
-
-
-def _first_due(state: str, p: pw.SQL) -> pw.Node:
-    # The IN term is what lets SQLite use the partial index; the equation lets it read the rows in order.
-    return (
-        _due.select(_due.run_at)
-        .where(_due.state.in_(_WAITING) & (_due.state == literal(state)) & (_due.queue == p))
-        .order_by(_due.run_at)
-        .limit(_ONE)
-    )
 
 
 PROMOTE = Statement(
@@ -86,42 +77,6 @@ CLAIM = Statement(
         .returning(*COLUMNS)
     )
 )  # fmt: skip
-LOOK = Statement(
-    lambda p: pw.Select(
-        columns=[
-            Queues.select(Queues.paused).where(Queues.name == p),
-            Queues.select(Queues.rate_at).where(Queues.name == p),
-            pw.fn.EXISTS(
-                _ready.select(_ONE).where(
-                    (_ready.state == _AVAILABLE) & _ready.blocked_by.is_null() & (_ready.queue == p)
-                )
-            ),
-            _first_due("scheduled", p),
-            _first_due("retryable", p),
-            Limits.select(pw.fn.MIN(Limits.admit_at)).where(Limits.admit_at.is_null(False)),
-            pw.fn.EXISTS(Limits.select(_ONE).where(Limits.admit_at.is_null(False) & (Limits.waits_since > p))),
-            pw.fn.EXISTS(Breakers.select(_ONE).where(Breakers.probe_at.is_null(False))),
-            Breakers.select(pw.fn.MIN(pw.Case(None, ((Breakers.opened_at > p, ZERO),), Breakers.probe_at))).where(
-                Breakers.probe_at.is_null(False)
-                & (
-                    (Breakers.state != literal("open"))
-                    | pw.fn.EXISTS(
-                        _parked.select(_ONE).where(
-                            (_parked.needs == Breakers.name)
-                            & (_parked.state == _AVAILABLE)
-                            & (_parked.blocked_by == BREAKER)
-                            & (_parked.queue == p)
-                        )
-                    )
-                )
-            ),
-            _running.select(_running.lease_expires_at)
-            .where((_running.state == _EXECUTING) & (_running.queue == p))
-            .order_by(_running.lease_expires_at)
-            .limit(_ONE),
-        ]
-    )
-)
 EXTEND = Statement(
     lambda p: Jobs.update({Jobs.lease_expires_at: p}).from_(each(p)).where(held()).returning(Jobs.id, Jobs.lease_token)
 )
@@ -151,20 +106,6 @@ class Rescued(msgspec.Struct, frozen=True):
     dead: bool
 
 
-class Outlook(msgspec.Struct, frozen=True):
-    """What a worker of one queue has before it. Times in microseconds since 1970 UTC, None when there is nothing.
-
-    `ready`: a job can be claimed now. `next_at`: when a claim may next find something to do that isn't there now.
-    `lease_expires_at`: the earliest end of a lease in this queue. `paused`: nothing is claimed until somebody resumes
-    the queue.
-    """
-
-    ready: bool
-    next_at: int | None
-    lease_expires_at: int | None
-    paused: bool
-
-
 def claim(
     tx: Tx,
     *,
@@ -182,20 +123,20 @@ def claim(
     at. The lease ends `lease_seconds` after `now`. A job whose `expires_at` has passed is claimed like any other, for
     its worker to bury. `rate` is that of the queue.
     """
-    look = _look(tx, queue, now)
-    if look.paused or limit <= 0:
+    ahead = look(tx, queue, now)
+    if ahead.paused or limit <= 0:
         return []
-    ready = look.ready
-    if look.admit_at is not None and look.admit_at <= now:
+    ready = ahead.ready
+    if ahead.admit_at is not None and ahead.admit_at <= now:
         limits.admit_due(tx, now)
         ready = True
-    if look.due_at is not None and look.due_at <= now:
+    if ahead.due_at is not None and ahead.due_at <= now:
         promoted = tx.rows(PROMOTE, (queue, now, PROMOTED_AT_ONCE_MAX))
         limits.admit(tx, (row[0] for row in promoted), now)
         tx.touch("jobs")
         ready = True
-    limit = queues.left(tx, queue, look.rate_at, rate, limit, now)
-    if look.attend:
+    limit = queues.left(tx, queue, ahead.rate_at, rate, limit, now)
+    if ahead.attend:
         found = busy(tx)
         limit = clear(tx, found, queue, limit, now)
         attend(tx, found, queue, now, breakers)
@@ -206,7 +147,7 @@ def claim(
     claimed = sorted((StoredJob(*row) for row in rows), key=_turn)
     limits.use(tx, claimed, now)
     if rate is not None and claimed:
-        queues.use(tx, queue, look.rate_at, rate, len(claimed), now)
+        queues.use(tx, queue, ahead.rate_at, rate, len(claimed), now)
     return claimed
 
 
@@ -253,43 +194,6 @@ def rescue(tx: Tx, *, queue: str, lease_seconds: float, limit: int, now: int) ->
         left(tx, ((job.id, job.needs) for job, _ in again), now)
         tx.touch("jobs")
     return rescued
-
-
-def outlook(tx: Tx, queue: str, now: int) -> Outlook:
-    """What there is to do for a worker of `queue`, as of `now`."""
-    look = _look(tx, queue, now)
-    if look.paused:
-        return Outlook(False, None, look.lease_expires_at, paused=True)
-    if look.rate_at > now and (look.ready or (look.due_at is not None and look.due_at <= now)):
-        return Outlook(False, look.rate_at, look.lease_expires_at, paused=False)
-    moments = [moment for moment in (look.due_at, look.admit_at, look.attend_at) if moment is not None]
-    return Outlook(look.ready, min(moments, default=None), look.lease_expires_at, paused=False)
-
-
-class _Look(msgspec.Struct, frozen=True):
-    """All that a claim and an outlook want to know before anything else. `due_at`: when the next of the queue's waiting
-    jobs is due; `admit_at`: when the next job may go on under its limit; `attend`: some dependency was broken, and is
-    next looked at at `attend_at`."""
-
-    paused: bool
-    rate_at: int
-    ready: bool
-    due_at: int | None
-    admit_at: int | None
-    attend: bool
-    attend_at: int | None
-    lease_expires_at: int | None
-
-
-def _look(tx: Tx, queue: str, now: int) -> _Look:
-    [(paused, rate_at, ready, scheduled_at, retryable_at, admit_at, admit_now, attend, attend_at, lease_expires_at)] = (
-        tx.rows(LOOK, (queue, queue, queue, queue, queue, now, now, queue, queue))
-    )
-    due = [moment for moment in (scheduled_at, retryable_at) if moment is not None]
-    return _Look(
-        bool(paused), rate_at or 0, bool(ready), min(due, default=None), now if admit_now else admit_at, bool(attend),
-        attend_at, lease_expires_at,
-    )  # fmt: skip
 
 
 def _turn(job: StoredJob) -> tuple[int, int]:

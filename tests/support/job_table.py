@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,18 @@ from typing import Any
 import peewee as pw
 
 from edgeq.store import claims, jobs
-from edgeq.store.claims import BreakerSettings, End, Outlook, Rate, Rescued
+from edgeq.store.claims import (
+    BreakerSettings,
+    Buried,
+    Completed,
+    End,
+    Outlook,
+    Rate,
+    Released,
+    Rescued,
+    Retried,
+    Snoozed,
+)  # fmt: skip
 from edgeq.store.jobs import Dispatched, NewJob, StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
@@ -106,3 +117,13 @@ async def change(store: SqliteStore, query: pw.Node) -> None:
 
 def ids(found: Sequence[StoredJob]) -> list[int]:
     return [job.id for job in found]
+
+
+# One end of each kind, of which those with a time are for a second after NOW.
+ENDS: dict[str, Callable[[StoredJob], End]] = {
+    "completed": lambda job: Completed(job, "1"),
+    "retried": lambda job: Retried(job, NOW + SECOND, "again"),
+    "snoozed": lambda job: Snoozed(job, NOW + SECOND),
+    "buried": lambda job: Buried(job, "failed", "over"),
+    "released": Released,
+}
