@@ -189,20 +189,53 @@ queue.dispatch(Ship(order=20))
     assert sorted(orders(folder)) == sorted(expected)
 
 
-def test_a_process_forked_by_other_means_goes_on_too(folder: Path) -> None:
-    """By a library in C, for example: Python isn't told."""
+def test_a_forked_process_is_not_the_last_one_to_leave(folder: Path) -> None:
+    """Locks don't pass on to a child: a parent that thinks that it is the last one takes the log along."""
     program = """
-import ctypes
 queue.dispatch(Ship(order=1))
-number = ctypes.PyDLL(None).fork()
+told, tell = os.pipe()
+number = os.fork()
 if number == 0:
     queue.dispatch(Ship(order=2))
+    os.read(told, 1)
+    queue.dispatch(Ship(order=3))
     os._exit(0)
+while not queue.get(2):
+    pass
+queue.close()
+os.write(tell, b"x")
 print(os.waitpid(number, 0)[1])
-queue.dispatch(Ship(order=3))
 """
     assert run(folder, program) == "0\n"
     assert orders(folder) == [1, 2, 3]
+
+
+REFUSED = (
+    "this process was forked while its parent was connected, and SQLite can't be used here / "
+    "fork outside of transactions and with os.fork (or multiprocessing), or before the queue is used\n"
+)
+
+
+def test_a_process_forked_by_other_means_says_so(folder: Path) -> None:
+    """By a library in C, for example: Python isn't told, and the parent stays connected."""
+    program = """
+import ctypes
+def fork(order):
+    number = ctypes.PyDLL(None).fork()
+    if number == 0:
+        try:
+            queue.dispatch(Ship(order=order))
+        except EdgeqError as error:
+            print(error, "/", error.hint, flush=True)
+        os._exit(0)
+    assert os.waitpid(number, 0)[1] == 0
+fork(1)
+queue.dispatch(Ship(order=2))
+fork(3)
+queue.dispatch(Ship(order=4))
+"""
+    assert run(folder, program) == REFUSED
+    assert orders(folder) == [1, 2, 4]
 
 
 def test_a_fork_inside_of_a_transaction_leaves_it_to_the_parent(folder: Path) -> None:
@@ -213,17 +246,17 @@ try:
         number = os.fork()
         if number:
             assert os.waitpid(number, 0)[1] == 0
-        queue.dispatch(Ship(order=2 if number else 3))
+            queue.dispatch(Ship(order=2))
+        elif sys.argv[1] == "use":
+            queue.dispatch(Ship(order=3))
 except EdgeqError as error:
     assert number == 0
-    print(error, flush=True)
+    print(error, "/", error.hint, flush=True)
     os._exit(0)
 """
-    process = start(folder, program)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    assert out == "the process was forked inside of a transaction, which stays with its parent\n"
-    assert orders(folder) == [1, 2]
+    for way in ("use", "leave"):
+        assert run(folder, program, way) == REFUSED
+    assert orders(folder) == [1, 2, 1, 2]
 
 
 def test_a_fork_while_a_thread_is_in_a_transaction_waits_for_it(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 - `write` returns when what the unit did is on disk, or raises, and then nothing of it is left behind. Units of other
   processes are waited for up to BUSY_SECONDS; what the store can't take now (disk full, locked) is an error at once.
-- Any number of threads may share one Direct; they take turns. A process that was forked has a connection of its own,
-  and so has its parent: SQLite's locks don't pass on to a child.
+- Any number of threads may share one Direct; they take turns. Before a fork it disconnects, and parent and child go on
+  with connections of their own: SQLite's locks don't pass on to a child.
 - The database is made when it isn't there, at the first use.
 """
 
@@ -33,7 +33,8 @@ _all: weakref.WeakSet[Direct] = weakref.WeakSet()
 _minds_forks = False
 _forking: list[Direct] = []
 _left_to_parents: list[SqliteEngine] = []
-_PARENT = "the process was forked inside of a transaction, which stays with its parent"
+_ORPHANED = "this process was forked while its parent was connected, and SQLite can't be used here"
+_ORPHANED_HINT = "fork outside of transactions and with os.fork (or multiprocessing), or before the queue is used"
 
 
 class Direct:
@@ -45,7 +46,7 @@ class Direct:
         self._database = pw.SqliteDatabase(None)
         self._lock = threading.Lock()
         self._begin_anew()
-        self._closed = False
+        self._closed = self._orphaned = False
         _mind_forks()
         _all.add(self)
 
@@ -106,7 +107,7 @@ class Direct:
             try:
                 yield connection
                 if self._engine is not engine:
-                    raise StoreError(_PARENT)
+                    raise StoreError(_ORPHANED, hint=_ORPHANED_HINT)
                 if not connection.in_transaction:
                     raise StoreError("the transaction was ended inside of its block", hint="leave that to the block")
                 with self._errors():
@@ -146,8 +147,6 @@ class Direct:
         owner = self._owner
         if owner is None or owner[0] != threading.get_ident() or self._pid != os.getpid():
             return False
-        if owner[1] is _PARENT:
-            raise StoreError(_PARENT)
         if owner != _caller():
             raise StoreError(
                 "another task of this event loop has a transaction open",
@@ -234,6 +233,8 @@ class Direct:
     def _prepare(self) -> None:
         if self._closed:
             raise StoreUnavailable("the queue is closed")
+        if self._orphaned:
+            raise StoreError(_ORPHANED, hint=_ORPHANED_HINT)
         if not self._made:
             with self._errors():
                 ensure(self.path)
@@ -262,13 +263,14 @@ class Direct:
         self._prepare()
 
     def _leave_to_parent(self) -> None:
-        """Forget the connection without closing it, which would touch the parent's locks."""
+        """Forget the connection without closing it, which would touch the parent's locks.
+
+        If there was one, SQLite takes those for locks of this process: a connection of our own wouldn't have any.
+        """
         _left_to_parents.append(self._engine)
-        inside = self._owner is not None and self._owner[0] == threading.get_ident()
+        self._orphaned = self._engine.is_connected
         self._lock = threading.Lock()
         self._begin_anew()
-        if inside:
-            self._owner = threading.get_ident(), _PARENT  # until the end of the block
 
     def _before_fork(self) -> bool:
         """Disconnect and keep the lock. False when that can't be: this thread or another one is in a transaction."""

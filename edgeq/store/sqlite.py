@@ -211,6 +211,11 @@ class SqliteEngine:
                     connection.close()
         self._guard = self._connection = None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._connection is not None
+
     def connected(self) -> tuple[sqlite3.Connection, SqliteTx]:
         """The connection, made if there is none; outside of a transaction, what it runs stands alone."""
         if self._connection is None or self._tx is None:
