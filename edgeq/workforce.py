@@ -60,7 +60,7 @@ def _processes(plan: Plan, name: str, settings: Queue, clock: Clock) -> Callable
             path=plan.loaded.config.app.path,
             context=settings.context,
             recycle_after=settings.recycle_after,
-            memory_max=settings.memory_max,
+            memory_max=None if settings.memory_max is None else int(settings.memory_max),
             clock=clock,
             log=logging.getLogger(f"edgeq.worker.{name}"),
         )
