@@ -19,10 +19,12 @@ from edgeq.backoff import Backoff
 from edgeq.clock import Clock
 from edgeq.events import from_json
 from edgeq.jobs.context import JobContext
+from edgeq.jobs.horizon import Horizon
 from edgeq.jobs.isolation import ProcessPool
 from edgeq.jobs.job import Job
 from edgeq.jobs.worker import Overrides, Worker
 from edgeq.store import queues
+from edgeq.store.claims import Outlook
 from edgeq.store.jobs import NewJob
 from edgeq.testing import FakeClock
 
@@ -97,6 +99,45 @@ async def test_of_those_that_end_together_only_the_guilty_one_fails(bench: Bench
     assert "can't be stored" in (job.error or "") or "surrogates" in (job.error or "")
     assert len(await bench.events()) == 9
     assert (worker.crashes, worker.running) == (0, [])
+
+
+class PoisonOnCall(Together):
+    async def handle(self, ctx: JobContext) -> int:
+        await Gate.ticks.get()
+        now = ctx.now
+        ctx.decisions.jobs.append(NewJob(queue="q", kind="k", args="\udcff", run_at=now, created_at=now))
+        return 0
+
+
+async def test_leases_are_extended_though_what_ends_meanwhile_can_not_be_stored(bench: Bench) -> None:
+    assert isinstance(bench.clock, FakeClock)
+    await bench.work()
+    await bench.dispatch(Together(number=1), PoisonOnCall(number=2))
+    await until(lambda: Gate.entered == [1])
+    bench.clock.advance(20)
+    Gate.ticks.put_nowait(None)
+    await bench.until_state("dead", 2)
+    expires = bench.clock.now() + 60_000_000
+
+    async def extended() -> bool:
+        return (await bench.job(1)).lease_expires_at == expires
+
+    await until(extended)
+
+
+def test_what_seems_to_be_there_and_can_not_be_claimed_is_looked_for_less_and_less_often() -> None:
+    clock = FakeClock()
+    horizon = Horizon(clock, lease_seconds=60, net_seconds=30)
+    ready = Outlook(ready=True, next_at=None, lease_expires_at=None, paused=False)
+    waits = []
+    for _ in range(12):
+        horizon.note(ready, 1, fruitless=True)
+        waits.append(horizon.until_look(1))
+    assert waits[0] == 0.0
+    assert 0.8 < waits[-1] < 1.2
+    assert horizon.until_look(2) == 0.0, "somebody has dispatched"
+    horizon.note(ready, 2, fruitless=False)
+    assert horizon.until_look(2) == 0.0
 
 
 async def test_a_dispatched_job_is_claimed_without_a_look_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -474,6 +474,19 @@ async def test_a_running_job_that_is_cancelled_is_stopped_at_once(bench: Bench) 
     await bench.until_state("completed", 2)
 
 
+async def test_a_claim_that_is_found_lost_twice_counts_once(bench: Bench) -> None:
+    worker = await bench.work()
+    await bench.dispatch(Hold())
+    await until(lambda: Gate.entered == [0])
+    [attempt] = worker._attempts.running
+    await take_over(bench, 1)
+    for _ in range(2):
+        worker._losses.note([attempt])
+    await bench.counted({"lease_lost": 1})
+    await until(lambda: not worker.running)
+    assert bench.metrics.jobs.values == {"lease_lost": 1}
+
+
 async def test_a_running_job_that_another_process_cancels_is_stopped(bench: Bench) -> None:
     await bench.work()
     await bench.dispatch(Hold())

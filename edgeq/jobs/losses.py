@@ -34,18 +34,13 @@ class Losses:
         self._looking = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def look(self, *, claiming: bool) -> None:
-        """Look whether running jobs were cancelled, if any job was since the last time. While a claim is under way
-        (`claiming`), what it brings may have been cancelled by now."""
+    def look(self) -> None:
+        """Look whether running jobs were cancelled, if any job was since the last time."""
         version = self._store.signal.version("cancelled")
-        if version == self._version or self._looking:
-            return
-        if self._attempts.running:
+        if version != self._version and not self._looking and self._attempts.running:
             self._version = version
             self._looking = True
             self._do(self._look(list(self._attempts.running)))
-        elif not claiming:
-            self._version = version
 
     def note(self, attempts: Sequence[Attempt]) -> None:
         """The claims of these are lost."""

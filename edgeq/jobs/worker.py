@@ -214,7 +214,7 @@ class Worker(Service):
         """Do what can be done now; for how many seconds there is nothing else to do unless something wakes us."""
         now = self.clock.monotonic()
         self._attempts.enforce(now)
-        self._losses.look(claiming=self._round is not None)
+        self._losses.look()
         if self._round is None:
             self._hold(room=self.free if self._may_claim else 0)
             plan = self._plan(now)
