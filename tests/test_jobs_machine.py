@@ -1,0 +1,342 @@
+"""The store's job verbs, in any order, by several workers, over clock steps and restarts, against a model of them.
+
+Each rule does one thing to the store and tells the model what the store answered; the model fails if that can't be.
+After each rule all rows are compared. In the end the way is cleared, and every job must come to its end.
+
+`JOBS_EXAMPLES=5000` in the environment tries so many sequences, at random; the suite tries the same few each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.jobs_model import FINISHED, SECOND, JobsModel
+
+from edgeq.store import breakers, claims, dead_letters, jobs, queues
+from edgeq.store.claims import BreakerSettings, Rate
+from edgeq.store.jobs import Limit, NewJob, StoredJob, Unique
+from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store, Unit
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import FakeClock
+
+T = TypeVar("T")
+
+EXAMPLES = int(os.environ.get("JOBS_EXAMPLES", "0"))
+QUEUES = ("a", "b", "slow")
+LEASE = 60.0
+LEASE_US = round(LEASE * SECOND)
+RATES = {"slow": Rate(interval_us=7 * SECOND, burst=2)}
+BREAKERS = {"crm": BreakerSettings(failures=2, within_us=1000 * SECOND, wait_us=30 * SECOND)}
+LIMITS = (
+    Limit("one", concurrency=1),
+    Limit("two", concurrency=2),
+    Limit("rate", interval_us=11 * SECOND, burst=2),
+    Limit("both", concurrency=1, interval_us=5 * SECOND),
+)
+WITHIN = Unique((*jobs.INCOMPLETE, "completed"), 50 * SECOND)
+CALLBACKS = (
+    NewJob(queue="a", kind="m:Callback", args='{"n":1}'),
+    NewJob(queue="slow", kind="m:Callback", args='{"n":2}', limit=LIMITS[0], max_attempts=1),
+    NewJob(queue="b", kind="m:Callback", args='{"n":3}', on_success=NewJob(queue="b", kind="m:Next", args="{}")),
+)
+ROUNDS_MAX = 400
+PAGE = 10_000
+
+queue_names = st.sampled_from(QUEUES)
+new_jobs = st.fixed_dictionaries(
+    {
+        "queue": queue_names,
+        "kind": st.sampled_from(["m:One", "m:Two"]),
+        "priority": st.sampled_from([0, 0, 10, -10, 1]),
+        "max_attempts": st.integers(1, 3),
+    },
+    optional={
+        "delay": st.sampled_from([1, 10, 100]),
+        "unique": st.sampled_from([Unique(), WITHIN, Unique(jobs.STATES)]),
+        "limit": st.sampled_from(LIMITS),
+        "needs": st.just("crm"),
+        "on_success": st.sampled_from(CALLBACKS),
+        "on_failure": st.sampled_from(CALLBACKS),
+    },
+)
+SAYS_FAILED = {"complete": False, "retry": True, "last": True}  # of what the job needs; other ends say nothing
+ends = st.sampled_from(["complete", "complete", "retry", "last", "snooze", "bury", "release"])
+
+
+class JobsMachine(RuleBasedStateMachine):
+    """Workers, and whoever dispatches jobs, on one store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.model = JobsModel(RATES, BREAKERS)
+        self.model.clock_is(self.clock.now())
+        self.numbers = itertools.count()
+        self.claims: list[StoredJob] = []  # all that were ever made, the last ones last
+        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+        self.runner = asyncio.Runner()
+        self.store = self.open()
+
+    def open(self) -> Store:
+        """The store under test, opened: made at the first call, and found again at any other."""
+        store = SqliteStore(str(self.folder / "edgeq.db"), metrics=Metrics(), clock=self.clock, durability="normal")
+        self.runner.run(store.open())
+        return store
+
+    def write(self, unit: Unit[T]) -> T:
+        """Commit one unit."""
+        return self.runner.run(self.store.write(unit))
+
+    def find(self, **filters: Any) -> list[StoredJob]:
+        """All rows, oldest first."""
+        return self.runner.run(jobs.find(self.store, limit=PAGE, **filters))[::-1]
+
+    @property
+    def now(self) -> int:
+        """What the clock shows."""
+        return self.clock.now()
+
+    # Rules
+
+    @rule(seconds=st.sampled_from([0.5, 2, 5, 11, 31, 61, 1001]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.model.clock_is(self.now)
+
+    @rule(what=st.lists(new_jobs, min_size=1, max_size=4))
+    def dispatch(self, what: list[dict[str, Any]]) -> None:
+        new = [self.new_job(**each) for each in what]
+        answers = self.write(lambda tx: jobs.add(tx, new))
+        assert len(answers) == len(new)
+        for each, answer in zip(new, answers, strict=True):
+            self.model.dispatched(each, answer)
+
+    def new_job(self, *, delay: int = 0, **how: Any) -> NewJob:
+        args = f'{{"n":{next(self.numbers)}}}'
+        key = "key" if "unique" in how else None
+        return NewJob(args=args, run_at=self.now + delay * SECOND, created_at=self.now, unique_key=key, **how)
+
+    @rule(queue=queue_names, limit=st.sampled_from([1, 2, 100]), owner=st.sampled_from(["w1", "w2"]))
+    def claim(self, queue: str, limit: int, owner: str) -> None:
+        self.claim_as(queue, limit, owner)
+
+    def claim_as(self, queue: str, limit: int, owner: str) -> list[StoredJob]:
+        taken = self.write(
+            lambda tx: claims.claim(
+                tx, queue=queue, owner=owner, lease_seconds=LEASE, limit=limit, now=self.now,
+                rate=RATES.get(queue), breakers=BREAKERS,
+            )
+        )  # fmt: skip
+        self.model.claimed(queue, limit, self.now, LEASE_US, taken)
+        self.claims += taken
+        return taken
+
+    @precondition(lambda self: self.claims)
+    @rule(which=st.lists(st.tuples(st.integers(0, 9), ends), min_size=1, max_size=4, unique_by=lambda each: each[0]))
+    def end(self, which: list[tuple[int, str]]) -> None:
+        """Of the last ten claims, some end, together; those that were lost since try it, too."""
+        chosen = [(self.claims[-1 - n], how) for n, how in which if n < len(self.claims)]
+        if len({row.id for row, _ in chosen}) == len(chosen):
+            self.end_all(chosen)
+
+    def end_all(self, chosen: Sequence[tuple[StoredJob, str]]) -> None:
+        again_at = self.now + 15 * SECOND
+        kinds = {
+            "complete": lambda row: claims.Completed(row, '{"done":true}'),
+            "retry": lambda row: claims.Retried(row, again_at, "ValueError: no"),
+            "last": lambda row: claims.Retried(row, again_at, "ValueError: no", last=True),
+            "snooze": lambda row: claims.Snoozed(row, again_at),
+            "bury": lambda row: claims.Buried(row, "failed", "ValueError: no"),
+            "release": claims.Released,
+        }
+        what = [kinds[how](row) for row, how in chosen]
+        held = [self.model.holds(row) for row, _ in chosen]
+        before = {name: breaker.closed for name, breaker in self.model.breakers.items()}
+        answers = self.write(lambda tx: claims.end(tx, what, now=self.now, breakers=BREAKERS))
+        for (row, how), was_held in zip(chosen, held, strict=True):
+            if was_held and how in SAYS_FAILED:
+                self.model.said(row, self.now, failed=SAYS_FAILED[how])
+        self.see_breakers()
+        needing = sum(was_held and row.needs is not None for (row, _), was_held in zip(chosen, held, strict=True))
+        for (row, how), was_held, took_effect in zip(chosen, held, answers, strict=True):
+            counts: bool | None = True
+            if row.needs is not None:
+                counts = self.model.breakers[row.needs].closed
+                if needing > 1 and before[row.needs] != counts:
+                    counts = None  # it opened or closed with one of several
+            if how == "last" and was_held and counts is not None:
+                assert took_effect == (not counts), (
+                    "with none left, the job is tried again if the attempt doesn't count"
+                )
+            elif how != "last" or not was_held:
+                assert took_effect == was_held, f"{how} of job {row.id}, held: {was_held}"
+            if took_effect:
+                self.ended(row, how, again_at, counts=False if how == "last" else counts)
+        self.all_is_as_it_should_be()
+
+    def ended(self, row: StoredJob, how: str, again_at: int, *, counts: bool | None) -> None:
+        if how == "complete":
+            self.model.completed(row, '{"done":true}', self.now)
+        elif how == "bury":
+            self.model.buried(row, "failed", self.now)
+        elif how in ("retry", "last"):
+            self.model.tried_again(row, again_at, counts=counts)
+        else:
+            self.model.put_off(row, again_at if how == "snooze" else None)
+
+    @precondition(lambda self: self.claims)
+    @rule(count=st.integers(1, 5))
+    def extend(self, count: int) -> None:
+        rows = list({row.id: row for row in self.claims[-count:]}.values())
+        assert self.runner.run(claims.lost(self.store, rows)) == {row.id for row in rows if not self.model.holds(row)}
+        lost = self.write(lambda tx: claims.extend(tx, rows, lease_seconds=LEASE, now=self.now))
+        self.model.extended(rows, lost, self.now + LEASE_US)
+
+    @precondition(lambda self: self.claims)
+    @rule(n=st.integers(0, 9))
+    def progress(self, n: int) -> None:
+        row = self.claims[-1 - n % len(self.claims)]
+        noted = self.write(lambda tx: claims.progress(tx, row, '{"fraction":0.5}'))
+        assert noted == self.model.holds(row)
+
+    @rule(queue=queue_names)
+    def rescue(self, queue: str) -> None:
+        answer: list[claims.Rescued] = []
+        while True:
+            page = self.write(lambda tx: claims.rescue(tx, queue=queue, lease_seconds=LEASE, limit=2, now=self.now))
+            answer += page
+            if len(page) < 2:
+                break
+        self.model.rescued(queue, self.now, LEASE_US, answer)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=st.lists(st.integers(0, 20), min_size=1, max_size=3))
+    def cancel(self, which: list[int]) -> None:
+        ids = sorted({max(self.model.jobs) - n for n in which})
+        self.model.cancelled(ids, self.write(lambda tx: jobs.cancel(tx, ids, self.now)), self.now)
+
+    @rule(queue=queue_names)
+    def pause(self, queue: str) -> None:
+        assert self.write(lambda tx: queues.pause(tx, queue)) == (queue not in self.model.paused)
+        self.model.paused.add(queue)
+
+    @rule(queue=queue_names)
+    def resume(self, queue: str) -> None:
+        assert self.write(lambda tx: queues.resume(tx, queue)) == (queue in self.model.paused)
+        self.model.paused.discard(queue)
+
+    @rule(states=st.sampled_from([FINISHED, ("completed",), jobs.STATES]), queue=st.sampled_from(["", "a"]))
+    def purge(self, states: Sequence[str], queue: str) -> None:
+        wanted = (*states, *(("waiting",) if "available" in states else ()))
+        doomed = [
+            job.id
+            for job in self.model.jobs.values()
+            if job.state in wanted and job.state != "executing" and queue in ("", job.new.queue)
+        ]
+        answer = self.write(lambda tx: jobs.purge(tx, states=states, queue=queue, finished_before=None, limit=PAGE))
+        self.model.purged(doomed, answer)
+
+    @rule(seconds=st.sampled_from([1, 20, 100]))
+    def purge_old(self, seconds: int) -> None:
+        before = self.now - seconds * SECOND
+        doomed = [
+            job.id for job in self.model.jobs.values() if job.finished_at is not None and job.finished_at < before
+        ]
+        answer = self.write(lambda tx: jobs.purge(tx, states=FINISHED, finished_before=before, limit=PAGE))
+        self.model.purged(doomed, answer)
+
+    @precondition(lambda self: any(job.state == "dead" for job in self.model.jobs.values()))
+    @rule(all_of_them=st.booleans())
+    def retry_dead(self, all_of_them: bool) -> None:
+        dead = [job.id for job in self.model.jobs.values() if job.state == "dead"]
+        ids = dead if all_of_them else dead[-1:]
+        if all_of_them:
+            answer = self.write(lambda tx: jobs.retry_where(tx, now=self.now, limit=PAGE))
+        else:
+            answer = self.write(lambda tx: jobs.retry(tx, ids, self.now))
+        self.model.retried(ids, answer, self.now)
+
+    @rule(seconds=st.sampled_from([3, 600, 40 * 365 * 86400]))
+    def set_clock_back(self, seconds: float) -> None:
+        seconds = min(seconds, self.now / SECOND - 10 * 365 * 86400)  # a machine without a clock begins in 1970
+        self.clock.step(-seconds)
+        self.model.clock_is(self.now, set_back=True)
+
+    @rule(queue=queue_names)
+    def sleep_as_long_as_a_worker_would(self, queue: str) -> None:
+        """A worker that found less than it has room for looks at its outlook, and sleeps."""
+        self.claim_as(queue, 100, "w1")
+        outlook = self.write(lambda tx: claims.outlook(tx, queue, self.now))
+        assert outlook.paused == (queue in self.model.paused)
+        assert not outlook.ready
+        if not outlook.paused:
+            assert outlook.next_at is None or outlook.next_at > self.now, "it would go round and round"
+            until = self.now + 86400 * SECOND if outlook.next_at is None else outlook.next_at - 1
+            late = [job.id for job in self.model.waiting(queue) if not self.model.why_not(job, until, surely=True)]
+            assert not late, f"it would sleep through the time of jobs {late}"
+
+    @rule()
+    def restart(self) -> None:
+        self.runner.run(self.store.close())
+        self.store = self.open()
+
+    # What is always so
+
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        """The rows, breakers and counts of the store are those of the model."""
+        self.see_breakers()
+        letters = self.runner.run(dead_letters.find(self.store, limit=PAGE))
+        of_jobs = Counter((letter.job_id, letter.reason) for letter in letters if letter.job_id in self.model.jobs)
+        self.model.see_rows(self.find(), of_jobs)
+        self.model.see_counts(self.runner.run(jobs.counts(self.store, self.now)))
+
+    def see_breakers(self) -> None:
+        self.model.see_breakers(self.runner.run(breakers.all(self.store)))
+
+    def teardown(self) -> None:
+        """Nothing stands against any job any more: each must end."""
+        try:
+            self.finish()
+        finally:
+            self.runner.run(self.store.close())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def finish(self) -> None:
+        for queue in QUEUES:
+            self.resume(queue)
+        for _ in range(ROUNDS_MAX):
+            if all(job.state in FINISHED for job in self.model.jobs.values()):
+                return
+            latest = max((job.run_at for job in self.model.jobs.values() if job.state == "waiting"), default=0)
+            self.clock.advance(max(0, latest - self.now) / SECOND + 100)
+            self.model.clock_is(self.now)
+            for queue in QUEUES:
+                self.rescue(queue)
+                self.all_is_as_it_should_be()
+                self.end_all([(row, "complete") for row in self.claim_as(queue, 100, "w1")])
+        raise AssertionError("not all jobs come to an end")
+
+
+TestJobs = JobsMachine.TestCase
+TestJobs.settings = settings(
+    max_examples=EXAMPLES or 60,
+    stateful_step_count=40,
+    derandomize=not EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
