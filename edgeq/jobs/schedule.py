@@ -82,7 +82,8 @@ def decide(
     """What is to be done for a schedule that stands in the store as `row`; None: nothing.
 
     `step` is by how much the clock was set since the last look, which by the clock as it is now was at `since`;
-    `unsure`: the row may have been changed after that. `reached` is the latest run time that is known to have been done. All in microseconds.
+    `unsure`: the row may have been changed after that. `reached` is the latest run time that is known to have been
+    done. All in microseconds.
     """
     rule = schedule.rule
     due_at = row.next_run_at

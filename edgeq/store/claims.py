@@ -146,6 +146,8 @@ def claim(
     rows = tx.rows(CLAIM, (storable(owner), now + round(lease_seconds * 1e6), queue, limit))
     claimed = sorted((StoredJob(*row) for row in rows), key=_turn)
     limits.use(tx, claimed, now)
+    if claimed:
+        tx.touch("claimed")
     if rate is not None and claimed:
         queues.use(tx, queue, ahead.rate_at, rate, len(claimed), now)
     return claimed

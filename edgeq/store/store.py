@@ -29,8 +29,8 @@ from ..errors import StoreUnavailable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Topic = Literal["events", "jobs", "cancelled", "dead_letters", "notifications", "cursors"]
-TOPICS: tuple[Topic, ...] = ("events", "jobs", "cancelled", "dead_letters", "notifications", "cursors")
+Topic = Literal["events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors"]
+TOPICS: tuple[Topic, ...] = ("events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors")
 
 FOREIGN_POLL_SECONDS = 0.25
 FOREIGN_NET_SECONDS = 2.0
