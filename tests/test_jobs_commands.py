@@ -199,13 +199,16 @@ def test_a_job_is_shown_whole(edgeq: Edgeq) -> None:
     trace = 'ValueError: no\n\nTraceback (most recent call last):\n  File "app.py", line 5, in handle'
 
     def unit(tx: Tx) -> None:
-        die(tx, new(on_failure=callback, on_success=callback, needs="crm"), error=trace)
+        die(tx, new(on_failure=callback, on_success=callback, needs="crm"), reason="timeout", error=trace)
         claims.end(tx, [Completed(claim(tx)[0], '{"sum":3}')], now=Clock().now())
 
     store(unit)
     shown = edgeq("jobs", "show", "1").out
     assert "state             dead\n" in shown
     assert "needs             crm\n" in shown
+    assert "reason            timeout\n" in shown
+    assert " timeout  " in (listed := edgeq("dead-letters", "list").out)
+    assert listed.endswith("ValueError: no\n"), "not the last line of the trace"
     assert '"kind":"a:Report"' in shown
     lines = shown.splitlines()
     at = next(index for index, line in enumerate(lines) if line.startswith("error"))

@@ -55,7 +55,7 @@ def list_letters(source: str, reason: str, redriven: bool, limit: int, json_line
         say_table(
             ("id", "when", "source", "reason", "topic", "error"),
             [
-                (each.id, rfc3339(each.created_at), each.source, each.reason, each.topic, last_line(each.error))
+                (each.id, rfc3339(each.created_at), each.source, each.reason, each.topic, _in_short(each))
                 for each in found
             ],
             empty="no dead letters",
@@ -123,6 +123,11 @@ def _change(unit: Unit[int], done: str) -> None:
     if count == 0:
         raise EdgeqError("no dead letter fits")
     say(f"{count} {done}")
+
+
+def _in_short(letter: DeadLetter) -> str:
+    """The line of the error that sums it up: a job's is the first, that of a bare traceback the last."""
+    return letter.error.partition("\n")[0] if letter.job_id is not None else last_line(letter.error)
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from ..clock import Clock, rfc3339
 from ..config.schema import LoadedConfig
 from ..errors import EdgeqError
 from ..events import from_json
+from ..store import dead_letters
 from ..store import jobs as table
+from ..store.dead_letters import DeadLetter
 from ..store.jobs import FINISHED, STATES, StoredJob
 from ..store.store import Unit
 from ..units import Duration
@@ -76,19 +78,20 @@ def list_jobs(queue: str, state: str | None, kind: str, limit: int, json_lines: 
 def show(job_id: int, json_lines: bool) -> None:
     """One job, whole."""
 
-    async def main() -> StoredJob | None:
+    async def main() -> tuple[StoredJob | None, DeadLetter | None]:
         async with open_store(load_config()) as store:
-            return await table.one(store, job_id)
+            return await table.one(store, job_id), await dead_letters.of_job(store, job_id)
 
-    job = asyncio.run(main())
+    job, letter = asyncio.run(main())
     if job is None:
         raise EdgeqError(f"there is no job {job_id}")
     if json_lines:
         say_json(_as_dict(job))
         return
+    reason = letter.reason if letter is not None and job.state == "dead" else None
     fields = _as_dict(job) | {"progress": _progress(job)}
     options, error = fields.pop("options") or {}, fields.pop("error")
-    say_fields({**fields, **options, "error": error})
+    say_fields({**fields, **options, "reason": reason, "error": error})
 
 
 def _as_dict(job: StoredJob) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def _change(name: str, *, paused: bool) -> None:
 @as_json
 @configured
 def breakers(json_lines: bool) -> None:
-    """What jobs need and what failed: while it is open, they wait."""
+    """The dependencies that jobs need, as far as one has failed: while it is open, they wait."""
 
     async def main() -> list[StoredBreaker]:
         async with open_store(load_config()) as store:

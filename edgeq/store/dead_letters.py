@@ -21,6 +21,9 @@ _ALL = (
     DeadLetters.redriven_at, DeadLetters.redrive_requested_at, DeadLetters.detail,
 )  # fmt: skip
 _ONE = Statement(lambda p: DeadLetters.select(*_ALL).where(DeadLetters.id == p))
+_OF_JOB = Statement(
+    lambda p: DeadLetters.select(*_ALL).where((DeadLetters.job_id == p) & DeadLetters.redriven_at.is_null())
+)
 _REQUESTED = Statement(
     lambda p: (
         DeadLetters.select(*_ALL)
@@ -102,6 +105,12 @@ async def one(store: Store, letter_id: int) -> DeadLetter | None:
     """The dead letter of that id, or None."""
     rows = await store.read(_ONE, (letter_id,))
     return _letter(rows[0]) if rows else None
+
+
+async def of_job(store: Store, job_id: int) -> DeadLetter | None:
+    """The open dead letter of a dead job, which says for what reason it died; None when there is none (any more)."""
+    rows = await store.read(_OF_JOB, (job_id,))
+    return _letter(rows[-1]) if rows else None
 
 
 async def find(
