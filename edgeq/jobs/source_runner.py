@@ -196,9 +196,9 @@ class SourceRunner(Service):
                 return 0
             alone = [await self._store_all([row], Decisions()) for row in rows]
             return sum(alone) + (await self._store_all([], decisions) if decisions else 0)
-        self._metrics.source_items.add(new, "queued")
-        if new < len(rows):
-            self._metrics.source_items.add(len(rows) - new, "known")
+        for result, number in (("queued", new), ("known", len(rows) - new)):
+            if number:
+                self._metrics.source_items.add(number, result)
         count(self._metrics, decisions, duplicates)
         return new
 
