@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edgeq import EdgeqError, Job, Queue
+from edgeq import EdgeqError, Job, Limit, Queue
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.jobs import queue as queue_module
@@ -35,6 +35,18 @@ class Greet(Job):
 
 class Other(Job):
     queue = "other"
+
+    async def handle(self, ctx: Any) -> None: ...
+
+
+class Limited(Job):
+    limit = Limit(concurrency=1)
+
+    async def handle(self, ctx: Any) -> None: ...
+
+
+class Needy(Job):
+    needs = "crm"
 
     async def handle(self, ctx: Any) -> None: ...
 
@@ -193,6 +205,24 @@ def test_a_job_of_the_programs_own_file_is_refused(tmp_path: Path) -> None:
         "move it to a module that app.modules names, and import it from there\n"
     )
     assert said == 2 * sentence + "[]\n"
+
+
+def test_a_dispatch_is_one_transaction_however_many_statements_it_takes(queue: Queue) -> None:
+    """A job without anything special is a single statement, which needs no BEGIN; if it became two, it would."""
+    queue.dispatch(Greet())
+    connection = queue._direct._engine.connected()[0]
+    said: list[str] = []
+    connection.set_trace_callback(said.append)
+    queue.dispatch(Greet())
+    queue.dispatch(Greet(), delay=60, priority=3, on_failure=Greet())
+    assert [text.split()[0] for text in said] == ["INSERT", "INSERT"]
+    said.clear()
+    queue.dispatch(Greet(), unique_key="k")
+    assert (said[0], said[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
+    for job in (Limited(), Needy()):
+        said.clear()
+        queue.dispatch(job)
+        assert (said[0], said[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
 
 
 # Transactions

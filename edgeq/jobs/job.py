@@ -33,6 +33,10 @@ from .keys import Limit, Unique
 __all__ = ["ARGS_BYTES_MAX", "Definition", "Job", "Registry", "definition", "registry", "resolve"]
 
 
+# Values of these types are never converted. Not to ask is a third of a job's making.
+_AS_THEY_ARE = (str, int, float, bool)
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
 class Job:
     """Base of all jobs. Every subclass is a dataclass whose fields are the job's arguments, given by keyword.
@@ -79,6 +83,8 @@ class Job:
         `__post_init__`, whether that calls it or not."""
         for name, wanted in self._definition.arguments.items():
             value = getattr(self, name)
+            if type(value) is wanted and wanted in _AS_THEY_ARE:
+                continue
             try:
                 converted = msgspec.convert(value, wanted)
             except msgspec.ValidationError as error:

@@ -98,7 +98,10 @@ class Queue:
         it is there once you commit, and never if you don't. Raises ValueError that names the job and what is wrong.
         """
         new = self._new(job, self._clock.now(), delay, run_at, how)
-        return self._write(lambda tx: jobs.add(tx, (new,)), connection)[0]
+        if connection is not None:
+            return self._direct.within(connection, lambda tx: jobs.add(tx, (new,)))[0]
+        plain = new.unique_key is None and new.limit is None and new.needs is None
+        return self._direct.write(lambda tx: jobs.add(tx, (new,)), single=plain)[0]
 
     def dispatch_many(
         self,
@@ -243,12 +246,14 @@ def _in_time(job: StoredJob | None, job_id: int, timeout_seconds: float | None) 
 
 def _check_importable(new: NewJob) -> None:
     """A class in the program's main file has a name under which no worker finds it."""
-    for each in (new, new.on_success, new.on_failure):
-        if each is not None and each.kind.startswith("__main__:"):
-            raise EdgeqError(
-                f"job {each.kind.partition(':')[2]} is defined in the program's own file, where no worker finds it",
-                hint="move it to a module that app.modules names, and import it from there",
-            )
+    if new.kind.startswith("__main__:"):
+        raise EdgeqError(
+            f"job {new.kind.partition(':')[2]} is defined in the program's own file, where no worker finds it",
+            hint="move it to a module that app.modules names, and import it from there",
+        )
+    for callback in (new.on_success, new.on_failure):
+        if callback is not None:
+            _check_importable(callback)
 
 
 def _check_states(states: Sequence[str]) -> None:

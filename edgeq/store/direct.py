@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -27,6 +28,7 @@ from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine
 from .store import Row, Statement, Store, Tx, Unit
 from .watch import Waiting
 
+log = logging.getLogger("edgeq.store")
 T = TypeVar("T")
 
 _all: weakref.WeakSet[Direct] = weakref.WeakSet()
@@ -71,8 +73,11 @@ class Direct:
 
     # Units
 
-    def write(self, unit: Unit[T]) -> T:
-        """Run the unit and commit it; within `transaction`, in the same thread, as a part of that one."""
+    def write(self, unit: Unit[T], *, single: bool = False) -> T:
+        """Run the unit and commit it; within `transaction`, in the same thread, as a part of that one.
+
+        `single`: the unit runs a single statement, which by itself is a transaction to SQLite, too, at less cost.
+        """
         if self._owner is not None and self.joined:
             return self._join(unit)
         if self._pid != os.getpid():
@@ -80,9 +85,10 @@ class Direct:
         with self._lock:
             self._prepare()
             try:
-                tx = self._begin()
+                tx = self._connected() if single else self._begin()
                 result = unit(tx)
-                self._engine.commit()
+                if not single:
+                    self._engine.commit()
             except BaseException as error:
                 self._engine.rollback()
                 self._refuse(error)
@@ -167,16 +173,22 @@ class Direct:
             self._engine.release()
             return result
 
-    def _begin(self) -> Tx:
+    def _connected(self) -> Tx:
         try:
-            return self._engine.begin()
+            return self._engine.connected()[1]
         except FileGone:
             self._take_new_file()
-            return self._engine.begin()
+            return self._engine.connected()[1]
+
+    def _begin(self) -> Tx:
+        self._connected()
+        return self._engine.begin()
 
     def _tend(self) -> None:
-        with contextlib.suppress(sqlite3.Error, OSError):  # the commit is done; the next one will say what is wrong
+        try:
             self._engine.tend()
+        except (sqlite3.Error, OSError) as error:  # the commit is done; the next one will say what is wrong
+            log.debug("housekeeping failed: %s", error)
 
     # Reading
 
@@ -186,11 +198,7 @@ class Direct:
             with self._errors():
                 return self._engine.connected()[1].rows(query, params)
         with self._turn(), self._errors():
-            try:
-                return self._engine.connected()[1].rows(query, params)
-            except FileGone:
-                self._take_new_file()
-                return self._engine.connected()[1].rows(query, params)
+            return self._connected().rows(query, params)
 
     def ask(self, question: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
         """What one of the store's questions answers, such as `ask(lambda store: jobs.one(store, 5))`: they are written

@@ -110,8 +110,8 @@ class SqliteTx(Tx):
         """See Tx.insert_returning. An id is always greater than those before it, but the order of what a statement
         returns is nobody's promise. A single row does without, for half the time."""
         if len(rows) == 1:
-            [(text, values)] = self._inserts_of(table, columns, rows, "")
-            return [self._connection.execute(text, values).lastrowid or 0]
+            text = self._insert_text(table._meta.table_name, tuple(columns), 1, "")
+            return [self._connection.execute(text, rows[0]).lastrowid or 0]
         ids: list[int] = []
         for text, values in self._inserts_of(table, columns, rows, "RETURNING id"):
             ids += sorted([row[0] for row in self._connection.execute(text, values).fetchall()])
@@ -199,6 +199,7 @@ class SqliteEngine:
         self._data_version = -1 if self._data_version else self._read_data_version()
 
     def _check_file(self) -> None:
+        """Commits to a file that was removed would be acknowledged and lost."""
         if _identity(self._path) != self._file:
             self.gone = True
             raise FileGone(f"the database file was removed or replaced while edgeq ran: {self._path}")
@@ -492,7 +493,7 @@ class SqliteStore(Store):
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """Which file stands at `path`: commits to one that was removed would be acknowledged and lost."""
+    """Which file stands at `path`."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
