@@ -35,6 +35,7 @@ class Copy(QueueProcessor):
     types = ["a"]
 
     async def process_item(self, event, ctx):
+        await asyncio.sleep(0.03)
         ctx.dispatch(Chain(left=1))
         ctx.emit("copied")
 
@@ -71,21 +72,27 @@ def test_what_the_broker_kept_is_taken_in_and_all_that_comes_of_it_is_done(edgeq
     add(edgeq, "processors: {copy: {kind: 'app:Copy', start: beginning}}\nchannels: {screen: {kind: log}}\n")
     assert run(edgeq) == 0, "the broker keeps the session from now on"
     with Peer(broker.port) as peer:
-        peer.publish_many([(f"a/{n}", '{"v": 1}') for n in range(200)])
+        peer.publish_many([(f"a/{n}", '{"v": 1}') for n in range(100)])
     dispatch(edgeq.database, job("Note", text="later", delay_seconds=3600), job("Note", text="now"))
     assert edgeq.cli("emit", "x", "--tag", "notification").returncode == 0
     assert run(edgeq) == 0
-    assert edgeq.sql("SELECT type, count(*) FROM events GROUP BY 1") == [("a", 200), ("copied", 200), ("x", 1)]
+    assert edgeq.sql("SELECT type, count(*) FROM events GROUP BY 1") == [("a", 100), ("copied", 100), ("x", 1)]
     found = edgeq.sql("SELECT kind, state, count(*) FROM jobs GROUP BY 1, 2 ORDER BY 1, 2")
     assert found == [
-        ("app:Chain", "completed", 400), ("app:Note", "completed", 1), ("app:Note", "scheduled", 1)
+        ("app:Chain", "completed", 200), ("app:Note", "completed", 1), ("app:Note", "scheduled", 1)
     ]  # fmt: skip
     assert edgeq.sql("SELECT state, count(*) FROM notifications GROUP BY 1") == [("sent", 1)]
     (seen,) = edgeq.sql("SELECT last_consumed_id FROM cursors WHERE processor = 'copy'")
     assert seen == edgeq.sql("SELECT max(id) FROM events")[0]
     assert run(edgeq) == 0
-    assert edgeq.sql("SELECT count(*) FROM events") == [(401,)], "nothing is done twice"
+    assert edgeq.sql("SELECT count(*) FROM events") == [(201,)], "nothing is done twice"
     assert "Traceback" not in edgeq.log
+
+
+def test_jobs_that_come_of_jobs_are_run(edgeq: Appliance) -> None:
+    dispatch(edgeq.database, job("Chain", left=1000))
+    assert run(edgeq) == 0
+    assert edgeq.sql("SELECT state, count(*) FROM jobs GROUP BY 1") == [("completed", 1001)]
 
 
 def test_schedules_that_are_due_are_dispatched_and_run(edgeq: Appliance) -> None:
