@@ -1,8 +1,8 @@
 """The parts that run for one configuration, built together, started in order, drained in order.
 
-Started: processors, senders, workers, schedules, intake, and last the session, so that nothing arrives before there is
-somebody to take it. Drained the other way round: reading ends, what was taken in is committed and acknowledged, then
-the rest finish what they have in hand.
+Started: processors, senders, workers, sources, schedules, intake, and last the session, so that nothing arrives before
+there is somebody to take it. Drained the other way round: reading ends, what was taken in is committed and
+acknowledged, then the rest finish what they have in hand.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from .workforce import make_workers
 
 if TYPE_CHECKING:
     from .jobs.scheduler import Scheduler
+    from .jobs.source_runner import SourceRunner
 
 log = logging.getLogger("edgeq.app")
 
@@ -76,6 +77,11 @@ class Parts:
             from .jobs.scheduler import Scheduler  # who has no schedules doesn't pay for it
 
             self.scheduler = Scheduler(plan.schedules, store, clock, metrics)
+        self.sources: list[SourceRunner] = []
+        if plan.sources:
+            from .jobs.source_runner import make_source_runners
+
+            self.sources = make_source_runners(plan.sources, config.jobs.queues, store, clock, metrics)
         self.retention = Retention(config.store.retention, store, clock, metrics)
         self._plan = plan
         self._store = store
@@ -97,13 +103,13 @@ class Parts:
         """Everything but the session and the intake, in the order of starting."""
         parts = [*self.runners.values(), *self.senders.values(), *self.workers.values()]
         scheduler = [] if self.scheduler is None else [self.scheduler]
-        return [*parts, *scheduler, self.redriver, self.retention]
+        return [*parts, *self.sources, *scheduler, self.redriver, self.retention]
 
     async def start(self, *, once: bool = False) -> None:
         """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""
         await self._close_what_is_gone()
         for service in [*self.services(), self.intake, self.session]:
-            if not once or service is not self.scheduler:
+            if not once or service not in (self.scheduler, *self.sources):
                 await service.start()
 
     async def _close_what_is_gone(self) -> None:

@@ -29,6 +29,7 @@ from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from .jobs.schedule import Schedule
+    from .jobs.source import Source
 
 Publish = Callable[..., Awaitable[None]]
 
@@ -46,6 +47,7 @@ class Plan:
     channels: Mapping[str, Channel]
     processors: Mapping[str, PlannedProcessor]
     schedules: Sequence[Schedule]
+    sources: Sequence[Source]
     warnings: list[str]
 
     @property
@@ -84,7 +86,8 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     _check_contexts(loaded, problems)
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
-    return Plan(loaded, table, contracts, channels, processors, schedules, _warnings(loaded))
+    sources = _sources(modules)
+    return Plan(loaded, table, contracts, channels, processors, schedules, sources, _warnings(loaded, sources))
 
 
 def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:
@@ -114,6 +117,23 @@ def _routers(modules: list[ModuleType]) -> list[Router]:
     return list(found.values())
 
 
+def _sources(modules: list[ModuleType]) -> Sequence[Source]:
+    """The sources at the top of the modules. Only who has imported the decorator can have some."""
+    if "edgeq.jobs.source" not in sys.modules:
+        return ()
+    from .jobs.source import load_sources
+
+    return load_sources(modules)
+
+
+def _sources_left_out(sources: Sequence[Source], modules: Sequence[str]) -> list[str]:
+    if "edgeq.jobs.source" not in sys.modules:
+        return []
+    from .jobs.source import left_out
+
+    return left_out(sources, modules)
+
+
 def _check_contexts(loaded: LoadedConfig, problems: list[Problem]) -> None:
     """See that the functions that make what jobs need are there. They are called by workers."""
     for name, queue in loaded.config.jobs.queues.items():
@@ -126,7 +146,7 @@ def _check_contexts(loaded: LoadedConfig, problems: list[Problem]) -> None:
                 problems.append(Problem(loaded.where(key), key, str(error)))
 
 
-def _warnings(loaded: LoadedConfig) -> list[str]:
+def _warnings(loaded: LoadedConfig, sources: Sequence[Source]) -> list[str]:
     config = loaded.config
     needed = {job.settings.needs for job in registry.values()}
     found = [
@@ -140,6 +160,15 @@ def _warnings(loaded: LoadedConfig) -> list[str]:
         ("jobs.queues", f"no queue is called {queue!r}: jobs of {kind} would run only under `edgeq work {queue}`")
         for kind, queue in ((kind, job.settings.queue) for kind, job in registry.items())
         if queue not in config.jobs.queues and kind.partition(":")[0] in config.app.modules
+    ]
+    found += [
+        ("jobs.queues", f"no queue is called {each.queue!r}: {each.name} is asked only under `edgeq work {each.queue}`")
+        for each in sources
+        if each.queue not in config.jobs.queues
+    ]
+    found += [
+        ("app.modules", f"the source {name} is at the top of none of them, and so is not asked")
+        for name in _sources_left_out(sources, config.app.modules)
     ]
     found += [
         (child("jobs.breakers", name), f"no job needs {name!r}") for name in config.jobs.breakers if name not in needed

@@ -25,6 +25,7 @@ from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
 from .jobs.slots import Slots
 from .jobs.worker import Overrides, Worker
 from .plan import Plan
+from .service import Service
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
 from .upkeep.retention import Retention
@@ -76,6 +77,7 @@ class Work:
         self.queues = {name: self._settings(name, concurrency) for name in queues or config.jobs.queues}
         self.slots = Slots(concurrency or config.jobs.concurrency, self._bounds.jobs_max)
         self.workers: dict[str, Worker] = {}
+        self.sources: list[Service] = []
         self.retention = Retention(config.store.retention, self.store, self._clock, self.metrics)
         self._notifier = Notifier.from_environ(os.environ)
         self._stop = asyncio.Event()
@@ -112,6 +114,7 @@ class Work:
             )  # fmt: skip
             for worker in self.workers.values():
                 await worker.start()
+            await self._start_sources()
             if self._bounds == Bounds():
                 await self.retention.start()
             self._notifier.ready()
@@ -119,12 +122,22 @@ class Work:
             await self._until_done()
         finally:
             self._notifier.stopping()
-            await asyncio.gather(self._stop_workers(), self.retention.stop(self._grace_seconds))
+            services = (*self.sources, self.retention)
+            await asyncio.gather(self._stop_workers(), *(each.stop(self._grace_seconds) for each in services))
             await self.store.close()
             attending.cancel()
         if (error := fault(self.store)) is not None:
             raise error
         log.info("stopped, having ended %d attempts at jobs", self.metrics.jobs.total())
+
+    async def _start_sources(self) -> None:
+        """A drain asks for no more work than is there."""
+        if self._plan.sources and not self._bounds.drain:
+            from .jobs.source_runner import make_source_runners  # who has none doesn't pay for it
+
+            self.sources += make_source_runners(self._plan.sources, self.queues, self.store, self._clock, self.metrics)
+            for source in self.sources:
+                await source.start()
 
     async def _until_done(self) -> None:
         """Return when it is to end, for whatever reason."""

@@ -37,6 +37,7 @@ def check(json_lines: bool) -> None:
     _list("channels", list(plan.channels))
     _list("queues", list(config.jobs.queues))
     _list("schedules", [schedule.name for schedule in config.schedules])
+    _list("sources", [source.name for source in plan.sources])
 
 
 def _list(name: str, items: list[str]) -> None:
@@ -54,5 +55,6 @@ def _summary(plan: Plan) -> dict[str, Any]:
         "channels": list(plan.channels),
         "queues": list(config.jobs.queues),
         "schedules": [schedule.name for schedule in config.schedules],
+        "sources": [source.name for source in plan.sources],
         "warnings": plan.warnings,
     }

@@ -2,18 +2,18 @@
 
     @source(queue="video", at_most=20, window="10m")
     async def new_videos(wanted: int):
-        for path in sorted(folder.glob("*.mp4"))[:wanted]:
+        for path in sorted(folder.glob("*.mp4")):
             yield Encode(path=str(path))
 
 It is asked when its queue runs low, for as many jobs as there is room for. It may yield the same again as often as it
 likes: a job that is still to be done, or ended less than `window` ago, isn't queued a second time, and as the store
-knows that, neither a restart nor a second process makes a difference.
+knows that, neither a restart nor a second process makes a difference. Only what is new counts towards `wanted`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
 from types import ModuleType
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ AT_MOST_MAX = 10_000
 _CTX = "ctx"
 
 Find = Callable[..., AsyncIterator[Any]]
+_made: dict[str, Source] = {}
 
 
 class Source:
@@ -55,6 +56,7 @@ class Source:
             raise ValueError("backoff must be more than nothing and at most 366d")
         self._takes_ctx = _takes_ctx(function)
         self._wakers: set[Callable[[], None]] = set()
+        _made[self.name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         return self.function(*args, **kwargs)
@@ -89,10 +91,11 @@ def source(
     module of `app.modules`. What it yields are jobs; all are put into `queue`.
 
     It is asked when fewer than `low` jobs (default: a third of `at_most`) wait in the queue, so that up to `at_most`
-    wait in it; what it yields beyond `wanted` isn't taken. Its jobs are stored as they come, many in one commit, and
-    what `ctx` has recorded (`ctx.emit`, `ctx.dispatch`) with them. When it finds nothing new, fails, or takes longer
-    than `timeout`, there is a pause of `backoff` before it is asked again; a pause after finding nothing is cut to its
-    beginning when the queue moves, and ended by `wake()` of what this makes of the function.
+    wait in it; it is ended when it has yielded as many new ones as wanted, or AT_MOST_MAX in all. Its jobs are stored
+    as they come, many in one commit, and what `ctx` has recorded (`ctx.emit`, `ctx.dispatch`) with them. When it finds
+    nothing new, fails, or takes longer than `timeout`, there is a pause of `backoff` before it is asked again; a pause
+    after finding nothing is cut to its beginning when the queue moves, and ended by `wake()` of what this makes of the
+    function.
 
     It runs in the event loop: what blocks belongs in a thread (`asyncio.to_thread`). Raises TypeError that names the
     function and what is wrong.
@@ -113,6 +116,13 @@ def load_sources(modules: Iterable[ModuleType]) -> list[Source]:
     """The sources at the top of the modules, each once (one may be imported into another module)."""
     found = {id(value): value for module in modules for value in vars(module).values() if isinstance(value, Source)}
     return list(found.values())
+
+
+def left_out(sources: Collection[Source], modules: Iterable[str]) -> list[str]:
+    """The names of sources that were made in one of these modules, or beside one, and aren't among `sources`."""
+    packages = {name.partition(".")[0] for name in modules}
+    asked = {each.name for each in sources}
+    return [name for name in _made if name not in asked and name.partition(":")[0].partition(".")[0] in packages]
 
 
 def _takes_ctx(function: Find) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..store.decisions import Decisions, count, record
 from ..store.jobs import NewJob
 from ..store.store import Store, Tx
 from ..telemetry.metrics import Metrics
-from .source import Source
+from .source import AT_MOST_MAX, Source
 
 NET_SECONDS = 5.0
 REST_SECONDS = 0.02
@@ -39,12 +39,20 @@ class SourceRunner(Service):
         self._metrics = metrics
         self._woken = asyncio.Event()
         self._arrived = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._room = self._unanswered = 0
         self._asking: asyncio.Task[None] | None = None
         self._waiting = -1
         self._in_vain = 0
         self._failures = 0
         self._asked_at = self._not_before = -inf
         self._refused = False
+        self._rests = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to ask for now: the queue has enough, or the last ask brought nothing."""
+        return self._rests and not self._woken.is_set()
 
     async def run(self) -> None:
         """See Service."""
@@ -79,6 +87,12 @@ class SourceRunner(Service):
 
     async def look(self) -> float:
         """Ask, if it is time for that; for how many seconds there is nothing to do unless the queue moves."""
+        self._rests = False
+        seconds = await self._look()
+        self._rests = seconds > 0
+        return seconds
+
+    async def _look(self) -> float:
         if self._asking is not None and not self._asking.done():
             return NET_SECONDS  # it was cancelled and goes on all the same
         waiting = await sources.waiting(self._store, self.source.queue, self.source.at_most)
@@ -114,6 +128,7 @@ class SourceRunner(Service):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.source.timeout
         queued, self._refused = 0, False
+        self._room, self._unanswered = wanted, 0
         failure: BaseException | None = None
         self._asking = asking = asyncio.create_task(self._pull(wanted, ctx, found), name=self.name)
         asking.add_done_callback(self._pulled)
@@ -137,13 +152,20 @@ class SourceRunner(Service):
         return queued, failure
 
     async def _pull(self, wanted: int, ctx: Context, found: list[Any]) -> None:
+        """Take items until there are as many new ones as wanted: one that is known already leaves room for another."""
+        left = AT_MOST_MAX
         with contained(f"source {self.source.name}"):
             async with contextlib.aclosing(self.source.find(wanted, ctx)) as items:
                 async for item in items:
                     found.append(item)
+                    self._room -= 1
+                    self._unanswered += 1
+                    left -= 1
                     self._arrived.set()
-                    wanted -= 1
-                    if wanted <= 0:
+                    while self._room <= 0 and self._unanswered:
+                        self._answered.clear()
+                        await self._answered.wait()
+                    if self._room <= 0 or left <= 0:
                         break
 
     def _pulled(self, asking: asyncio.Task[None]) -> None:
@@ -172,7 +194,11 @@ class SourceRunner(Service):
                 rows.append(self._row(item, now))
             except Exception as error:  # noqa: BLE001 - a job class of somebody's own may raise anything
                 self._refuse(error)
-        return await self._store_all(rows, decisions) if rows or decisions else 0
+        new = await self._store_all(rows, decisions) if rows or decisions else 0
+        self._room += len(items) - new
+        self._unanswered -= len(items)
+        self._answered.set()
+        return new
 
     def _row(self, item: Any, now: int) -> NewJob:
         row = new_job(item, now=now, queue=self.source.queue)
@@ -211,3 +237,10 @@ class SourceRunner(Service):
 
 class _TookTooLong(TimeoutError):
     """The source had not ended when its time was over."""
+
+
+def make_source_runners(
+    sources: Iterable[Source], queues: Container[str], store: Store, clock: Clock, metrics: Metrics
+) -> list[SourceRunner]:
+    """One for each source whose queue is among `queues`."""
+    return [SourceRunner(source, store, clock, metrics) for source in sources if source.queue in queues]
