@@ -296,10 +296,21 @@ def test_jobs_are_purged_by_state_age_and_queue(edgeq: Edgeq) -> None:
     assert states(edgeq) == {2: "completed", 4: "executing"}
 
 
+def test_jobs_that_have_ended_are_purged_by_id(edgeq: Edgeq) -> None:
+    store(finished)
+    done = edgeq("jobs", "purge", "3", "4", "1", "9", "1")
+    assert (done.status, done.out) == (0, "2 deleted\n")
+    assert done.err == "edgeq: job 4 is executing: cancel it first\nedgeq: there is no job 9\n"
+    assert states(edgeq) == {2: "completed", 4: "executing", 5: "available"}
+    done = edgeq("jobs", "purge", "5")
+    assert (done.status, done.err) == (1, "edgeq: job 5 is available: cancel it first\nedgeq: nothing was deleted\n")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("purge", "Missing option '--state'"),
+        ("purge", "say which: by id, or --state"),
+        ("purge 1 --state dead", "ids don't go together with --state, --queue, --kind or --older-than"),
         ("purge --state executing", "'executing' is not one of"),
         ("purge --state available --older-than 1h", "--older-than is for jobs that ended: completed"),
         ("purge --state dead --older-than soon", "'--older-than': 'soon' is not a duration"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from ..store import dead_letters
 from ..store import jobs as table
 from ..store.dead_letters import DeadLetter
 from ..store.jobs import FINISHED, STATES, StoredJob
-from ..store.store import Unit
+from ..store.store import Tx, Unit
 from ..units import Duration
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .dispatch import dispatch
@@ -159,35 +160,36 @@ def cancel(ids: tuple[int, ...]) -> None:
     One that is running is stopped by its worker, and nothing that it decided is kept.
     """
     now = Clock().now()
-
-    async def main() -> tuple[list[int], dict[int, StoredJob | None]]:
-        async with open_store(load_config()) as store:
-            done = await store.write(
-                lambda tx: [each for each in dict.fromkeys(ids) if table.cancel(tx, [each], now)],
-                timeout_seconds=WRITE_SECONDS,
-            )
-            return done, {each: await table.one(store, each) for each in dict.fromkeys(ids) if each not in done}
-
-    done, rest = asyncio.run(main())
+    done, rest = _each(ids, lambda tx, some: table.cancel(tx, some, now))
     for job_id, job in rest.items():
         say_error(f"there is no job {job_id}" if job is None else f"job {job_id} is {job.state} already")
     if not done:
         raise EdgeqError("nothing was cancelled")
-    say(f"{len(done)} cancelled")
+    say(f"{done} cancelled")
 
 
 @jobs.command()
-@click.option("--state", "states", type=click.Choice(_PURGED), multiple=True, required=True, help="Jobs in this state.")
+@click.argument("ids", metavar="[ID]...", type=ID, nargs=-1)
+@click.option("--state", "states", type=click.Choice(_PURGED), multiple=True, help="Jobs in this state.")
 @click.option("--queue", default="", help="Only of this queue.")
 @click.option("--kind", default="", metavar="MODULE:NAME", help="Only of this kind.")
 @click.option("--older-than", metavar="TIME", callback=duration(0), help="Only if they ended so long ago, such as 7d.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @configured
-def purge(states: tuple[str, ...], queue: str, kind: str, older_than: Duration | None, yes: bool) -> None:
-    """Delete jobs for good.
+def purge(
+    ids: tuple[int, ...], states: tuple[str, ...], queue: str, kind: str, older_than: Duration | None, yes: bool
+) -> None:
+    """Delete jobs for good: those named, if they have ended, or all that fit.
 
     --state may be given more than once. Jobs that are executing are left alone; cancel them first.
     """
+    if not (ids or states):
+        raise click.UsageError("say which: by id, or --state")
+    if ids and (states or queue or kind or older_than is not None):
+        raise click.UsageError("ids don't go together with --state, --queue, --kind or --older-than")
+    if ids:
+        _remove(ids)
+        return
     finished_before = None
     if older_than is not None:
         if not set(states) <= set(FINISHED):
@@ -207,6 +209,29 @@ def purge(states: tuple[str, ...], queue: str, kind: str, older_than: Duration |
     if count == 0:
         raise EdgeqError("no job fits")
     say(f"{count} deleted")
+
+
+def _remove(ids: tuple[int, ...]) -> None:
+    done, rest = _each(ids, table.remove)
+    for job_id, job in rest.items():
+        say_error(f"there is no job {job_id}" if job is None else f"job {job_id} is {job.state}: cancel it first")
+    if not done:
+        raise EdgeqError("nothing was deleted")
+    say(f"{done} deleted")
+
+
+def _each(ids: tuple[int, ...], verb: Callable[[Tx, list[int]], int]) -> tuple[int, dict[int, StoredJob | None]]:
+    """Do it to each of the jobs, in one commit; to how many, and what stands in the table for the others."""
+    loaded = load_config()
+
+    async def main() -> tuple[int, dict[int, StoredJob | None]]:
+        async with open_store(loaded) as store:
+            done = await store.write(
+                lambda tx: [each for each in dict.fromkeys(ids) if verb(tx, [each])], timeout_seconds=WRITE_SECONDS
+            )
+            return len(done), {each: await table.one(store, each) for each in dict.fromkeys(ids) if each not in done}
+
+    return asyncio.run(main())
 
 
 def _write(loaded: LoadedConfig, unit: Unit[Any]) -> Any:

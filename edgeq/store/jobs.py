@@ -37,7 +37,7 @@ from .tables import DeadLetters, Jobs
 
 __all__ = [
     "FINISHED", "INCOMPLETE", "STATES", "Dispatched", "Limit", "NewJob", "Options", "Parent", "StoredJob", "Unique",
-    "add", "cancel", "counts", "find", "one", "purge", "redate", "retry", "retry_where", "source",
+    "add", "cancel", "counts", "find", "one", "purge", "redate", "remove", "retry", "retry_where", "source",
 ]  # fmt: skip
 
 _DEAD = literal("dead")
@@ -71,6 +71,9 @@ CANCEL = Statement(
         .where(Jobs.id.in_(elements(p)) & Jobs.state.in_(SQL("('scheduled', 'available', 'executing', 'retryable')")))
         .returning(Jobs.id, Jobs.limit_key, Jobs.needs)
     )
+)
+REMOVE = Statement(
+    lambda p: Jobs.delete().where(Jobs.id.in_(elements(p)) & Jobs.state.in_(SQL("('completed', 'cancelled', 'dead')")))
 )
 REDATE = Statement(
     lambda p: Jobs.update({Jobs.finished_at: p}).where(
@@ -116,6 +119,11 @@ def cancel(tx: Tx, ids: Iterable[int], now: int) -> int:
         breakers.left(tx, ((job_id, needs) for job_id, _, needs in cancelled), now)
         tx.touch("cancelled")
     return len(cancelled)
+
+
+def remove(tx: Tx, ids: Iterable[int]) -> int:
+    """Remove jobs that have ended; how many."""
+    return tx.run(REMOVE, (_batch(ids),))
 
 
 def purge(
