@@ -62,8 +62,15 @@ class Definition:
             raise ValueError(f"job {self.name}: its arguments can't be written as JSON: {error}") from None
         if len(text) > ARGS_BYTES_MAX or len(text.encode()) > ARGS_BYTES_MAX:
             raise ValueError(f"job {self.name}: its arguments take more than {ARGS_BYTES_MAX // 1024} KiB of JSON")
-        self.decode(text)  # not every value comes back as its type wants it
+        if not self._comes_back:
+            self.decode(text)
         return text
+
+    @cached_property
+    def _comes_back(self) -> bool:
+        """Whether whatever was made comes back out of JSON as it was, as not every value does."""
+        plain = all(wanted in (str, int, bool) for wanted in self.arguments.values())
+        return plain and not getattr(self.job_class.__post_init__, "checks_before", False)
 
     def decode(self, args: str) -> Job:
         """The job with the arguments in a JSON text; those that the class no longer has are passed over.

@@ -36,12 +36,17 @@ def row(
 ) -> NewJob:
     """The row for `job`; what `how` says, where it isn't None, counts more than the class. Raises ValueError, and
     TypeError for a word in `how` that How doesn't have."""
+    own = made.settings
+    if not how and run_at is None and own.unique is None and own.limit is None:  # as the class says, and at once
+        return NewJob(
+            queue=own.queue, kind=made.kind, args=made.encode(job), run_at=now, created_at=now, priority=own.priority,
+            max_attempts=own.max_attempts, needs=own.needs, expires_us=own.expires_us, cause_id=cause_id,
+        )  # fmt: skip
     given = {name: value for name, value in how.items() if value is not None}
     for name in given:
         if name not in _HOW:
             raise TypeError(f"job {made.name}: a dispatch knows no {name!r} ({did_you_mean(name, _HOW)})")
     args = made.encode(job)
-    own = made.settings
 
     def chosen(name: str, parse: Callable[[Any], Any], otherwise: Any) -> Any:
         if name not in given:
