@@ -1,9 +1,10 @@
 """`edgeq run --once`: do what there is to do now, and say when it is done.
 
-Taken in: what the broker has kept for the session; then nothing more is read. Then processors catch up, senders send
-what is due, workers run what is ready, and all of that again for what comes of it. What has its time later stays for
-later: scheduled jobs, retries, notifications whose channel waits, contracts whose deadlines are to come. So does what
-can't go on now: paused queues and processors, parts that crashed, queues whose context can't be made.
+Schedules that are due are dispatched, sources are asked once, and what the broker has kept for the session is taken in;
+then nothing more is read. Processors catch up, senders send what is due, workers run what is ready, and all of that
+again for what comes of it. What has its time later stays for later: scheduled jobs, retries, notifications whose channel
+waits, contracts whose deadlines are to come. So does what can't go on now: paused queues and processors, parts that
+crashed, queues whose context can't be made.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ async def do_all(parts: Parts, store: Store, clock: Clock) -> str:
     if parts.scheduler is not None:
         await parts.scheduler.adopt()
         await parts.scheduler.look()
+    await asyncio.gather(*(source.look() for source in parts.sources))
     unreached = await _backlog(parts, clock)
     judged_at = clock.monotonic() + (0.0 if unreached else _SILENCE_SECONDS)
     parts.session.stop_reading()

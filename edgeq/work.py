@@ -112,9 +112,9 @@ class Work:
                 self._plan, self.queues, self.store, self.metrics, self._clock,
                 slots=self.slots, overrides=self._overrides,
             )  # fmt: skip
+            await self._start_sources()
             for worker in self.workers.values():
                 await worker.start()
-            await self._start_sources()
             if self._bounds == Bounds():
                 await self.retention.start()
             self._notifier.ready()
@@ -131,13 +131,18 @@ class Work:
         log.info("stopped, having ended %d attempts at jobs", self.metrics.jobs.total())
 
     async def _start_sources(self) -> None:
-        """A drain asks for no more work than is there."""
-        if self._plan.sources and not self._bounds.drain:
-            from .jobs.source_runner import make_source_runners  # who has none doesn't pay for it
+        """Have sources asked whenever their queue runs low; or once, before a drain."""
+        if not self._plan.sources:
+            return
+        from .jobs.source_runner import make_source_runners  # who has none doesn't pay for it
 
-            self.sources += make_source_runners(self._plan.sources, self.queues, self.store, self._clock, self.metrics)
-            for source in self.sources:
-                await source.start()
+        sources = make_source_runners(self._plan.sources, self.queues, self.store, self._clock, self.metrics)
+        if self._bounds.drain:
+            await asyncio.gather(*(source.look() for source in sources))
+            return
+        self.sources += sources
+        for source in self.sources:
+            await source.start()
 
     async def _until_done(self) -> None:
         """Return when it is to end, for whatever reason."""

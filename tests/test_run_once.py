@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto, Peer, free_port
-from support.working import APP, dispatch, job
+from support.working import APP, FINDER, dispatch, job
 
 from edgeq import once
 from edgeq.app import App
@@ -105,6 +105,19 @@ def test_schedules_that_are_due_are_dispatched_and_run(edgeq: Appliance) -> None
     assert edgeq.sql("SELECT kind, state FROM jobs") == [("app:Chain", "completed")]
 
 
+def test_sources_are_asked_once(edgeq: Appliance) -> None:
+    add(edgeq, "jobs: {queues: {other: {}}}\n")
+    edgeq.configure((edgeq.folder / "edgeq.yaml").read_text().replace("[app]", "[app, finder]"))
+    (edgeq.folder / "finder.py").write_text(FINDER)
+    (edgeq.folder / "inbox").mkdir()
+    for name in ("a", "b"):
+        (edgeq.folder / "inbox" / name).touch()
+    assert run(edgeq) == 0
+    assert edgeq.sql("SELECT args, state FROM jobs ORDER BY id") == [
+        ('{"text":"a"}', "completed"), ('{"text":"b"}', "completed")
+    ]  # fmt: skip
+
+
 def test_a_deadline_that_passed_meanwhile_is_judged_and_told(edgeq: Appliance) -> None:
     add(edgeq, "contracts: [{name: alive, kind: absence, of: a, every: 1s, known: [x]}]\nchannels: {s: {kind: log}}\n")
     assert run(edgeq) == 0
@@ -165,8 +178,10 @@ def test_one_at_a_time_runs(edgeq: Appliance) -> None:
     dispatch(edgeq.database, job("Wait", n=1))
     edgeq.spawn()
     edgeq.until((edgeq.folder / "began-1").exists, "the job")
-    done: subprocess.CompletedProcess[str] = edgeq.cli("run", "--once")
-    assert done.returncode == 1
-    assert "another edgeq (process" in done.stderr
+    for _ in range(3):
+        done: subprocess.CompletedProcess[str] = edgeq.cli("run", "--once")
+        assert done.returncode == 1
+        assert "another edgeq (process" in done.stderr
+    assert "stopping" not in edgeq.log, "it waits for the job"
     (edgeq.folder / "go-1").touch()
     assert edgeq.ended() == 0

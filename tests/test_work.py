@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from support.appliance import Appliance
 from support.mosquitto import free_port
-from support.working import APP, dispatch, job
+from support.working import APP, FINDER, dispatch, job
 
 CONFIGURATION = """\
 gateway: gw
@@ -115,6 +115,29 @@ def test_it_works_on_the_queues_that_are_named_configured_or_not(make: Callable[
     assert work.ended() == 0
     assert sorted(text for text, *_ in notes(work)) == ["other", "unknown"]
     assert "no queue is called 'unknown' in the configuration: it has the defaults" in work.log
+
+
+@pytest.mark.parametrize("words", [["--drain"], [], ["default"]])
+def test_sources_of_its_queues_are_asked(make: Callable[..., Appliance], words: list[str]) -> None:
+    work = make(*words)
+    (work.folder / "finder.py").write_text(FINDER)
+    work.configure((work.folder / "edgeq.yaml").read_text().replace("[app]", "[app, finder]"))
+    (work.folder / "inbox").mkdir()
+    for name in ("a", "b"):
+        (work.folder / "inbox" / name).touch()
+    work.spawn()
+    if words == ["default"]:
+        work.until(lambda: "working on default" in work.log, "the start")
+        assert work.stop() == 0
+        assert notes(work) == [], "nobody here works on what it would find"
+        return
+    if not words:
+        work.until(lambda: len(notes(work)) == 2, "both jobs")
+        (work.folder / "inbox" / "c").touch()
+        work.until(lambda: len(notes(work)) == 3, "the third job")
+        work.send(signal.SIGTERM)
+    assert work.ended() == 0
+    assert sorted(text for text, *_ in notes(work)) == ["a", "b", *([] if words else ["c"])], "each of them once"
 
 
 # How many, and for how long

@@ -71,6 +71,19 @@ class Fail(Job):
         raise ValueError("no")
 """
 
+FINDER = """\
+from pathlib import Path
+
+from app import Note
+from edgeq import source
+
+@source(queue="other", backoff="1ms..10ms")
+async def files(wanted):
+    for path in sorted(Path("inbox").glob("*")):
+        yield Note(text=path.name)
+"""
+"""A module with a source that finds a job for each file in the folder `inbox`."""
+
 
 def job(kind: str, queue: str = "default", *, delay_seconds: float = 0.0, **args: Any) -> NewJob:
     """A job of APP to dispatch: `job("Note", text="a")`."""
