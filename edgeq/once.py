@@ -2,9 +2,9 @@
 
 Schedules that are due are dispatched, sources are asked once, and what the broker has kept for the session is taken in;
 then nothing more is read. Processors catch up, senders send what is due, workers run what is ready, and all of that
-again for what comes of it. What has its time later stays for later: scheduled jobs, retries, notifications whose channel
-waits, contracts whose deadlines are to come. So does what can't go on now: paused queues and processors, parts that
-crashed, queues whose context can't be made.
+again for what comes of it. What has its time later stays for later: scheduled jobs, retries, notifications whose
+channel waits, contracts whose deadlines are to come. So does what can't go on now: paused queues and processors, parts
+that crashed, queues whose context can't be made.
 """
 
 from __future__ import annotations
