@@ -299,7 +299,9 @@ class JobsMachine(RuleBasedStateMachine):
         """The rows, breakers and counts of the store are those of the model."""
         self.see_breakers()
         letters = self.runner.run(dead_letters.find(self.store, limit=PAGE))
-        of_jobs = Counter((letter.job_id, letter.reason) for letter in letters if letter.job_id in self.model.jobs)
+        of_jobs: Counter[tuple[int | None, str]] = Counter(
+            (letter.job_id, letter.reason) for letter in letters if letter.job_id in self.model.jobs
+        )
         self.model.see_rows(self.find(), of_jobs)
         self.model.see_counts(self.runner.run(jobs.counts(self.store, self.now)))
 

@@ -73,6 +73,18 @@ def migrate(path: str, *, may_change: bool) -> None:
         raise getattr(error, "orig", error) from None  # the driver's own error, which the caller knows
 
 
+def forget_statistics(path: str) -> None:
+    """Undo an ANALYZE, which somebody may have asked for. What it found of a table that was small then has SQLite read
+    all of it when it is large; knowing nothing, it goes by the indexes that the statements were written for."""
+    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+    try:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE name GLOB 'sqlite_stat[0-9]'").fetchall()
+        for (name,) in found:
+            connection.execute(f"DROP TABLE {name}")
+    finally:
+        connection.close()
+
+
 def store_id(path: str) -> str:
     """The store's own id."""
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)

@@ -24,7 +24,7 @@ from ..errors import StoreError, StoreUnavailable
 from ..telemetry.metrics import Metrics
 from .files import FileLock, damaged, mark_suspect, quarantine
 from .making import ensure, need_folder
-from .schema import migrate, store_id
+from .schema import forget_statistics, migrate, store_id
 from .store import Health, Row, Signal, Statement, Store, Tx, Unit, render
 from .watch import Watch
 from .writer import Writer
@@ -437,6 +437,7 @@ class SqliteStore(Store):
                 ensure(self.path)
             else:
                 migrate(self.path, may_change=self._exclusive)
+            forget_statistics(self.path)
             self._engine.connect()
             self._id = store_id(self.path)
         except sqlite3.Error as error:
