@@ -4,6 +4,7 @@ is set to."""
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from edgeq import Job
 from edgeq.clock import Clock
@@ -117,7 +119,7 @@ def test_schedules_are_read(tmp_path: Path) -> None:
         problems,
     )
     assert problems == []
-    assert (report.name, report.catch_up, report.rule.spec) == ("report", "all", "cron 0 2 * * * Europe/Berlin")
+    assert (report.name, report.catch_up, report.rule.spec) == ("report", "all", "0 2 * * * Europe/Berlin")
     assert (tick.name, tick.catch_up, tick.rule.spec) == ("tick", "once", "every 15m")
     new = report.new_job(NOON - HOUR, NOON)
     assert (new.kind, new.args, new.run_at) == (f"{__name__}:Report", '{"kind":"weekly"}', NOON)
@@ -160,7 +162,7 @@ def test_the_zone_of_the_machine_is_the_default(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     problems: list[Problem] = []
     line = f"  - {{name: s, cron: '0 2 * * *', job: '{__name__}:Report'}}\n"
-    assert loaded(tmp_path, line, problems)[0].rule.spec == "cron 0 2 * * * Asia/Tokyo"
+    assert loaded(tmp_path, line, problems)[0].rule.spec == "0 2 * * * Asia/Tokyo"
     monkeypatch.setenv("TZ", "XYZ-3:14")
     assert loaded(tmp_path, line, problems) == []
     assert problems[0].path == "schedules[0].timezone"
@@ -586,6 +588,7 @@ def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(line: str, ca
 @settings(max_examples=30, deadline=None)
 def test_whatever_the_clock_is_set_to_a_period_is_one(catch_up: str, steps: list[tuple[int, float]]) -> None:
     async def follow(both: Processes) -> None:
+        await both.look(0, 1)
         elapsed: list[float] = [both.clock.monotonic()]
         for number in range(400):
             both.clock.advance(LOOK_SECONDS)
@@ -662,3 +665,42 @@ async def test_killed_at_any_moment_two_processes_do_each_run_once(tmp_path: Pat
             process.communicate()
     at = [round(datetime.fromisoformat(key.partition(":")[2]).timestamp() * 1000) for key in found]
     assert at == list(range(at[0], at[0] + 1000 * len(at), 1000))
+
+
+# The command
+
+
+def listed(folder: Path, *args: str) -> str:
+    command = [sys.executable, "-m", "edgeq.cli.main", "schedules", *args]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+async def test_schedules_are_listed_with_their_times(tmp_path: Path) -> None:
+    (tmp_path / "edgeq.yaml").write_text(
+        "schedules:\n"
+        "  - {name: report, cron: '0 2 * * *', timezone: Europe/Berlin, job: 'app:Report', args: {kind: a}}\n"
+        "  - {name: tick, every: 15m, job: 'app:Tick'}\n"
+    )
+    before = [json.loads(line) for line in listed(tmp_path, "list", "--json").splitlines()]
+    assert [(each["name"], each["last_run_at"]) for each in before] == [("report", None), ("tick", None)]
+    assert all(each["next_run_at"] > Clock().now() for each in before)
+    assert not (tmp_path / "edgeq.db").exists()
+    rows = {
+        "report": table.StoredSchedule("report", None, NOON + DAY, "0 2 * * * Europe/Berlin"),
+        "tick": table.StoredSchedule("tick", None, NOON + DAY, "every 1m"),
+    }
+    async with opened(tmp_path / "edgeq.db") as store:
+        await store.write(lambda tx: table.adopt(tx, rows))
+        await store.write(lambda tx: table.move(tx, rows["report"], replace(rows["report"], last_run_at=NOON)))
+    header, report, tick = listed(tmp_path).splitlines()
+    assert header.split() == ["name", "next", "last", "rule", "job"]
+    assert report.split("  ") == [
+        "report", "2026-01-02 13:00:00+01:00", "2026-01-01 13:00:00+01:00", "0 2 * * * Europe/Berlin", "app:Report",
+    ]  # fmt: skip
+    assert "every 15m" in tick
+    assert "2026-01-02" not in tick  # it begins anew
+    (tmp_path / "edgeq.yaml").write_text("schedules: [{name: s, cron: '0 0 30 2 *', job: 'app:Report'}]\n")
+    assert "edgeq.yaml:1: schedules[0].cron: '0 0 30 2 *'" in listed(tmp_path)
+    (tmp_path / "edgeq.yaml").write_text("schedules: []\n")
+    assert listed(tmp_path) == "no schedules\n"

@@ -33,6 +33,7 @@ _COMMANDS = {
     "emit": ("events", "emit"),
     "jobs": ("jobs", "jobs"),
     "queues": ("queues", "queues"),
+    "schedules": ("schedules", "schedules"),
     "processors": ("processors", "processors"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),

@@ -42,7 +42,7 @@ _UNZONED_EPOCH = EPOCH.replace(tzinfo=None)
 
 
 class Rule(Protocol):
-    """A rule says which moments are run times. `spec` is its text, by which a change of the rule is noticed;
+    """A rule says which moments are run times. `spec` is its text, by which a change of the rule is noticed, too;
     `comes_again`: whether a clock that is set back comes by the same run times again."""
 
     spec: str
@@ -97,7 +97,7 @@ class Cron:
     comes_again = True
 
     def __init__(self, line: str, zone: tzinfo, zone_name: str) -> None:
-        self.spec = f"cron {' '.join(line.split())} {zone_name}"
+        self.spec = f"{' '.join(line.split())} {zone_name}"
         self._zone = zone
         words = _words(line)
         self._line = _parse(line, words)
