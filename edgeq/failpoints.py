@@ -18,6 +18,10 @@ NAMES = (
     "processor.committed",
     "job.claimed",
     "job.handled",
+    "job.ended",
+    "job.committed",
+    "schedule.decided",
+    "schedule.dispatched",
     "notification.sent",
 )
 

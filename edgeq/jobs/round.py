@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..clock import Clock
 from ..errors import StoreUnavailable
+from ..failpoints import failpoint
 from ..store import claims
 from ..store.claims import BreakerSettings, Outlook, Rate, Rescued
 from ..store.decisions import record
@@ -149,7 +150,9 @@ class Rounds:
             if ending.progress is not None:
                 claims.progress(tx, ending.end.job, ending.progress)
         kept = claims.end(tx, [ending.end for ending in endings], now=self._clock.now(), breakers=self._breakers)
-        return [
+        ended = [
             Ended(ending, done, record(tx, ending.decisions) if done else 0)
             for ending, done in zip(endings, kept, strict=True)
         ]
+        failpoint("job.ended")
+        return ended

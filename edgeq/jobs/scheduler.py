@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from ..backoff import Backoff
 from ..clock import MICROSECONDS, Clock, rfc3339
 from ..errors import StoreUnavailable
+from ..failpoints import failpoint
 from ..service import Service
 from ..store import jobs
 from ..store import schedules as table
@@ -127,6 +128,7 @@ class Scheduler(Service):
                 return False
             if new:
                 jobs.add(tx, new)
+                failpoint("schedule.decided")
             return True
 
         if not await self._store.write(unit):
@@ -134,6 +136,7 @@ class Scheduler(Service):
         entry.row = row
         entry.reached = max([*runs, *filter(None, (known.last_run_at, entry.reached))], default=None)
         if runs:
+            failpoint("schedule.dispatched")
             self._metrics.schedule_runs.add(len(runs), "dispatched")
         if decision.missed_since is not None:
             self._metrics.schedule_runs.add(1, "missed")

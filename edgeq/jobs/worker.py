@@ -278,6 +278,8 @@ class Worker(Service):
             self._endings[:0] = plan.endings
             self._seat.settle(0)
             raise
+        if found.ended:
+            failpoint("job.committed")
         self._seat.settle(len(found.claimed))
         now = self.clock.monotonic()
         self._horizon.note(found.outlook, plan.version, fruitless=plan.grant.most > 0 and not found.claimed)
