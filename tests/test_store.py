@@ -386,7 +386,7 @@ async def test_the_fence_of_a_cursor(store: SqliteStore) -> None:
 # Plans
 
 # These look at a whole table, and say so: small tables, or a command that somebody typed.
-WHOLE_TABLE = {"cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS"}
+WHOLE_TABLE = {"cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "schedules._EVERY"}
 # These look at the end of one.
 END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
 # These sort what they found: no more than waits for one channel.
