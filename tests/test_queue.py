@@ -588,6 +588,26 @@ def test_a_database_that_somebody_keeps_locked_is_an_error(queue: Queue, monkeyp
         assert len(again.find()) == 1
 
 
+def test_a_lock_that_is_held_for_moments_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(sqlite.time, "sleep", pauses.append)
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    def attempt() -> str:
+        if len(pauses) < tries:
+            raise locked
+        return "in"
+
+    tries = 100
+    assert sqlite.patiently(attempt) == "in"
+    assert max(pauses) <= 0.0075, "a longer one would miss the moment"
+    tries = 1_000_000
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite.patiently(attempt)
+    assert sqlite.BUSY_SECONDS <= sum(pauses) < sqlite.BUSY_SECONDS + 1.5
+
+
 def test_a_full_disk_is_an_error_and_leaves_nothing(queue: Queue) -> None:
     with queue.transaction() as own:
         own.execute("PRAGMA max_page_count = 1")  # the smallest that is: as many as there are

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.appliance import Appliance
 
-from edgeq import Queue
+from edgeq import Job, Queue
 
 ROUNDS = 8
 
@@ -28,6 +29,15 @@ class Ship(Job):
     async def handle(self, ctx):
         return {"shipped": self.order}
 """
+
+
+class Ship(Job):
+    """The same for this process."""
+
+    order: int
+
+    async def handle(self, ctx: object) -> None: ...
+
 
 START = """
 import os, signal, sqlite3, sys, threading
@@ -96,6 +106,29 @@ queue.close()
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
     assert sorted(orders(folder)) == sorted(100 * n + m for n in range(4) for m in range(25))
+
+
+def test_processes_that_write_all_the_time_let_each_other_in(folder: Path) -> None:
+    program = """
+sys.stdin.readline()
+while True:
+    queue.dispatch(Ship(order=int(sys.argv[1])))
+"""
+    with Queue(folder / "edgeq.db") as queue:
+        processes = [start(folder, program, str(number)) for number in range(4)]
+        try:
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            deadline = time.monotonic() + 60
+            while min(Counter(orders(folder)).get(number, 0) for number in range(4)) < 20:
+                queue.dispatch(Ship(order=4))
+                assert time.monotonic() < deadline, Counter(orders(folder))
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.communicate()[1] for process in processes] == [""] * 4
 
 
 TRANSACTIONS = {

@@ -24,7 +24,7 @@ import peewee as pw
 from ..errors import StoreError, StoreUnavailable
 from . import borrowed
 from .making import ensure
-from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine
+from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine, patiently
 from .store import Row, Statement, Store, Tx, Unit
 from .watch import Waiting
 
@@ -85,9 +85,11 @@ class Direct:
         with self._lock:
             self._prepare()
             try:
-                tx = self._connected() if single else self._begin()
-                result = unit(tx)
-                if not single:
+                if single:
+                    tx = self._connected()
+                    result = patiently(lambda: unit(tx))
+                else:
+                    result = unit(self._begin())
                     self._engine.commit()
             except BaseException as error:
                 self._engine.rollback()
@@ -198,7 +200,8 @@ class Direct:
             with self._errors():
                 return self._engine.connected()[1].rows(query, params)
         with self._turn(), self._errors():
-            return self._connected().rows(query, params)
+            tx = self._connected()
+            return patiently(lambda: tx.rows(query, params))
 
     def ask(self, question: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
         """What one of the store's questions answers, such as `ask(lambda store: jobs.one(store, 5))`: they are written

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -33,6 +35,7 @@ log = logging.getLogger("edgeq.store")
 T = TypeVar("T")
 
 BUSY_SECONDS = 5.0
+_PAUSE_SECONDS, _PAUSE_SECONDS_MAX = 0.0005, 0.005
 _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
 _WAL_BYTES_KEPT = 16 * 2**20
@@ -185,6 +188,7 @@ class SqliteEngine:
                 "temp_store=MEMORY",
                 "cache_size=-2048",
                 "foreign_keys=OFF",
+                "busy_timeout=0",  # from now on it is `patiently` that waits
             ):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
@@ -229,7 +233,7 @@ class SqliteEngine:
     def begin(self) -> Tx:
         """See Engine.begin."""
         connection, tx = self.connected()
-        connection.execute("BEGIN IMMEDIATE")
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
         if self._watch is not None:
             self._watch.mute()
         return tx
@@ -491,6 +495,24 @@ class SqliteStore(Store):
                 return [tuple(row) for row in await self._reader.execute_fetchall(text, values)]
             except sqlite3.Error as error:
                 raise StoreError(self._engine.unavailable(error) or f"{self.path}: {error}") from error
+
+
+def patiently(attempt: Callable[[], T]) -> T:
+    """What `attempt` returns, which is made again for up to BUSY_SECONDS while another connection writes.
+
+    SQLite's own way is to sleep for longer each time, up to 100 ms. Beside programs that write all the time, that is to
+    meet the moment between two of their commits once in minutes.
+    """
+    waited = 0.0
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or waited >= BUSY_SECONDS:
+                raise
+        pause = random.uniform(0.5, 1.5) * min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS + waited / 50)  # noqa: S311
+        time.sleep(pause)
+        waited += pause
 
 
 def _identity(path: str) -> tuple[int, int]:
