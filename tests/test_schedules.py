@@ -1,32 +1,22 @@
-"""Schedules: read from the configuration, and dispatched once for each run, whatever restarts and whatever the clock
-is set to."""
+"""Schedules: read from the configuration, dispatched at their times, made up for when those were missed, and listed."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.schedules import DAY, HOUR, MINUTE, NOON, Report, cron, hourly, opened, runs, started, times
 
 from edgeq import Job
 from edgeq.clock import Clock
 from edgeq.config.load import load
 from edgeq.errors import Problem
-from edgeq.jobs.rule import Cron, Every, Rule, zone
+from edgeq.jobs.rule import Every
 from edgeq.jobs.schedule import RUNS_MAX, Schedule, load_schedules
 from edgeq.jobs.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
@@ -36,17 +26,7 @@ from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
 
-SECOND = 1_000_000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
-NOON = FakeClock().now()
-
-
-class Report(Job):
-    kind: str = "daily"
-
-    def handle(self, ctx: object) -> None: ...
+JOB = "support.schedules:Report"
 
 
 class Alone(Job):
@@ -55,49 +35,10 @@ class Alone(Job):
     def handle(self, ctx: object) -> None: ...
 
 
-def hourly(catch_up: str = "once", name: str = "s") -> Schedule:
-    return Schedule(name, cron("0 * * * *"), Report(), catch_up)
-
-
-def cron(line: str) -> Cron:
-    return Cron(line, zone("UTC"), "UTC")
-
-
-@asynccontextmanager
-async def opened(path: Path, clock: Clock | None = None) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(path), metrics=Metrics(), clock=clock or FakeClock(), durability="normal")
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     async with opened(tmp_path / "edgeq.db") as store:
         yield store
-
-
-async def started(store: SqliteStore, clock: Clock, *schedules: Schedule) -> Scheduler:
-    """A scheduler that has just been started, and has looked."""
-    scheduler = Scheduler(schedules, store, clock, Metrics())
-    await scheduler.adopt()
-    await scheduler.look()
-    return scheduler
-
-
-async def runs(store: SqliteStore) -> list[str]:
-    """The schedules and run times that were dispatched, in the order of dispatching."""
-    found = await store.read(Jobs.select(Jobs.unique_key).order_by(Jobs.id))
-    return [key.partition(":")[2] for (key,) in found]
-
-
-async def times(store: SqliteStore) -> list[str]:
-    """The run times that were dispatched since the last call, as month, day, hour and minute."""
-    found = [each.partition(":")[2] for each in await runs(store)]
-    await store.write(lambda tx: tx.run(Jobs.delete()))
-    return [each[5:16] for each in found]
 
 
 # What is configured
@@ -113,16 +54,16 @@ def test_schedules_are_read(tmp_path: Path) -> None:
     problems: list[Problem] = []
     report, tick = loaded(
         tmp_path,
-        f"  - {{name: report, cron: '0 2 * * *', timezone: Europe/Berlin, job: '{__name__}:Report',"
+        f"  - {{name: report, cron: '0 2 * * *', timezone: Europe/Berlin, job: '{JOB}',"
         " args: {kind: weekly}, catch_up: all}\n"
-        f"  - {{name: tick, every: 15m, job: '{__name__}:Report'}}\n",
+        f"  - {{name: tick, every: 15m, job: '{JOB}'}}\n",
         problems,
     )
     assert problems == []
     assert (report.name, report.catch_up, report.rule.spec) == ("report", "all", "0 2 * * * Europe/Berlin")
     assert (tick.name, tick.catch_up, tick.rule.spec) == ("tick", "once", "every 15m")
     new = report.new_job(NOON - HOUR, NOON)
-    assert (new.kind, new.args, new.run_at) == (f"{__name__}:Report", '{"kind":"weekly"}', NOON)
+    assert (new.kind, new.args, new.run_at) == (JOB, '{"kind":"weekly"}', NOON)
     assert new.unique_key == "schedule:report:2026-01-01T11:00:00.000Z"
 
 
@@ -133,14 +74,14 @@ def test_schedules_are_read(tmp_path: Path) -> None:
         ("cron: '0 2 * *'", "cron", "five fields"),
         ("cron: '0 2 * * *', timezone: Europe/Berln", "timezone", "did you mean 'Europe/Berlin'"),
         ("every: 1m, job: 'edgeq:Report'", "job", "edgeq has no 'Report'"),
-        (f"every: 1m, job: '{__name__}:Job'", "job", "isn't a job"),
+        ("every: 1m, job: 'edgeq:Job'", "job", "isn't a job"),
         ("every: 1m, args: {kind: 3}", "args", "kind: Expected `str`, got `int`"),
         ("every: 1m, args: {knd: daily}", "args", "did you mean 'kind'"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(tmp_path: Path, line: str, key: str, message: str) -> None:
     problems: list[Problem] = []
-    job = "" if "job:" in line else f"job: '{__name__}:Report', "
+    job = "" if "job:" in line else f"job: '{JOB}', "
     assert loaded(tmp_path, f"  - {{name: s, {job}{line}}}\n", problems) == []
     assert [problem.path for problem in problems] == [f"schedules[0].{key}"]
     assert message in problems[0].message
@@ -149,7 +90,7 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, line: str, key: str, me
 
 def test_names_are_unique_and_not_endless(tmp_path: Path) -> None:
     problems: list[Problem] = []
-    line = f"every: 1m, job: '{__name__}:Report'}}\n"
+    line = f"every: 1m, job: '{JOB}'}}\n"
     found = loaded(tmp_path, f"  - {{name: s, {line}  - {{name: s, {line}  - {{name: {'x' * 201}, {line}", problems)
     assert [schedule.name for schedule in found] == ["s"]
     assert [(problem.path, problem.message, problem.hint.rpartition("/")[2]) for problem in problems] == [
@@ -161,7 +102,7 @@ def test_names_are_unique_and_not_endless(tmp_path: Path) -> None:
 def test_the_zone_of_the_machine_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     problems: list[Problem] = []
-    line = f"  - {{name: s, cron: '0 2 * * *', job: '{__name__}:Report'}}\n"
+    line = f"  - {{name: s, cron: '0 2 * * *', job: '{JOB}'}}\n"
     assert loaded(tmp_path, line, problems)[0].rule.spec == "0 2 * * * Asia/Tokyo"
     monkeypatch.setenv("TZ", "XYZ-3:14")
     assert loaded(tmp_path, line, problems) == []
@@ -331,340 +272,6 @@ async def test_a_period_counts_from_a_run_that_was_made_up_for(store: SqliteStor
     await started(store, clock, schedule)
     assert await times(store) == ["01-01T14:00"]
     assert (await table.every(store))[0].next_run_at == clock.now() + HOUR
-
-
-# The clock
-
-
-@pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
-async def test_a_clock_that_is_set_forward_passes_over_times(store: SqliteStore, catch_up: str) -> None:
-    clock = FakeClock()
-    scheduler = await started(store, clock, hourly(catch_up))
-    clock.advance(3600)
-    await scheduler.look()
-    assert await times(store) == ["01-01T13:00"]
-    clock.step(86400 * 100 + 1800)
-    await scheduler.look()
-    assert await times(store) == ([] if catch_up == "skip" else ["04-11T13:00"])
-    clock.advance(1800)
-    await scheduler.look()
-    assert await times(store) == ["04-11T14:00"]
-
-
-@pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
-async def test_a_small_correction_loses_no_run(store: SqliteStore, catch_up: str) -> None:
-    clock = FakeClock()
-    scheduler = await started(store, clock, hourly(catch_up))
-    clock.advance(3590)
-    clock.step(15)
-    await scheduler.look()
-    assert await times(store) == ["01-01T13:00"]
-
-
-async def test_a_boot_with_a_clock_from_1970(store: SqliteStore) -> None:
-    clock = FakeClock()
-    daily = Schedule("s", cron("0 2 * * *"), Report(), "all")
-    scheduler = await started(store, clock, daily, Schedule("e", Every(Duration(3600)), Report(), "all"))
-    clock.advance(86400)  # 2 January, noon
-    await scheduler.look()
-    await times(store)
-    clock.step(-clock.now() / SECOND)
-    new = Schedule("new", cron("0 3 * * *"), Report(), "all")
-    scheduler = await started(store, clock, daily, Schedule("e", Every(Duration(3600)), Report(), "all"), new)
-    rows = {row.name: row.next_run_at for row in await table.every(store)}
-    assert rows == {"s": 2 * HOUR, "e": HOUR, "new": 3 * HOUR}
-    clock.advance(600)
-    clock.step((NOON + DAY + 3 * HOUR) / SECOND - 600)  # and NTP sets it right: 2 January, 15:00
-    await scheduler.look()
-    assert await times(store) == []  # the run of 2:00 was done before the boot
-    rows = {row.name: row.next_run_at for row in await table.every(store)}
-    assert rows == {
-        "s": NOON + DAY + 14 * HOUR,
-        "e": NOON + DAY + 3 * HOUR + 50 * MINUTE,
-        "new": NOON + DAY + 15 * HOUR,
-    }
-
-
-async def test_a_clock_that_is_set_back_a_little_repeats_nothing(store: SqliteStore) -> None:
-    clock = FakeClock()
-    scheduler = await started(store, clock, hourly())
-    clock.advance(3600 + 600)
-    await scheduler.look()
-    assert await times(store) == ["01-01T13:00"]
-    clock.step(-1800)
-    await scheduler.look()
-    await started(store, clock, hourly())
-    clock.advance(3600)
-    await scheduler.look()
-    assert await times(store) == []
-    clock.advance(1200)
-    await scheduler.look()
-    assert await times(store) == ["01-01T14:00"]
-
-
-@pytest.mark.parametrize("restart", [False, True])
-async def test_a_clock_that_is_set_back_by_days_leaves_no_gap(store: SqliteStore, restart: bool) -> None:
-    clock = FakeClock()
-    scheduler = await started(store, clock, hourly(), Schedule("e", Every(Duration(3600)), Report()))
-    clock.advance(3600)
-    await scheduler.look()
-    assert len(await times(store)) == 2
-    clock.step(-3 * 86400)
-    if restart:
-        scheduler = await started(store, clock, hourly(), Schedule("e", Every(Duration(3600)), Report()))
-    clock.advance(3600)
-    await scheduler.look()
-    assert await times(store) == ["12-29T14:00", "12-29T14:00"]
-
-
-async def test_two_processes_that_both_see_the_clock_set(store: SqliteStore) -> None:
-    clock = FakeClock()
-    schedule = Schedule("e", Every(Duration(3600)), Report())
-    one, two = await started(store, clock, schedule), await started(store, clock, schedule)
-    clock.advance(600)
-    clock.step(1800)
-    await one.look()
-    await two.look()
-    await two.look()
-    assert (await table.every(store))[0].next_run_at == clock.now() + 50 * MINUTE
-
-
-# Any course
-
-
-class Processes:
-    """Two schedulers on one store that go by one wall clock, and the run times that they have dispatched."""
-
-    def __init__(self, store: SqliteStore, clock: FakeClock, schedule: Schedule) -> None:
-        self.clock = clock
-        self.dispatched: list[int] = []
-        self._store, self._schedule = store, schedule
-        self._schedulers: list[Scheduler] = []
-
-    async def restart(self, number: int) -> None:
-        scheduler = Scheduler([self._schedule], self._store, self.clock, Metrics())
-        await scheduler.adopt()
-        self._schedulers[number : number + 1] = [scheduler]
-
-    async def look(self, *numbers: int) -> list[int]:
-        """Have processes look, at the same time; what they have dispatched."""
-
-        async def look(number: int) -> None:
-            while await self._schedulers[number].look() == 0:
-                pass
-
-        await asyncio.gather(*map(look, set(numbers)))
-        keys = [key.removeprefix("s:") for key in await runs(self._store)][len(self.dispatched) :]
-        new = [round(datetime.fromisoformat(key).timestamp() * 1000) * 1000 for key in keys]
-        self.dispatched += new
-        return new
-
-    async def row(self) -> table.StoredSchedule:
-        [row] = await table.every(self._store)
-        return row
-
-
-def processes(schedule: Schedule, course: Callable[[Processes], Awaitable[None]]) -> None:
-    """Run `course` with two fresh processes."""
-
-    async def main(folder: str) -> None:
-        clock = FakeClock()
-        async with opened(Path(folder) / "edgeq.db", clock) as store:
-            both = Processes(store, clock, schedule)
-            await both.restart(0)
-            await both.restart(1)
-            await course(both)
-
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(folder))
-
-
-def rule_times(rule: Rule, begin: int, end: int) -> list[int]:
-    found, at = [], rule.first(begin)
-    while at <= end:
-        found.append(at)
-        at = rule.after(at, at)
-    return found
-
-
-LINES = ["*/5 * * * *", "7,11 * * * *"]
-PASSING = st.tuples(st.just("pass"), st.sampled_from([1.0, 10.0, 61.0, 299.0, 300.0, 1000.0, 5000.0]))
-LOOKING = st.sampled_from([("look", 0), ("look", 1), ("look", 0, 1)])
-RESTART = st.sampled_from([("restart", 0), ("restart", 1)])
-STEPPING = st.tuples(st.just("step"), st.sampled_from([-90_000.0, -301.0, -200.0, -1.5, 30.0, 299.0, 4000.0, 90_000.0]))
-CATCH_UPS = st.sampled_from(["skip", "once", "all"])
-Course = list[tuple[Any, ...]]
-
-
-@given(st.sampled_from(LINES), CATCH_UPS, st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(line: str, catch_up: str, course: Course) -> None:
-    rule = cron(line)
-
-    async def follow(both: Processes) -> None:
-        for what, *which in [*course, ("look", 0)]:
-            if what == "pass":
-                both.clock.advance(*which)
-            elif what == "restart":
-                await both.restart(*which)
-            else:
-                new = await both.look(*which)
-                now = both.clock.now()
-                due = rule_times(rule, NOON, now)
-                in_time = [at for at in due[-1:] if now - at <= MINUTE]
-                assert both.dispatched == sorted(set(both.dispatched))
-                assert set(both.dispatched) <= set(due)
-                assert catch_up == "all" or len(new) <= 1
-                if catch_up == "skip":
-                    assert set(in_time) <= set(both.dispatched)
-                    assert set(new) <= set(in_time)
-                else:
-                    assert both.dispatched[-1:] == due[-1:]
-                if catch_up == "all":
-                    assert both.dispatched == due
-
-    processes(Schedule("s", rule, Report(), catch_up), follow)
-
-
-@given(st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=20, deadline=None)
-def test_while_the_clock_is_right_no_period_is_lost(course: Course) -> None:
-    rule = Every(Duration(300))
-
-    async def follow(both: Processes) -> None:
-        for what, *which in [*course, ("look", 1)]:
-            if what == "pass":
-                both.clock.advance(*which)
-            elif what == "restart":
-                await both.restart(*which)
-            else:
-                await both.look(*which)
-                assert both.dispatched == rule_times(rule, NOON, both.clock.now())
-
-    processes(Schedule("s", rule, Report(), "all"), follow)
-
-
-@given(
-    st.sampled_from(LINES),
-    CATCH_UPS,
-    st.lists(st.one_of(PASSING, PASSING, LOOKING, LOOKING, STEPPING, RESTART), max_size=30),
-)
-@settings(max_examples=100, deadline=None)
-def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(line: str, catch_up: str, course: Course) -> None:
-    rule = cron(line)
-
-    async def follow(both: Processes) -> None:
-        done: set[int] = set()
-        step, looked = [0.0, 0.0], [True, True]  # for each process: by how much the clock was set since it looked
-        for what, *which in [*course, ("look", 0)]:
-            if what == "pass":
-                both.clock.advance(*which)
-            elif what == "restart":
-                await both.restart(*which)
-                step[which[0]] = 0.0
-            elif what == "step":
-                both.clock.step(*which)
-                step, looked = [each + which[0] for each in step], [False, False]
-                now, last = both.clock.now(), (await both.row()).last_run_at
-                if last is not None and rule.after(now, now) < last:  # set back by more than one run: all begins anew
-                    done = {at for at in done if at <= now}
-            else:
-                new, now, row = await both.look(*which), both.clock.now(), await both.row()
-                assert not done & set(new)
-                assert len(set(new)) == len(new)
-                assert len(new) <= 1 or (catch_up == "all" and not all(step[number] for number in which))
-                done |= set(new)
-                for number in which:
-                    step[number], looked[number] = 0.0, True
-                if all(looked):
-                    coming = rule.after(now, now)
-                    later = rule.after(coming, coming)
-                    assert row.next_run_at == (later if coming == row.last_run_at else coming)
-
-    processes(Schedule("s", rule, Report(), catch_up), follow)
-
-
-@given(CATCH_UPS, st.lists(st.tuples(st.integers(0, 400), st.sampled_from([-1e6, -500.0, -30.0, 30.0, 500.0, 1e6]))))
-@settings(max_examples=30, deadline=None)
-def test_whatever_the_clock_is_set_to_a_period_is_one(catch_up: str, steps: list[tuple[int, float]]) -> None:
-    async def follow(both: Processes) -> None:
-        await both.look(0, 1)
-        elapsed: list[float] = [both.clock.monotonic()]
-        for number in range(400):
-            both.clock.advance(LOOK_SECONDS)
-            for at, seconds in steps:
-                if at == number:
-                    both.clock.step(seconds)
-            if await both.look(0, 1):
-                elapsed.append(both.clock.monotonic())
-        apart = [later - earlier for earlier, later in pairwise(elapsed)]
-        assert len(apart) >= 12
-        assert all(300 - LOOK_SECONDS <= seconds <= 300 + LOOK_SECONDS for seconds in apart), apart
-
-    processes(Schedule("s", Every(Duration(300)), Report(), catch_up), follow)
-
-
-# Killed
-
-PROGRAM = """
-import asyncio, sys
-from edgeq import Job
-from edgeq.clock import Clock
-from edgeq.jobs.rule import Every
-from edgeq.jobs.schedule import Schedule
-from edgeq.jobs.scheduler import Scheduler
-from edgeq.store.sqlite import SqliteStore
-from edgeq.store.tables import Jobs
-from edgeq.telemetry.metrics import Metrics
-from edgeq.units import Duration
-
-class Tick(Job):
-    def handle(self, ctx): ...
-
-async def main():
-    store = SqliteStore(sys.argv[1], metrics=Metrics(), clock=Clock(), exclusive=False)
-    await store.open()
-    scheduler = Scheduler([Schedule("s", Every(Duration(1)), Tick(), "all")], store, Clock(), Metrics())
-    await scheduler.start()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-
-async def test_killed_at_any_moment_two_processes_do_each_run_once(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
-    running: list[subprocess.Popen[str]] = []
-
-    def start() -> None:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        running.append(process)
-
-    async with opened(path, Clock()):
-        pass
-    try:
-        start()
-        for _ in range(8):
-            start()
-            await asyncio.sleep(random.uniform(0.0, 1.1))
-            running[0].send_signal(signal.SIGKILL)
-            running.pop(0).communicate()
-        async with opened(path, Clock()) as store:
-
-            async def enough() -> bool:
-                return len(await runs(store)) >= 6
-
-            await until(enough, "six runs", store=store)
-            found = await runs(store)
-    finally:
-        for process in running:
-            process.kill()
-            process.communicate()
-    at = [round(datetime.fromisoformat(key.partition(":")[2]).timestamp() * 1000) for key in found]
-    assert at == list(range(at[0], at[0] + 1000 * len(at), 1000))
 
 
 # The command
