@@ -83,13 +83,14 @@ async def queued(store: SqliteStore) -> list[str]:
     return [args.split('"')[3] for (args,) in rows]
 
 
-async def work(store: SqliteStore, clock: Clock, count: int = 100) -> None:
-    """Complete up to `count` jobs."""
+async def work(store: SqliteStore, clock: Clock, count: int = 100, *, complete: bool = True) -> None:
+    """Claim up to `count` jobs, and complete them."""
     now = clock.now()
 
     def unit(tx: Any) -> None:
         claimed = claims.claim(tx, queue="video", owner="me", lease_seconds=60, limit=count, now=now)
-        claims.end(tx, [claims.Completed(job, "null") for job in claimed], now=now)
+        if complete:
+            claims.end(tx, [claims.Completed(job, "null") for job in claimed], now=now)
 
     await store.write(unit)
 
@@ -475,7 +476,8 @@ async def test_it_fills_the_queue_again_as_soon_as_it_is_drained(
             return len(await queued(store)) == count
 
         await until(enough, f"{4 * round_number} jobs", store=store)
-        await work(store, clock)
+        await until(lambda: one._waiting == 4, "it to see that the queue is full")
+        await work(store, clock, complete=False)
     await one.stop(5.0)
     assert one.last_error is None
 

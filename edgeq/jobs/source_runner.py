@@ -40,19 +40,13 @@ class SourceRunner(Service):
         self._woken = asyncio.Event()
         self._arrived = asyncio.Event()
         self._answered = asyncio.Event()
-        self._room = self._unanswered = 0
+        self._room = self._unanswered = 0  # how many more are wanted; how many of those found aren't stored yet
         self._asking: asyncio.Task[None] | None = None
         self._waiting = -1
         self._in_vain = 0
         self._failures = 0
         self._asked_at = self._not_before = -inf
         self._refused = False
-        self._rests = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to ask for now: the queue has enough, or the last ask brought nothing."""
-        return self._rests and not self._woken.is_set()
 
     async def run(self) -> None:
         """See Service."""
@@ -87,12 +81,6 @@ class SourceRunner(Service):
 
     async def look(self) -> float:
         """Ask, if it is time for that; for how many seconds there is nothing to do unless the queue moves."""
-        self._rests = False
-        seconds = await self._look()
-        self._rests = seconds > 0
-        return seconds
-
-    async def _look(self) -> float:
         if self._asking is not None and not self._asking.done():
             return NET_SECONDS  # it was cancelled and goes on all the same
         waiting = await sources.waiting(self._store, self.source.queue, self.source.at_most)
