@@ -487,6 +487,15 @@ async def test_coroutines_wait_and_do_all_else_too(queue: Queue, monkeypatch: py
     assert await queue.purge_async() == 3
 
 
+async def test_a_coroutine_may_dispatch_on_a_connection_of_its_own(queue: Queue) -> None:
+    with closing(second(queue)) as connection:
+        await queue.dispatch_async(Greet(), connection=connection)
+        await queue.dispatch_many_async([Greet()], connection=connection)
+        assert await queue.find_async() == []
+        connection.commit()
+    assert len(await queue.find_async()) == 2
+
+
 def test_waiting_for_too_long_or_for_nothing_is_an_error(queue: Queue) -> None:
     answer = queue.dispatch(Greet())
     with pytest.raises(TimeoutError, match=f"job {answer.id} isn't finished after 0.05s"):

@@ -39,7 +39,8 @@ _PAGE = 500
 def _in_thread(method: Callable[Concatenate[Queue, P], T]) -> Callable[Concatenate[Queue, P], Coroutine[Any, Any, T]]:
     @functools.wraps(method)
     async def call(self: Queue, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._direct.joined:
+        # Another thread could not use a connection that is this one's, and there is no commit to wait for.
+        if self._direct.joined or kwargs.get("connection") is not None:
             return method(self, *args, **kwargs)
         return await asyncio.to_thread(method, self, *args, **kwargs)
 

@@ -144,9 +144,14 @@ class Bench:
     def round(self) -> None:
         """Dispatch in turns, in bulk, and run it all, each on both sides."""
         turns = max(1, self.count // 5 // TURN)
+        dispatches: list[tuple[str, Callable[[], Any]]] = [
+            ("edgeq", lambda: self.queue.dispatch(Nothing(**HOW))),
+            ("huey", lambda: self.huey_task(**HOW)),
+        ]
         for _ in range(turns):
-            self.note("single", "edgeq", TURN, lambda: [self.queue.dispatch(Nothing(**HOW)) for _ in range(TURN)])
-            self.note("single", "huey", TURN, lambda: [self.huey_task(**HOW) for _ in range(TURN)])
+            for who, dispatch in dispatches:
+                self.note("single", who, TURN, lambda dispatch=dispatch: [dispatch() for _ in range(TURN)])
+            dispatches.reverse()
         self.note(
             "bulk", "edgeq", self.count, lambda: self.queue.dispatch_many(Nothing(**HOW) for _ in range(self.count))
         )
