@@ -1,137 +1,115 @@
-"""Workers killed with SIGKILL, at random and at named places: every job ends completed, or dead with a reason (G7)."""
+"""Workers and dispatchers killed with SIGKILL, at random under load and at named places; then one audit.
+
+Every job ends completed, or dead with a reason, and in one way only; what it recorded is there once, its callback is
+added and run once; no attempt goes uncounted (G7).
+"""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.job_load import Program, Site, audit, dice, numbers_told
 
-JOBS = 120
-MAX_ATTEMPTS = 3
-DEADLINE_SECONDS = 60.0
+ROUNDS = int(os.environ.get("JOB_KILLS", "30"))
 
-# Adds the jobs if there are none, says a line for each attempt, and ends when every job has ended.
-PROGRAM = """
-import asyncio, os, sys
-from edgeq import failpoints
-from edgeq.clock import Clock
-from edgeq.config.schema import Queue
-from edgeq.jobs.job import Job
-from edgeq.jobs.worker import Worker
-from edgeq.store import jobs
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
-from edgeq.units import Duration
-
-class Work(Job):
-    max_attempts = MAX_ATTEMPTS
-    backoff = "10ms"
-    number: int
-
-    async def handle(self, ctx):
-        print("attempt", flush=True)
-        ctx.emit("worked", subject=str(self.number))
-        await asyncio.sleep(0.005 + self.number % 7 / 200)
-        return self.number
-
-async def main():
-    failpoints.arm(os.environ)
-    clock, metrics = Clock(), Metrics()
-    store = SqliteStore(sys.argv[1], metrics=metrics, clock=clock)
-    await store.open()
-    if not await jobs.counts(store, clock.now()):
-        now = clock.now()
-        rows = [Work(number=number).new_job(now=now) for number in range(JOBS)]
-        await store.write(lambda tx: jobs.add(tx, rows))
-    settings = Queue(concurrency=4, lease=Duration(0.3))
-    worker = Worker("default", settings, store, metrics=metrics, clock=clock, owner=str(os.getpid()))
-    await worker.start()
-    while True:
-        [counts] = await jobs.counts(store, clock.now())
-        if counts["completed"] + counts["dead"] == JOBS:
-            break
-        await asyncio.sleep(0.02)
-    await worker.stop()
-    await store.close()
-
-asyncio.run(main())
-"""
+pytestmark = pytest.mark.timeout(120 + 5 * ROUNDS)
 
 
-def start(path: Path, failpoint: str = "") -> subprocess.Popen[str]:
-    program = PROGRAM.replace("MAX_ATTEMPTS", str(MAX_ATTEMPTS)).replace("JOBS", str(JOBS))
-    environ = {**os.environ, "EDGEQ_FAILPOINT": failpoint}
-    return subprocess.Popen([sys.executable, "-c", program, str(path)], env=environ, stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.kill_all()
 
 
-def kill_after(process: subprocess.Popen[str], attempts: int, seconds: float) -> None:
-    assert process.stdout is not None
-    for _ in range(attempts):
-        if not process.stdout.readline():
-            break
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+def test_killed_at_random_under_load_nothing_is_lost_and_nothing_done_twice(site: Site) -> None:
+    chance = dice()
+    workers = [site.work("default", "threads"), site.work("default", "threads")]
+    dispatchers = [site.dispatch_from(1)]
+    for number in range(1, ROUNDS + 1):
+        victim = chance.randrange(2)
+        wanted = chance.randint(1, 25)
+        site.until(lambda: attempts_of(site, workers[victim]) >= wanted, "a worker to work")  # noqa: B023
+        workers[victim].process.kill()
+        if chance.random() < 0.3:
+            dispatchers[-1].kill()
+            dispatchers.append(site.dispatch_from(10_000 * number))
+        workers[victim].process.wait()
+        workers[victim] = site.work("default", "threads")
+    site.until(lambda: attempts_of(site, workers[victim]) >= 1, "the last worker to work")
+    dispatchers[-1].kill()
+    site.until(site.all_ended, "all jobs to end")
+    assert [worker.stop() for worker in workers] == [0, 0]
+    told = numbers_told(dispatchers)
+    states = audit(site, told)
+    print(f"{ROUNDS} kills of workers, {len(dispatchers) - 1} of dispatchers, {len(told)} jobs: {dict(states)}")
+    assert states["completed"] > len(told) / 2
+    assert states["dead"] > 0
 
 
-def audit(path: Path) -> Counter[str]:
-    """Fails unless each job has ended in exactly one way; how often each way."""
-    connection = sqlite3.connect(path)
+def attempts_of(site: Site, worker: Program) -> int:
+    return sum(pid == worker.pid for _, _, _, pid in site.attempts())
 
-    def rows(query: str) -> list[Any]:
-        return connection.execute(query).fetchall()
 
+@pytest.mark.parametrize("name", ["job.claimed", "job.handled", "job.ended", "job.committed"])
+def test_a_worker_killed_between_two_steps(site: Site, name: str) -> None:
+    dispatcher = site.dispatch_from(1)
+    for count in (1, 7):
+        worker = site.work("default", "threads", EDGEQ_FAILPOINT=f"{name}:{count}")
+        assert worker.process.wait(60) == -signal.SIGKILL, f"{name}:{count} was not reached:\n{worker.log}"
+    dispatcher.kill()
+    site.work("default", "threads")
+    site.until(site.all_ended, "all jobs to end")
+    assert audit(site, numbers_told([dispatcher]))["completed"] > 0
+
+
+def test_a_worker_that_slept_through_its_lease_can_not_complete_the_job(site: Site) -> None:
+    first = site.work("default")
+    dispatch(site, "Gate")
+    site.until(lambda: site.attempts(), "the first attempt")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = site.work("default")
+    site.until(lambda: len(site.attempts()) == 2, "the second attempt")
+    assert [pid for _, _, _, pid in site.attempts()] == [first.pid, second.pid]
+    (site.folder / "gate").touch()
+    site.until(site.all_ended, "the job to end")
+    before = site.sql("SELECT * FROM jobs")
+    os.kill(first.pid, signal.SIGCONT)
+    site.until(lambda: "job 1 (load_jobs:Gate) was taken over" in first.log, "the first worker to see that it has lost the job")
+    assert site.sql("SELECT * FROM jobs") == before
+    assert site.sql("SELECT state, attempt, result FROM jobs") == [("completed", 2, "2")]
+    assert site.sql("SELECT json_extract(data, '$.attempt') FROM events WHERE type = 'through'") == [(2,)]
+    assert second.stop() == 0
+    dispatch(site, "Gate")  # and it goes on working
+    site.until(site.all_ended, "another job to end")
+    assert site.sql("SELECT state, attempt, result FROM jobs WHERE id = 2") == [("completed", 1, "1")]
+    assert first.stop() == 0
+
+
+def test_a_process_for_jobs_does_not_outlive_its_killed_worker(site: Site) -> None:
+    worker = site.work("isolated")
+    dispatch(site, "Unending")
+    site.until(lambda: site.attempts(), "the job to begin")
+    [(_, _, _, child)] = site.attempts()
+    assert child != worker.pid
+    worker.kill()
+    site.until(lambda: not alive(child), "the process of the job to end")
+
+
+def alive(pid: int) -> bool:
     try:
-        worked = Counter(int(subject) for (subject,) in rows("SELECT subject FROM events WHERE type = 'worked'"))
-        letters = dict(rows("SELECT job_id, reason FROM dead_letters"))
-        states: Counter[str] = Counter()
-        for id_, state, attempt, result in rows("SELECT id, state, attempt, result FROM jobs"):
-            number = id_ - 1
-            assert 1 <= attempt <= MAX_ATTEMPTS
-            if state == "completed":
-                assert (result, worked[number], id_ in letters) == (str(number), 1, False)
-            else:
-                assert (state, worked[number], letters[id_]) == ("dead", 0, "lease_expired")
-            states[state] += 1
-        assert states.total() == JOBS
-        return states
-    finally:
-        connection.close()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
-def drain(path: Path) -> None:
-    process = start(path)
-    try:
-        process.communicate(timeout=DEADLINE_SECONDS)
-    finally:
-        process.kill()
-    assert process.returncode == 0
+def dispatch(site: Site, name: str) -> None:
+    import subprocess
+    import sys
 
-
-def test_workers_killed_at_random(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
-    dice = random.Random(7)
-    for _ in range(6):
-        kill_after(start(path), attempts=dice.randint(1, 25), seconds=dice.random() / 50)
-    drain(path)
-    assert audit(path)["completed"] > JOBS / 2
-
-
-@pytest.mark.parametrize("failpoint", ["job.claimed:2", "job.handled:5"])
-def test_a_worker_killed_between_two_steps(tmp_path: Path, failpoint: str) -> None:
-    path = tmp_path / "edgeq.db"
-    process = start(path, failpoint)
-    process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == -signal.SIGKILL
-    drain(path)
-    assert audit(path)["completed"] == JOBS
+    program = f"import edgeq, load_jobs; edgeq.Queue('edgeq.db').dispatch(load_jobs.{name}())"
+    subprocess.run([sys.executable, "-c", program], cwd=site.folder, check=True, timeout=60)
