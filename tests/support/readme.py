@@ -1,0 +1,138 @@
+"""The README as a reader follows it: its blocks, its tables, and the terminals in which its lines are typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+_BLOCK = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    """What stands below the heading `title`, up to the next one of its level."""
+    marks = title.partition(" ")[0]
+    text = README[README.index(f"\n{title}\n") + len(title) + 2 :]
+    found = re.search(rf"^#{{1,{len(marks)}}} ", text, re.MULTILINE)
+    return text[: found.start()] if found else text
+
+
+def steps(text: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Each line that the reader types, with the word beside `sh` of its block. A block that names a file is written to
+    `folder` when its turn comes."""
+    for language, note, body in _BLOCK.findall(text):
+        if note.startswith("file="):
+            path = folder / note.removeprefix("file=")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(body)
+            continue
+        assert language == "sh", f"the README has a block that no test runs: {language} {note}"
+        yield from ((line, note) for line in body.strip().splitlines())
+
+
+def files(text: str) -> dict[str, str]:
+    """The blocks that name a file."""
+    return {note.removeprefix("file="): body for _, note, body in _BLOCK.findall(text) if note.startswith("file=")}
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the first table in `text`, without its head."""
+    lines = text[text.index("\n|") + 1 :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def code(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+class Terminals:
+    """The reader's two terminals: `edgeq run` stays in the first, everything else is typed into the second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "first-terminal.log"
+        self.running: subprocess.Popen[bytes] | None = None
+        bin_folder = str(Path(sys.executable).parent)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
+        self.environment = {
+            **kept,
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def type(self, command: str, *, status: int = 0) -> str:
+        """What the command prints. Fails unless it ends with `status`."""
+        if command == "edgeq run":
+            self._run()
+            return ""
+        if "pkill" in command:  # the reader has one edgeq running; this machine may have others
+            assert self.running is not None
+            self.running.send_signal(signal.SIGHUP)
+            self.wait_for("the configuration was read again")
+            self.wait_for("connected to", times=2)
+            self._subscribed()
+            return ""
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
+        return done.stdout
+
+    def start(self, command: str, until: str) -> None:
+        """Begin a command in the first terminal; returns when it has shown `until`."""
+        self.stop()
+        with self.log.open("wb") as log:
+            self.running = subprocess.Popen(
+                command.split(), cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.wait_for(until)
+
+    def _run(self) -> None:
+        self.start("edgeq run", "connected to")
+        self._subscribed()
+
+    def _subscribed(self) -> None:
+        """A reader types slower than a broker answers; a test must look."""
+        self.until("edgeq status --json", '"state":"connected"')
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Return when the first terminal has shown `text` so often."""
+        deadline = time.monotonic() + 30
+        while self.log.read_text().count(text) < times:
+            assert self.running is not None
+            assert self.running.poll() is None, f"it ended:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"{text!r} did not appear:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def until(self, command: str, *expected: str) -> str:
+        """Type `command` until its output has all of `expected`, as a reader would look again."""
+        deadline = time.monotonic() + 20
+        while True:
+            shown = self.type(command)
+            if all(text in shown for text in expected):
+                return shown
+            assert time.monotonic() < deadline, f"{command} does not show {expected}:\n{shown}"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Ctrl-C in the first terminal."""
+        if self.running is not None:
+            self.running.send_signal(signal.SIGINT)
+            assert self.running.wait(30) == 0, self.log.read_text()
+            self.running = None
+
+    def kill(self) -> None:
+        """Leave nothing running."""
+        if self.running is not None:
+            self.running.kill()
+            self.running.wait()
+            self.running = None
