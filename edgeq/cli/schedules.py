@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @as_json
 @configured
 def schedules(json_lines: bool) -> None:
-    """Jobs that are dispatched by the clock; without a command, the list."""
+    """Jobs dispatched by the clock; without a command, the list."""
     if click.get_current_context().invoked_subcommand is None:
         _list(json_lines)
 
