@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.job_load import Program, Site, audit, dice, numbers_told
+from support.appliance import Appliance
+from support.job_load import JOBS, Program, Site, audit, dice, numbers_told
 
 ROUNDS = int(os.environ.get("JOB_KILLS", "30"))
 
@@ -79,7 +83,9 @@ def test_a_worker_that_slept_through_its_lease_can_not_complete_the_job(site: Si
     site.until(site.all_ended, "the job to end")
     before = site.sql("SELECT * FROM jobs")
     os.kill(first.pid, signal.SIGCONT)
-    site.until(lambda: "job 1 (load_jobs:Gate) was taken over" in first.log, "the first worker to see that it has lost the job")
+    site.until(
+        lambda: "job 1 (load_jobs:Gate) was taken over" in first.log, "the first worker to see that it has lost the job"
+    )
     assert site.sql("SELECT * FROM jobs") == before
     assert site.sql("SELECT state, attempt, result FROM jobs") == [("completed", 2, "2")]
     assert site.sql("SELECT json_extract(data, '$.attempt') FROM events WHERE type = 'through'") == [(2,)]
@@ -100,6 +106,35 @@ def test_a_process_for_jobs_does_not_outlive_its_killed_worker(site: Site) -> No
     site.until(lambda: not alive(child), "the process of the job to end")
 
 
+SCHEDULED = """\
+gateway: site
+mqtt: {url: "mqtt://127.0.0.1:1"}
+store: {url: edgeq.db}
+app: {path: ., modules: [load_jobs]}
+schedules:
+  - {name: tick, every: 1s, job: "load_jobs:Next", args: {of: 1}, catch_up: all}
+"""
+
+
+@pytest.mark.parametrize("name", ["schedule.decided", "schedule.dispatched"])
+def test_a_schedule_killed_between_two_steps_runs_each_time_once(tmp_path: Path, name: str) -> None:
+    appliance = Appliance(tmp_path, SCHEDULED)
+    (tmp_path / "load_jobs.py").write_text(JOBS)
+    try:
+        for count in (1, 2):
+            process = appliance.spawn(EDGEQ_FAILPOINT=f"{name}:{count}")
+            assert process.wait(60) == -signal.SIGKILL, f"{name}:{count} was not reached:\n{appliance.log}"
+        appliance.spawn()
+        enough = "SELECT count(*) FROM jobs WHERE state = 'completed'"
+        appliance.until(lambda: appliance.sql(enough) >= [(6,)], "six runs")
+        assert appliance.stop() == 0
+        keys = [key for (key,) in appliance.sql("SELECT unique_key FROM jobs ORDER BY id")]
+        times = [datetime.fromisoformat(key.removeprefix("schedule:tick:")) for key in keys]
+        assert times == [times[0] + timedelta(seconds=number) for number in range(len(times))]
+    finally:
+        appliance.kill()
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -108,8 +143,5 @@ def alive(pid: int) -> bool:
 
 
 def dispatch(site: Site, name: str) -> None:
-    import subprocess
-    import sys
-
     program = f"import edgeq, load_jobs; edgeq.Queue('edgeq.db').dispatch(load_jobs.{name}())"
     subprocess.run([sys.executable, "-c", program], cwd=site.folder, check=True, timeout=60)
