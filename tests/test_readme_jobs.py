@@ -52,7 +52,7 @@ TYPED = [
     ("edgeq jobs dispatch clips:convert clip=door.mp4", ["to queue video as job 13"]),
     ("edgeq jobs dispatch clips:convert clip=endless.mp4", ["to queue video as job 14"]),
     ("edgeq work video --drain", []),
-    ("edgeq jobs list --queue video", ["clips:convert  completed  1/1", "took longer than 2s, and its process was ended"]),
+    ("edgeq jobs list --queue video", ["clips:convert  completed  1/1", "took longer than 2s, and its process"]),
     ("edgeq check", ["queues      3: default, labels, video", "schedules   2: nightly, sync"]),
     ("edgeq schedules", ["02:00:00+0", "every 15m", "crm:update_customer"]),
     ("mkdir incoming && touch incoming/a.mp4 incoming/b.mp4", []),
