@@ -162,3 +162,21 @@ async def test_a_function_that_hangs_does_not_keep_the_program_from_ending() -> 
     threads = Threads(1)
     assert await threads.start(lambda: threading.current_thread().daemon).result()
     threads.close()
+
+
+async def test_without_a_thread_to_give_nothing_is_called_and_the_next_call_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads(2)
+    called: list[str] = []
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.start(called.append, "first")
+    await asyncio.wait_for(threads.start(called.append, "second").result(), DEADLINE_SECONDS)
+    assert (called, threads.started) == (["second"], 1)
+    threads.close()
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

@@ -69,7 +69,7 @@ class Threads:
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._started = 0
-        self._free = 0  # threads that wait for a call, or will at once
+        self._free = 0  # threads without a call; less than none when calls wait
         self._closed = False
         self._returned: deque[Call] = deque()
         self._told = False
@@ -81,41 +81,31 @@ class Threads:
         return self._started
 
     def start(self, function: Callable[..., Any], /, *args: Any) -> Call:
-        """Call `function` in a thread, with the context variables of who asks. Raises RuntimeError after `close`."""
+        """Call `function` in a thread, with the context variables of who asks. Raises RuntimeError after `close`, and
+        when the system has no thread to give; then the function isn't called."""
         if self._closed:
             raise RuntimeError("the threads are closed")
         self._loop = asyncio.get_running_loop()
         call = Call(function, args, self._loop.create_future())
-        self._calls.put(call)
         with self._lock:
-            self._grow()
+            if self._free <= 0 and self._started < self._size:
+                name = f"{self._name}-{self._started + 1}"
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+                self._started += 1
+                self._free += 1
+            self._free -= 1
+        self._calls.put(call)
         return call
 
     def close(self) -> None:
         """End the threads: those that wait now, the others when their function returns. Safe to call twice."""
-        with self._lock:
-            if self._closed:
-                return
+        if not self._closed:
             self._closed = True
             for _ in range(self._started):
                 self._calls.put(None)
 
-    def _grow(self) -> None:
-        """Have one more thread if calls wait and no thread is about to take one. Call it with the lock held."""
-        if not self._calls.empty() and not self._free and self._started < self._size and not self._closed:
-            self._started += 1
-            self._free += 1
-            name = f"{self._name}-{self._started}"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
-
     def _run(self) -> None:
-        while True:
-            call = self._calls.get()
-            with self._lock:
-                self._free -= 1
-                self._grow()
-            if call is None:
-                return
+        while (call := self._calls.get()) is not None:
             call.run()
             with self._lock:
                 self._free += 1  # before it is told: who calls next finds a thread
