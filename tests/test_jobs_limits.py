@@ -320,6 +320,13 @@ async def test_keys_whose_rate_is_all_there_again_are_forgotten(store: SqliteSto
     assert await rows(store) <= 3
 
 
+async def test_a_dispatch_that_is_committed_long_after_it_was_made_gets_no_more_of_a_rate(store: SqliteStore) -> None:
+    await add(store, new(limit=EVERY_10S))
+    assert len(await claim(store, at=100)) == 1
+    await add(store, new(limit=EVERY_10S))  # as by a job that dispatched at 0 and ended at 101
+    assert [len(await claim(store, at=seconds)) for seconds in (101, 105, 109, 110)] == [0, 0, 0, 1]
+
+
 def test_what_is_left_of_a_rate() -> None:
     rate = PlainRate(10, burst=3)
     assert rate.left(rate.full_at(None, 1000), 1000) == 3

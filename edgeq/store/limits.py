@@ -118,8 +118,9 @@ class _Standing(msgspec.Struct, frozen=True):
     waits_since: int | None
 
 
-def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
-    """Let on as many of the jobs that wait for one of these limits as there is room for."""
+def admit(tx: Tx, keys: Iterable[str | None], now: int, *, exact: bool = False) -> None:
+    """Let on as many of the jobs that wait for one of these limits as there is room for. Unless `now` is `exact` it may
+    be that of a dispatch which is committed only later: then a rate may let on fewer, and never more."""
     wanted = sorted({key for key in keys if key is not None})
     if not wanted:
         return
@@ -131,7 +132,7 @@ def admit(tx: Tx, keys: Iterable[str | None], now: int) -> None:
         again_at = None
         if standing.id is not None:
             limit = read_options(standing.id, standing.options).limit or Limit(standing.key)
-            rate_at = _cut(tx, standing.key, limit, standing.rate_at, now)
+            rate_at = _cut(tx, standing.key, limit, standing.rate_at, now) if exact else standing.rate_at
             room = _room(limit, standing.executing, standing.admitted, rate_at, now)
             if room > 0 and standing.needs is None and not (room > 1 and standing.more):
                 these.append(standing.id)
@@ -165,7 +166,7 @@ def admit_due(tx: Tx, now: int) -> None:
     """Let on those whose time has come, of _KEYS_AT_ONCE_MAX keys; also those that wait for a time that was reckoned
     before the clock was set back."""
     due = {row[0] for statement in (DUE, AHEAD) for row in tx.rows(statement, (now, _KEYS_AT_ONCE_MAX))}
-    admit(tx, due, now)
+    admit(tx, due, now, exact=True)
 
 
 def has_room(tx: Tx, job_id: int, key: str, options: str | None, now: int) -> bool:
@@ -250,5 +251,7 @@ def _next_at(limit: Limit, executing: int, admitted: int, rate_at: int | None, n
         return None
     if limit.interval_us is None or admitted >= limit.burst:
         return None
+    if rate_at is not None and rate_at > now + limit.burst * limit.interval_us:
+        return now  # the clock was set back since, or `now` isn't exact: that is for the next claim to say
     rate = Rate(limit.interval_us, limit.burst)
     return rate.next_at(rate.full_at(rate_at, now), admitted + 1)
