@@ -103,6 +103,20 @@ async def test_a_job_that_says_it_is_dead_is_dead_at_once_and_has_its_last_words
     await bench.counted({"dead": 1})
 
 
+class SaysTooMuch(Job):
+    async def handle(self, ctx: JobContext) -> None:
+        raise Dead("no " * 1_000_000)
+
+
+async def test_what_a_job_says_of_its_death_is_stored_as_far_as_anybody_reads_it(bench: Bench) -> None:
+    await bench.work()
+    await bench.dispatch(SaysTooMuch())
+    job = await bench.until_state("dead")
+    assert job.error is not None
+    assert job.error.startswith("no no no ")
+    assert len(job.error) < 20_000
+
+
 async def test_the_command_line_has_the_last_word_on_attempts(bench: Bench) -> None:
     await bench.work(overrides=Overrides(max_attempts=2))
     await bench.dispatch(Says(what="retry"))

@@ -128,17 +128,19 @@ def describe(error: BaseException) -> str:
 
 
 def _description(error: BaseException) -> str:
-    if isinstance(error, EdgeqError):
-        return storable(str(error))
+    if isinstance(error, EdgeqError):  # from a job's process, it has both parts in it
+        return storable(_shortened(str(error), 2 * ERROR_CHARACTERS_MAX))
     if isinstance(error, TimedOut):
         where = "" if error.cancelled is None else "".join(traceback.format_tb(_author_frames(error.cancelled)))
         return storable(f"{error}\n\n{where[-ERROR_CHARACTERS_MAX:]}".rstrip())
-    summary = "".join(traceback.format_exception_only(error)).strip()
-    if len(summary) > ERROR_CHARACTERS_MAX:
-        summary = summary[:ERROR_CHARACTERS_MAX] + "…"
+    summary = _shortened("".join(traceback.format_exception_only(error)).strip(), ERROR_CHARACTERS_MAX)
     frames = _author_frames(error)
     trace = "".join(traceback.format_exception(type(error), error, frames)) if frames else ""
     return storable(f"{summary}\n\n{trace[-ERROR_CHARACTERS_MAX:]}".rstrip())
+
+
+def _shortened(text: str, characters_max: int) -> str:
+    return text if len(text) <= characters_max else text[:characters_max] + "…"
 
 
 def _author_frames(error: BaseException) -> TracebackType | None:
