@@ -8,14 +8,16 @@ The way of one message, and where each station lives:
     intake/     is the delivery acknowledged, in order of arrival
     processors/ read the events after their cursor, in order of id, and move the cursor with what they decided:
                 the courier queues notifications (notifications/), the sentinel judges contracts (contracts/)
-    jobs/       workers claim jobs under a lease and complete them in one commit with what they decided
+    jobs/       workers claim jobs under a lease and complete them in one commit with what they decided; jobs also come
+                from programs (`Queue`), schedules and sources
 
-`app` builds and runs these from a configuration (`config/`, `plan`), `cli/` is the command line, `testing/` helps
-authors of controllers, processors and jobs. `service` is the form that every long-lived part has.
+`app` builds and runs these from a configuration (`config/`, `plan`), `work` only the workers; `cli/` is the command
+line, `testing/` helps authors of controllers, processors and jobs. `service` is the form that every long-lived part
+has.
 
 The guarantees, each kept in one place: acknowledged means on disk (intake.intake); poison goes aside (intake.intake); a
 cursor moves with its effects (processors.runner); ids only grow (store.events); a lost lease can't complete
-(store.claims); everything in memory is bounded and a full store only waits (store.writer, mqtt.inbox).
+(store.ends); everything in memory is bounded and a full store only waits (store.writer, mqtt.inbox).
 """
 
 from __future__ import annotations

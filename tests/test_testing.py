@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from support.processing import Bench
 
 from edgeq.store import cursors
-from edgeq.testing import FakeClock, cursor_at, events_stored, until
+from edgeq.testing import FakeClock, Harness, cursor_at, events_stored, until
 
 
 def test_a_fake_clock_moves_when_it_is_told() -> None:
@@ -44,3 +46,40 @@ async def test_waiting_for_events_and_cursors(tmp_path: Path) -> None:
         assert (await waiting_cursor).last_consumed_id == 3
         with pytest.raises(AssertionError, match="the cursor of nobody at 1"):
             await cursor_at(bench.store, "nobody", 1, deadline_seconds=0.05)
+
+
+SLOW_APP = """\
+import threading
+from edgeq import QueueProcessor, job
+
+gate = threading.Event()
+store = None
+
+@job
+def tell(): pass
+
+class Watch(QueueProcessor):
+    async def process_item(self, event, ctx):
+        store.submit(lambda tx: gate.wait(10))  # the commit of what is decided here takes a while
+        ctx.dispatch(tell())
+"""
+
+
+async def test_an_app_is_not_settled_before_what_its_processors_decided_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_app.py").write_text(SLOW_APP)
+    (tmp_path / "edgeq.yaml").write_text(
+        "app: {path: ., modules: [slow_app]}\nprocessors: {watch: {kind: 'slow_app:Watch'}}\n"
+        "routes: [{topic: doors, emit: door.opened}]\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    async with Harness(tmp_path / "edgeq.yaml") as edgeq:
+        app = sys.modules["slow_app"]
+        vars(app)["store"] = edgeq.store
+        await edgeq.publish("doors", {})
+        opening = threading.Timer(0.5, vars(app)["gate"].set)
+        opening.start()
+        await edgeq.settle()
+        opening.join()
+        assert [job.state for job in await edgeq.jobs()] == ["completed"]

@@ -64,6 +64,11 @@ class Progress:
             raise EdgeqError(f"processor {self._name} has not taken its cursor yet")
         return self._cursor
 
+    @property
+    def settled(self) -> bool:
+        """Whether all that was decided up to `position` is on disk, and nothing is on its way there."""
+        return not self._gathered and not self._in_flight()
+
     async def take(self, start: str | int) -> Cursor:
         """Take the cursor (see `cursors.take`) and go on from where it stands, forgetting all that was gathered."""
         self._forget()

@@ -84,6 +84,11 @@ class ProcessorRunner(Service):
         return self._progress.position
 
     @property
+    def settled(self) -> bool:
+        """Whether all that it decided up to its position is on disk."""
+        return self._progress.settled
+
+    @property
     def processed(self) -> int:
         """How many events are done since the start, not counting those that were filtered out. Like the counters, it
         follows the commit."""
@@ -110,7 +115,9 @@ class ProcessorRunner(Service):
             return False
         if self._paused or self._attempts.rest_seconds() > 0:
             return True
-        return self.position >= head and not self._redrives and self._timer.rest_seconds(inf) > soon_seconds
+        if self.position < head or not self.settled or self._redrives:
+            return False
+        return self._timer.rest_seconds(inf) > soon_seconds
 
     async def run(self) -> None:
         """Works until it is stopped."""

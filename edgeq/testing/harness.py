@@ -28,7 +28,7 @@ from ..mqtt.delivery import Delivery
 from ..mqtt.inbox import Inbox
 from ..plan import make_plan
 from ..processors.runner import ProcessorRunner
-from ..store import dead_letters, events, jobs, notifications
+from ..store import dead_letters, events, notifications
 from ..store.dead_letters import DeadLetter
 from ..store.notifications import StoredNotification
 from ..store.sqlite import SqliteStore
@@ -128,11 +128,13 @@ class Harness(JobTable):
         return await notifications.find(self.store, limit=_LIMIT)
 
     async def _settled(self) -> bool:
-        head = await events.head(self.store)
-        if any(runner.position < head for runner in self._runners):
+        ended = self.metrics.jobs.total()
+        if not all(worker.idle for worker in self._workers):
             return False
-        counts = await jobs.counts(self.store, self.clock.now())
-        return all(not queue["available"] and not queue["executing"] for queue in counts)
+        head = await events.head(self.store)  # with what the jobs have emitted
+        if any(runner.position < head or not runner.settled for runner in self._runners):
+            return False
+        return all(worker.idle for worker in self._workers) and self.metrics.jobs.total() == ended
 
 
 async def _nowhere(*args: Any, **options: Any) -> None:
