@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 from collections.abc import Iterable
 from types import ModuleType
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 from .config.suggest import did_you_mean
 
 T = TypeVar("T")
+
+_OWN = os.path.join(os.path.dirname(__file__), "")
 
 
 def load_module(name: str) -> ModuleType:
@@ -63,6 +66,6 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f" at {error.filename}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith("<frozen") and frame.filename not in (__file__, importlib.__file__):
-            return f" at {frame.filename}:{frame.lineno}"
+        if not frame.filename.startswith(("<frozen", _OWN)) and frame.filename != importlib.__file__:
+            return f" at {os.path.normpath(frame.filename)}:{frame.lineno}"
     return ""

@@ -176,6 +176,14 @@ def test_a_job_that_no_worker_would_know_is_not_dispatched(edgeq: Edgeq, tmp_pat
     assert "there is no job elsewhere:X" in done.err
 
 
+def test_a_mistake_in_a_job_class_is_told_with_its_line(edgeq: Edgeq, tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text("from edgeq import Job\n\nclass X(Job):\n    qeue = 'garden'\n")
+    (tmp_path / "edgeq.yaml").write_text("app: {path: ., modules: [wrong]}\n")
+    done = edgeq("check")
+    assert done.status == 78
+    assert f"importing wrong failed at {tmp_path}/wrong.py:3: TypeError: job X: there is no setting 'qeue'" in done.err
+
+
 # Looking
 
 
