@@ -315,6 +315,17 @@ async def test_a_log_that_was_made_anew_is_listened_to(tmp_path: Path) -> None:
             await noticed(store, seen)
 
 
+@pytest.mark.usefixtures("no_net")
+async def test_a_database_behind_a_link_is_listened_to(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    os.symlink(tmp_path / "disk" / "edgeq.db", tmp_path / "edgeq.db")
+    async with opened(tmp_path / "edgeq.db") as store:
+        with other(tmp_path / "edgeq.db") as process:
+            seen = store.signal.version("notifications")
+            await process.run("commit")
+            await noticed(store, seen)
+
+
 @pytest.mark.usefixtures("no_inotify")
 async def test_without_inotify_they_are_noticed_by_looking(tmp_path: Path) -> None:
     async with opened(tmp_path / "edgeq.db") as store:

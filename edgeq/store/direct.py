@@ -24,7 +24,7 @@ import peewee as pw
 from ..errors import StoreError, StoreUnavailable
 from . import borrowed
 from .making import ensure
-from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine, patiently
+from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine, log_path, patiently
 from .store import Row, Statement, Store, Tx, Unit
 from .watch import Waiting
 
@@ -217,14 +217,14 @@ class Direct:
     def wait_for(self, look: Callable[[], T | None], timeout_seconds: float | None) -> T | None:
         """The first answer of `look` that isn't None: it is asked again when anybody has written, and a last time when
         the time is over. None: wait for as long as it takes."""
-        with contextlib.closing(Waiting(f"{self.path}-wal", timeout_seconds)) as waiting:
+        with contextlib.closing(Waiting(log_path(self.path), timeout_seconds)) as waiting:
             while (found := look()) is None and waiting.seconds > 0:
                 waiting.waited(waiting.watch.wait(waiting.seconds))
             return found
 
     async def wait_for_async(self, look: Callable[[], Awaitable[T | None]], timeout_seconds: float | None) -> T | None:
         """`wait_for` for a coroutine."""
-        with contextlib.closing(Waiting(f"{self.path}-wal", timeout_seconds)) as waiting:
+        with contextlib.closing(Waiting(log_path(self.path), timeout_seconds)) as waiting:
             while (found := await look()) is None and waiting.seconds > 0:
                 waiting.waited(await waiting.watch.heard(waiting.seconds))
             return found

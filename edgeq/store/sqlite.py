@@ -312,7 +312,7 @@ class SqliteEngine:
         connection = self._connection
         if connection is None:
             return
-        large = foreign and os.stat(f"{self._path}-wal").st_size > _WAL_BYTES_KEPT
+        large = foreign and os.stat(log_path(self._path)).st_size > _WAL_BYTES_KEPT
         self._commits += _FOREIGN_WEIGHT if large else 1
         rows = connection.total_changes
         if self._commits >= _CHECKPOINT_COMMITS or rows - self._rows_checkpointed >= _CHECKPOINT_ROWS:
@@ -375,7 +375,7 @@ class SqliteStore(Store):
         self._make = make
         self._clock = clock
         self._database = pw.SqliteDatabase(None)
-        self._watch = Watch(f"{path}-wal")
+        self._watch = Watch(log_path(path))
         self._engine = SqliteEngine(path, durability, self._database, self._watch)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
         self._lock = FileLock(path + "-lock")
@@ -513,6 +513,11 @@ def patiently(attempt: Callable[[], T]) -> T:
         pause = random.uniform(0.5, 1.5) * min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS + waited / 50)  # noqa: S311
         time.sleep(pause)
         waited += pause
+
+
+def log_path(path: str) -> str:
+    """Where SQLite keeps the log of the database at `path`: beside the file itself, wherever links to it stand."""
+    return f"{os.path.realpath(path)}-wal"
 
 
 def _identity(path: str) -> tuple[int, int]:
