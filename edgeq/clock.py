@@ -26,6 +26,10 @@ class Clock:
         """Seconds since some moment; never goes back and isn't stepped. The base of every timer."""
         return time.monotonic()
 
+    def offset(self) -> int:
+        """How far wall time is from `monotonic`, in microseconds: another number means that the wall clock was set."""
+        return self.now() - round(self.monotonic() * MICROSECONDS)
+
 
 def is_time(value: object) -> bool:
     """Whether `value` is a time: whole microseconds since 1970 UTC, within the years 1 to 9999."""

@@ -530,6 +530,24 @@ async def test_a_step_of_the_clock_takes_no_job_from_its_worker(bench: Bench) ->
     await bench.counted({"completed": 1})
 
 
+async def test_a_clock_that_is_set_forward_leaves_other_workers_the_time_to_extend_their_leases(bench: Bench) -> None:
+    assert isinstance(bench.clock, FakeClock)
+    await bench.dispatch(Answer(text="1"))
+    now = bench.clock.now()
+    await bench.store.write(
+        lambda tx: claims.claim(tx, queue="default", owner="other", lease_seconds=60, limit=1, now=now)
+    )
+    worker = await bench.work()
+    await until(lambda: worker.idle)
+    bench.clock.step(3600)
+    await bench.dispatch(Answer(text="2"))
+    await bench.until_state("completed", 2)
+    assert (await bench.job()).state == "executing"
+    bench.clock.advance(60)
+    bench.wake()
+    await bench.until_state("completed", 1)
+
+
 async def test_a_job_that_a_crashed_worker_left_runs_again_after_its_lease(live: Bench) -> None:
     await live.dispatch(Answer(text="1"))
     await live.store.write(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import inf
 
 from ..backoff import Backoff
-from ..clock import Clock
+from ..clock import MICROSECONDS, Clock
 from ..store.claims import Outlook
 
 _FRUITLESS = 2  # claims in a row that found nothing although there was something: then they get rarer
 _RARER = Backoff(0.005, 1.0)
+_STEP_US = MICROSECONDS  # what isn't more is no step of the clock
 
 
 class Horizon:
@@ -25,6 +26,17 @@ class Horizon:
         self._version = -1
         self._looked_at = 0.0
         self._fruitless = 0
+        self._offset = clock.offset()
+        self._spared_until = -inf
+
+    def clock_was_set(self) -> bool:
+        """Whether the wall clock was set since the last call. Set forward, it has ended leases before their time: until
+        those who live must have extended theirs, none is over."""
+        step = self._clock.offset() - self._offset
+        self._offset += step
+        if step > _STEP_US:
+            self._spared_until = self._clock.monotonic() + self._lease_seconds
+        return abs(step) > _STEP_US
 
     def note(self, outlook: Outlook | None, version: int, *, fruitless: bool) -> None:
         """A look is over; `version` was that of the topic when it began. `fruitless`: a claim found nothing."""
@@ -57,7 +69,9 @@ class Horizon:
         if self._outlook is None:
             return inf
         seconds = self._until(self._outlook.lease_expires_at)
-        return seconds if seconds == inf or seconds <= 2 * self._lease_seconds else 0.0
+        if inf > seconds > 2 * self._lease_seconds:
+            return 0.0
+        return max(seconds, self._spared_until - self._clock.monotonic())
 
     def _until(self, moment: int | None) -> float:
         return inf if moment is None else (moment - self._clock.now()) / 1e6

@@ -75,7 +75,7 @@ class Scheduler(Service):
 
     async def adopt(self) -> None:
         """Take the schedules into use. Comes before the first look."""
-        self._offset = self._clock_offset()
+        self._offset = self.clock.offset()
         now = self.clock.now()
         wanted = {name: schedule.begin(now) for name, schedule in self._schedules.items()}
         rows = await table.every(self._store)
@@ -169,14 +169,10 @@ class Scheduler(Service):
 
     def _follow_clock(self) -> None:
         """Note by how much the clock was set since the last look, if it was."""
-        step = self._clock_offset() - self._offset
+        step = self.clock.offset() - self._offset
         if abs(step) >= CLOCK_STEP_SECONDS * MICROSECONDS:
             self._offset += step
             for entry in self._entries:
                 entry.step += step
             direction = "forward" if step > 0 else "back"
             self.log.info("the clock was set %s by %s", direction, Duration(round(abs(step) / MICROSECONDS)))
-
-    def _clock_offset(self) -> int:
-        """How far the wall clock is from the one that isn't set, in microseconds."""
-        return self.clock.now() - round(self.clock.monotonic() * MICROSECONDS)

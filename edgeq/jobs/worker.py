@@ -213,6 +213,8 @@ class Worker(Service):
     def _step(self) -> float | None:
         """Do what can be done now; for how many seconds there is nothing else to do unless something wakes us."""
         now = self.clock.monotonic()
+        if self._horizon.clock_was_set():
+            self._extend_at = now
         self._attempts.enforce(now)
         self._losses.look()
         if self._round is None:

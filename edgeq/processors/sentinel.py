@@ -64,7 +64,7 @@ class Sentinel(QueueProcessor):
         # The link's time was told by the clock of then; steps since are added.
         self._settled_at: int | None = None
         self._stepped = 0
-        self._offset = self._clock_offset()
+        self._offset = self._clock.offset()
 
     def filter_item(self, event: Event) -> bool:
         """Only what a contract wants to see."""
@@ -119,7 +119,7 @@ class Sentinel(QueueProcessor):
 
     def due_at(self) -> int | None:
         """See QueueProcessor."""
-        if abs(self._clock_offset() - self._offset) >= CLOCK_STEP_SECONDS * MICROSECONDS:
+        if abs(self._clock.offset() - self._offset) >= CLOCK_STEP_SECONDS * MICROSECONDS:
             return self._clock.now()
         earliest = self._judge.earliest()
         if earliest is None:
@@ -169,14 +169,10 @@ class Sentinel(QueueProcessor):
 
     def _follow_clock(self, ctx: ProcessorContext) -> None:
         """See whether the clock was stepped, and move what hangs on it along."""
-        step = self._clock_offset() - self._offset
+        step = self._clock.offset() - self._offset
         if abs(step) >= CLOCK_STEP_SECONDS * MICROSECONDS:
             with self._judge.turn() as turn:
                 turn.set_clock(self._clock.now(), step)
                 self._decide(turn, ctx)
             self._offset += step
             self._stepped += step
-
-    def _clock_offset(self) -> int:
-        """How far the wall clock is from the one that isn't stepped, in microseconds."""
-        return self._clock.now() - round(self._clock.monotonic() * MICROSECONDS)
