@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +27,7 @@ from edgeq.store.claims import Buried, Completed
 from edgeq.store.jobs import StoredJob
 
 HOUR_US = 3_600_000_000
+NOBODY = 65534
 
 
 class Greet(Job):
@@ -561,6 +564,41 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     with queue:
         queue.dispatch(Greet())
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of a user who isn't root, and this process as that user."""
+    folder = Path(tempfile.mkdtemp(prefix="edgeq-"))
+    root = os.geteuid() == 0
+    with Queue(folder / "first.db"):
+        pass  # what is imported for that may be somewhere where only root can read
+    if root:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    yield folder
+    folder.chmod(0o755)
+    if root:
+        os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def test_what_may_not_be_written_is_an_error(unprivileged: Path) -> None:
+    path = unprivileged / "edgeq.db"
+    with Queue(path) as queue:
+        queue.dispatch(Greet())
+    path.chmod(0o444)
+    with Queue(path) as queue:
+        with pytest.raises(StoreUnavailable, match="read-only") as caught:
+            queue.dispatch(Greet())
+        assert caught.value.hint.startswith("look at the rights of the file and its folder")
+        for file in unprivileged.iterdir():  # SQLite has given the log the rights of the file
+            file.chmod(0o644)
+        queue.dispatch(Greet())
+    path.unlink()
+    unprivileged.chmod(0o555)
+    with pytest.raises(StoreError, match=r"can't write beside the database: .*Permission denied"):
+        Queue(path).dispatch(Greet())
 
 
 def test_what_is_not_a_database_is_left_alone(tmp_path: Path) -> None:
