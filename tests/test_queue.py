@@ -567,11 +567,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def unprivileged() -> Iterator[Path]:
+def unprivileged(tmp_path: Path) -> Iterator[Path]:
     """A folder of a user who isn't root, and this process as that user."""
     folder = Path(tempfile.mkdtemp(prefix="edgeq-"))
     root = os.geteuid() == 0
-    with Queue(folder / "first.db"):
+    with Queue(tmp_path / "first.db"):
         pass  # what is imported for that may be somewhere where only root can read
     if root:
         os.chown(folder, NOBODY, NOBODY)
