@@ -595,10 +595,9 @@ def test_what_may_not_be_written_is_an_error(unprivileged: Path) -> None:
         for file in unprivileged.iterdir():  # SQLite has given the log the rights of the file
             file.chmod(0o644)
         queue.dispatch(Greet())
-    path.unlink()
     unprivileged.chmod(0o555)
     with pytest.raises(StoreError, match=r"can't write beside the database: .*Permission denied"):
-        Queue(path).dispatch(Greet())
+        Queue(unprivileged / "new.db").dispatch(Greet())
 
 
 def test_what_is_not_a_database_is_left_alone(tmp_path: Path) -> None:
