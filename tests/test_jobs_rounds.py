@@ -331,7 +331,7 @@ async def test_a_context_is_made_before_the_first_job_however_often_that_takes(
     live: Bench, function: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     MADE.clear()
-    monkeypatch.setattr("edgeq.jobs.worker._CONTEXT_AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr("edgeq.jobs.queue_context._AGAIN", Backoff(0.01, 0.01))
     await live.dispatch(*(UsesContext() for _ in range(5)))
     worker = await live.work(settings={"context": f"{__name__}:{function}"})
     await live.counted({"completed": 5})
@@ -339,6 +339,28 @@ async def test_a_context_is_made_before_the_first_job_however_often_that_takes(
     assert [(await live.job(number)).attempt for number in range(1, 6)] == [1] * 5
     assert len([record for record in caplog.records if "ValueError: not yet" in record.getMessage()]) == 2
     assert worker.crashes == 0
+
+
+SLOW = threading.Event()
+
+
+def make_slowly() -> str:
+    assert SLOW.wait(DEADLINE_SECONDS)
+    return "made"
+
+
+async def test_a_context_that_takes_its_time_is_told_of_and_waited_for(
+    live: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    SLOW.clear()
+    monkeypatch.setattr("edgeq.jobs.queue_context.SLOW_SECONDS", 0.01)
+    await live.dispatch(UsesContext())
+    worker = await live.work(settings={"context": f"{__name__}:make_slowly"})
+    await until(lambda: worker.stuck)
+    assert "make_slowly has not been made for 10ms" in caplog.text
+    SLOW.set()
+    assert (await live.until_state("completed")).result == '"made"'
+    assert not worker.stuck
 
 
 async def test_a_worker_whose_context_is_never_made_can_be_stopped(live: Bench) -> None:

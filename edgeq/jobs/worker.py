@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..backoff import Backoff
 from ..clock import Clock
 from ..config.checks import rate
 from ..config.schema import Breaker, Queue
@@ -29,10 +27,10 @@ from ..store.store import Store
 from ..telemetry.metrics import Metrics
 from .attempts import CANCEL_SECONDS, Attempts
 from .ends import Ending, tell
-from .handling import describe, make_context
 from .horizon import Horizon
 from .job import Registry, registry
 from .losses import Losses
+from .queue_context import QueueContext
 from .round import Found, Plan, Rounds
 from .settings import PRIORITIES
 from .slots import Grant, Slots
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 NET_SECONDS = 30.0
 RELEASE_SECONDS = 5.0
 PROGRESS_SECONDS = 1.0
-_CONTEXT_AGAIN = Backoff(1.0, 60.0)
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -127,9 +124,7 @@ class Worker(Service):
         self._woken = asyncio.Event()
         self._endings: list[Ending] = []
         self._round: asyncio.Task[None] | None = None
-        self._preparing: asyncio.Task[None] | None = None
-        self._prepared = settings.context is None or isolated
-        self._context_fails = False
+        self._context = QueueContext(None if isolated else settings.context, self._in_thread, self.log, self._can_begin)
         self._extend_at = 0.0
         self._report_at = 0.0
         self._failure: BaseException | None = None
@@ -159,12 +154,11 @@ class Worker(Service):
     def stuck(self) -> bool:
         """No job can run, because the queue's context can't be made, or no process for jobs can be started. That is
         tried again and again, and the log says why."""
-        return self._context_fails or self._attempts.stuck
+        return self._context.stuck or self._attempts.stuck
 
     async def run(self) -> None:
         """Works until it is stopped and the last job it runs has ended."""
-        if not self._prepared and self._preparing is None:
-            self._preparing = asyncio.create_task(self._prepare(), name=f"{self.name}.context")
+        self._context.begin()
         try:
             with self._store.signal.watch(self._woken, "jobs", "cancelled"):
                 while not (self.stopping.is_set() and self._is_quiet):
@@ -192,8 +186,7 @@ class Worker(Service):
             self.log.warning("what became of some jobs is not on disk: they run again only after their lease")
         self._rounds.closed = True
         self._losses.close()
-        if self._preparing is not None:
-            self._preparing.cancel()
+        self._context.close()
         await self._attempts.close(0.0)
         await super().stop(0.0)
 
@@ -250,7 +243,7 @@ class Worker(Service):
 
     @property
     def _may_claim(self) -> bool:
-        return self._prepared and not self.stopping.is_set() and self.free > 0
+        return self._context.ready and not self.stopping.is_set() and self.free > 0
 
     def _until_round(self, now: float) -> float:
         seconds = inf if self.stopping.is_set() else self._horizon.until_rescue()
@@ -324,25 +317,8 @@ class Worker(Service):
 
     # The queue's context
 
-    async def _prepare(self) -> None:
-        """Make the queue's `context`, again and again if it fails: until then no job is claimed."""
-        reference = self.settings.context
-        assert reference is not None
-        for attempt in itertools.count(1):
-            try:
-                self._attempts.context = await make_context(reference, self._in_thread)
-                break
-            except Exception as error:  # noqa: BLE001 - the author's code
-                self._context_fails = True
-                delay = _CONTEXT_AGAIN.delay(attempt)
-                self.log.error(
-                    "no job is run, because the context %s can't be made: %s; it is tried again in %.1fs",
-                    reference, describe(error), delay,
-                )  # fmt: skip
-                await self.pause(delay)
-                if self.stopping.is_set():
-                    return
-        self._prepared, self._context_fails = True, False
+    def _can_begin(self) -> None:
+        self._attempts.context = self._context.value
         self._woken.set()
 
     async def _in_thread(self, function: Callable[..., Any], /, *args: Any) -> Any:
