@@ -50,7 +50,8 @@ class Job:
     - `timeout`: how long one attempt may take. An `async def handle` is cancelled then. A `def handle` runs in a
       thread, which can't be ended from outside: the attempt counts as failed, but the thread goes on, and takes up
       one of the queue's `concurrency` until it returns.
-    - `isolation`: with `"process"` it runs in a process of its own, which can be ended.
+    - `isolation`: with `"process"` it runs in a process of its own, which can be ended. Of these a queue has
+      `processes`; among other jobs, a job that waits for one takes up one of the queue's `concurrency`.
     - `expires`: no attempt begins later than so long after the time it was to run at first, `"1h"`.
     - `unique`: True, argument names or Unique(...): it isn't added while one with the same arguments is there.
     - `limit`: Limit(...), how many of them may run at once or in a time. `needs`: the name of the dependency without
