@@ -344,6 +344,24 @@ def test_a_third_signal_waits_for_nothing(make: Callable[..., Appliance]) -> Non
     assert work.ended() == 1
 
 
+def test_a_thread_that_hangs_does_not_hold_up_the_end(make: Callable[..., Appliance]) -> None:
+    work = make("--grace", "100ms")
+    dispatch(work.database, job("Thread"))
+    work.spawn()
+    work.until(began(work, "thread"), "the job")
+    assert work.stop() == 0
+    assert "ending without threads that go on: asyncio_" in work.log
+    assert states(work) == {1: "available"}
+
+
+def test_a_job_that_closes_every_file_ends_the_program(make: Callable[..., Appliance]) -> None:
+    work = make()
+    dispatch(work.database, job("CloseAll"))
+    work.spawn()
+    assert work.ended() == 1
+    assert states(work) == {1: "executing"}  # it runs again after its lease
+
+
 def test_a_hang_up_changes_nothing(make: Callable[..., Appliance]) -> None:
     work = make()
     work.spawn()

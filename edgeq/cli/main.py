@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 import click
@@ -21,6 +25,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
+
+_REST_SECONDS = 5.0
+
+log = logging.getLogger("edgeq.app")
 
 # Command -> module of this package and the function in it; imported only when that command is called.
 _COMMANDS = {
@@ -77,6 +85,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
+    status = EXIT_FAILED
     try:
         status = _run(sys.argv[1:] if args is None else args)
         sys.stdout.flush()
@@ -85,7 +94,23 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:
         say_error(str(error))
         status = EXIT_FAILED
+    finally:
+        if args is None and _waits_for():
+            threading.Thread(target=_end, args=(status,), daemon=True).start()
     sys.exit(status)
+
+
+def _waits_for() -> list[str]:
+    """The threads that Python waits for before it ends, for ever if it must."""
+    return [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+
+
+def _end(status: int) -> None:
+    """End the program although threads go on: those of the user's own code may hang."""
+    time.sleep(_REST_SECONDS)
+    log.warning("ending without threads that go on: %s", ", ".join(_waits_for()))
+    logging.shutdown()
+    os._exit(status)
 
 
 def _run(args: Sequence[str]) -> int:

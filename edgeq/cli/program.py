@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
@@ -31,6 +32,7 @@ async def run_program(
     """Run it until it ends. SIGTERM and SIGINT call `stop`, up to `stops_max` times; one more ends the process at once.
     SIGHUP calls `hang_up`."""
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Executor(thread_name_prefix="asyncio"))
     asked = 0
 
     def asked_to_stop() -> None:
@@ -45,6 +47,13 @@ async def run_program(
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     await run()
     await _end_the_rest()
+
+
+class _Executor(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`. Those in which the user's code hangs aren't waited for at the end."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
 
 
 async def _end_the_rest() -> None:

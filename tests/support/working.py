@@ -56,6 +56,15 @@ class Stubborn(Job):
             except asyncio.CancelledError:
                 pass
 
+class Thread(Job):
+    async def handle(self, ctx):
+        Path("began-thread").touch()
+        await asyncio.to_thread(time.sleep, 1000)
+
+class CloseAll(Job):
+    def handle(self, ctx):
+        os.closerange(3, 100)
+
 class Chain(Job):
     left: int
 
