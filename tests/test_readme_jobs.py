@@ -14,8 +14,10 @@ from support.readme import ROOT, Terminals, code, section, steps, table
 from edgeq import Job, Queue
 from edgeq.config import schema
 from edgeq.context import How
-from edgeq.jobs import isolation, schedule, settings
-from edgeq.jobs.source import Source
+from edgeq.jobs import settings
+from edgeq.jobs.isolation import pool
+from edgeq.jobs.schedules import schedule
+from edgeq.jobs.sources.source import Source
 from edgeq.store.job_records import AGE_SECONDS
 from edgeq.work import GRACE_SECONDS
 
@@ -123,7 +125,7 @@ def test_the_reasons_for_which_jobs_die_are_all_told() -> None:
         ("### Running", "`concurrency` (default 2)", schema.Queue().concurrency == 2),
         ("### Running", "`lease` (default 60s)", schema.Queue().lease == 60.0),
         ("### Running", "has 10 seconds to end", GRACE_SECONDS == 10.0),
-        ("### In a process of its own", "ends when idle for five minutes", isolation.IDLE_SECONDS == 300.0),
+        ("### In a process of its own", "ends when idle for five minutes", pool.IDLE_SECONDS == 300.0),
         ("### Schedules", "`all` does each (1000 at most)", schedule.RUNS_MAX == 1000),
         ("### Sources", "a third of `at_most`", "at_most // 3" in inspect.getsource(Source)),
         (
