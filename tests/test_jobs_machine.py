@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -44,6 +45,7 @@ LIMITS = (
     Limit("two", concurrency=2),
     Limit("rate", interval_us=11 * SECOND, burst=2),
     Limit("both", concurrency=1, interval_us=5 * SECOND),
+    Limit("shared", concurrency=1),  # by all queues; the others are one for each queue
 )
 WITHIN = Unique((*jobs.INCOMPLETE, "completed"), 50 * SECOND)
 CALLBACKS = (
@@ -54,25 +56,43 @@ CALLBACKS = (
 ROUNDS_MAX = 400
 PAGE = 10_000
 
-queue_names = st.sampled_from(QUEUES)
-new_jobs = st.fixed_dictionaries(
-    {
-        "queue": queue_names,
-        "kind": st.sampled_from(["m:One", "m:Two"]),
-        "priority": st.sampled_from([0, 0, 10, -10, 1]),
-        "max_attempts": st.integers(1, 3),
+queue_names = st.sampled_from(("a", "a", "b", "slow"))
+gates = st.sampled_from(
+    [{}] * 3
+    + [{"limit": limit} for limit in LIMITS]
+    + [{"needs": "crm"}] * 3
+    + [{"needs": "crm", "limit": limit} for limit in LIMITS[::2]]
+)
+keys = st.sampled_from([{}] * 6 + [{"unique": unique} for unique in (Unique(), WITHIN, Unique(jobs.STATES))])
+callbacks = st.sampled_from([{}] * 4 + [{"on_success": each, "on_failure": each} for each in CALLBACKS])
+new_jobs = st.builds(
+    lambda queue, kind, priority, max_attempts, delay, *more: {
+        "queue": queue,
+        "kind": kind,
+        "priority": priority,
+        "max_attempts": max_attempts,
+        "delay": delay,
+        **more[0],
+        **more[1],
+        **more[2],
     },
-    optional={
-        "delay": st.sampled_from([1, 10, 100]),
-        "unique": st.sampled_from([Unique(), WITHIN, Unique(jobs.STATES)]),
-        "limit": st.sampled_from(LIMITS),
-        "needs": st.just("crm"),
-        "on_success": st.sampled_from(CALLBACKS),
-        "on_failure": st.sampled_from(CALLBACKS),
-    },
+    queue_names,
+    st.sampled_from(["m:One", "m:Two"]),
+    st.sampled_from([0, 0, 10, -10, 1]),
+    st.integers(1, 3),
+    st.sampled_from([0, 0, 0, 1, 10, 100]),
+    gates,
+    keys,
+    callbacks,
 )
 SAYS_FAILED = {"complete": False, "retry": True, "last": True}  # of what the job needs; other ends say nothing
-ends = st.sampled_from(["complete", "complete", "retry", "last", "snooze", "bury", "release"])
+ends = st.sampled_from(["complete", "complete", "retry", "retry", "last", "snooze", "bury", "release"])
+
+
+SELDOM = (
+    "progress", "cancel", "cancel", "pause", "resume", "purge", "purge old", "retry dead", "retry dead",
+    "set the clock back", "set the clock back", "restart",
+)  # fmt: skip
 
 
 class JobsMachine(RuleBasedStateMachine):
@@ -117,18 +137,30 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(what=st.lists(new_jobs, min_size=1, max_size=4))
     def dispatch(self, what: list[dict[str, Any]]) -> None:
+        self.dispatch_all(what)
+
+    def dispatch_all(self, what: list[dict[str, Any]]) -> None:
         new = [self.new_job(**each) for each in what]
         answers = self.write(lambda tx: jobs.add(tx, new))
         assert len(answers) == len(new)
         for each, answer in zip(new, answers, strict=True):
             self.model.dispatched(each, answer)
 
+    @rule(what=new_jobs, count=st.integers(2, 6))
+    def dispatch_some_alike(self, what: dict[str, Any], count: int) -> None:
+        self.dispatch_all([what] * count)
+
     def new_job(self, *, delay: int = 0, **how: Any) -> NewJob:
         args = f'{{"n":{next(self.numbers)}}}'
         key = "key" if "unique" in how else None
-        return NewJob(args=args, run_at=self.now + delay * SECOND, created_at=self.now, unique_key=key, **how)
+        limit = how.pop("limit", None)
+        if limit is not None and limit.key != "shared":
+            limit = msgspec.structs.replace(limit, key=f"{limit.key} of {how['queue']}")
+        return NewJob(
+            args=args, run_at=self.now + delay * SECOND, created_at=self.now, unique_key=key, limit=limit, **how
+        )
 
-    @rule(queue=queue_names, limit=st.sampled_from([1, 2, 100]), owner=st.sampled_from(["w1", "w2"]))
+    @rule(queue=queue_names, limit=st.sampled_from([1, 2, 3, 100]), owner=st.sampled_from(["w1", "w2"]))
     def claim(self, queue: str, limit: int, owner: str) -> None:
         self.claim_as(queue, limit, owner)
 
@@ -204,8 +236,47 @@ class JobsMachine(RuleBasedStateMachine):
         lost = self.write(lambda tx: claims.extend(tx, rows, lease_seconds=LEASE, now=self.now))
         self.model.extended(rows, lost, self.now + LEASE_US)
 
-    @precondition(lambda self: self.claims)
-    @rule(n=st.integers(0, 9))
+    @rule(queue=queue_names)
+    def a_worker_goes_silent(self, queue: str) -> None:
+        """Another takes its jobs over, and it may yet be heard of."""
+        self.wait(LEASE + 1)
+        self.rescue(queue)
+        self.all_is_as_it_should_be()
+        self.claim_as(queue, 100, "w2")
+
+    @rule(queue=queue_names)
+    def what_they_need_breaks(self, queue: str) -> None:
+        """All jobs that need something find that it doesn't work."""
+        self.claim_as(queue, 100, "w1")
+        self.end_all([(row, "retry") for row in self.claims if row.needs is not None and self.model.holds(row)])
+
+    @rule(what=st.sampled_from(SELDOM), queue=queue_names, n=st.integers(0, 9))
+    def seldom(self, what: str, queue: str, n: int) -> None:
+        """What is done now and then."""
+        match what:
+            case "progress" if self.claims:
+                self.progress(n)
+            case "cancel" if self.model.jobs:
+                self.cancel([max(self.model.jobs) - n, *(row.id for row in self.claims[-1 - n :][:1])])
+            case "pause":
+                self.pause(queue)
+            case "resume":
+                self.resume(queue)
+            case "purge":
+                self.purge(
+                    jobs.STATES if n % 3 == 0 else FINISHED[: n % 3],
+                    queue if n % 2 else "",
+                    "" if n > 6 else ("m:One", "m:Two")[n % 2],
+                )
+            case "purge old":
+                self.purge_old(10 * n)
+            case "retry dead":
+                self.retry_dead(n < 7)
+            case "set the clock back":
+                self.set_clock_back((3, 600, 40 * 365 * 86400)[n % 3])
+            case "restart":
+                self.restart()
+
     def progress(self, n: int) -> None:
         row = self.claims[-1 - n % len(self.claims)]
         noted = self.write(lambda tx: claims.progress(tx, row, '{"fraction":0.5}'))
@@ -221,34 +292,30 @@ class JobsMachine(RuleBasedStateMachine):
                 break
         self.model.rescued(queue, self.now, LEASE_US, answer)
 
-    @precondition(lambda self: self.model.jobs)
-    @rule(which=st.lists(st.integers(0, 20), min_size=1, max_size=3))
-    def cancel(self, which: list[int]) -> None:
-        ids = sorted({max(self.model.jobs) - n for n in which})
+    def cancel(self, ids: list[int]) -> None:
         self.model.cancelled(ids, self.write(lambda tx: jobs.cancel(tx, ids, self.now)), self.now)
 
-    @rule(queue=queue_names)
     def pause(self, queue: str) -> None:
         assert self.write(lambda tx: queues.pause(tx, queue)) == (queue not in self.model.paused)
         self.model.paused.add(queue)
 
-    @rule(queue=queue_names)
     def resume(self, queue: str) -> None:
         assert self.write(lambda tx: queues.resume(tx, queue)) == (queue in self.model.paused)
         self.model.paused.discard(queue)
 
-    @rule(states=st.sampled_from([FINISHED, ("completed",), jobs.STATES]), queue=st.sampled_from(["", "a"]))
-    def purge(self, states: Sequence[str], queue: str) -> None:
+    def purge(self, states: Sequence[str], queue: str, kind: str) -> None:
         wanted = (*states, *(("waiting",) if "available" in states else ()))
         doomed = [
             job.id
             for job in self.model.jobs.values()
-            if job.state in wanted and job.state != "executing" and queue in ("", job.new.queue)
+            if job.state in wanted and job.state != "executing"
+            if queue in ("", job.new.queue) and kind in ("", job.new.kind)
         ]
-        answer = self.write(lambda tx: jobs.purge(tx, states=states, queue=queue, finished_before=None, limit=PAGE))
+        answer = self.write(
+            lambda tx: jobs.purge(tx, states=states, queue=queue, kind=kind, finished_before=None, limit=PAGE)
+        )
         self.model.purged(doomed, answer)
 
-    @rule(seconds=st.sampled_from([1, 20, 100]))
     def purge_old(self, seconds: int) -> None:
         before = self.now - seconds * SECOND
         doomed = [
@@ -257,8 +324,6 @@ class JobsMachine(RuleBasedStateMachine):
         answer = self.write(lambda tx: jobs.purge(tx, states=FINISHED, finished_before=before, limit=PAGE))
         self.model.purged(doomed, answer)
 
-    @precondition(lambda self: any(job.state == "dead" for job in self.model.jobs.values()))
-    @rule(all_of_them=st.booleans())
     def retry_dead(self, all_of_them: bool) -> None:
         dead = [job.id for job in self.model.jobs.values() if job.state == "dead"]
         ids = dead if all_of_them else dead[-1:]
@@ -268,7 +333,6 @@ class JobsMachine(RuleBasedStateMachine):
             answer = self.write(lambda tx: jobs.retry(tx, ids, self.now))
         self.model.retried(ids, answer, self.now)
 
-    @rule(seconds=st.sampled_from([3, 600, 40 * 365 * 86400]))
     def set_clock_back(self, seconds: float) -> None:
         seconds = min(seconds, self.now / SECOND - 10 * 365 * 86400)  # a machine without a clock begins in 1970
         self.clock.step(-seconds)
@@ -287,7 +351,6 @@ class JobsMachine(RuleBasedStateMachine):
             late = [job.id for job in self.model.waiting(queue) if not self.model.why_not(job, until, surely=True)]
             assert not late, f"it would sleep through the time of jobs {late}"
 
-    @rule()
     def restart(self) -> None:
         self.runner.run(self.store.close())
         self.store = self.open()
@@ -335,8 +398,8 @@ class JobsMachine(RuleBasedStateMachine):
 
 TestJobs = JobsMachine.TestCase
 TestJobs.settings = settings(
-    max_examples=EXAMPLES or 60,
-    stateful_step_count=40,
+    max_examples=EXAMPLES or 70,
+    stateful_step_count=60,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
