@@ -111,7 +111,7 @@ def test_the_reasons_for_which_jobs_die_are_all_told() -> None:
     text = section("### Keeping")
     told = set(re.findall(r"`(\w+)`", text[text.index("the reason:") : text.index("`edgeq jobs retry`")]))
     source = "".join(
-        path.read_text() for folder in ("jobs", "store") for path in sorted((ROOT / "edgeq" / folder).glob("*.py"))
+        path.read_text() for folder in ("jobs", "store") for path in sorted((ROOT / "edgeq" / folder).rglob("*.py"))
     )
     given = re.findall(r'(?:Failed|Broken)\(\s*"(\w+)"', source) + re.findall(r'Buried\(\s*job, "(\w+)"', source)
     assert told == set(given)
