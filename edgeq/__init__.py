@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .jobs.outcome import Dead as Dead
     from .jobs.outcome import RetryAfter as RetryAfter
     from .jobs.queue import Queue as Queue
-    from .jobs.source import source as source
+    from .jobs.sources.source import source as source
     from .processors.processor import ProcessorContext as ProcessorContext
     from .processors.processor import QueueProcessor as QueueProcessor
 
@@ -63,7 +63,7 @@ _PUBLIC = {
     "Router": "intake.router",
     "Unique": "jobs.keys",
     "job": "jobs.function",
-    "source": "jobs.source",
+    "source": "jobs.sources.source",
 }
 
 

@@ -34,8 +34,8 @@ from .upkeep.retention import Retention
 from .workforce import make_workers
 
 if TYPE_CHECKING:
-    from .jobs.scheduler import Scheduler
-    from .jobs.source_runner import SourceRunner
+    from .jobs.schedules.scheduler import Scheduler
+    from .jobs.sources.runner import SourceRunner
 
 log = logging.getLogger("edgeq.app")
 
@@ -74,12 +74,12 @@ class Parts:
         self.workers = make_workers(plan, config.jobs.queues, store, metrics, clock, slots=slots)
         self.scheduler: Scheduler | None = None
         if plan.schedules:
-            from .jobs.scheduler import Scheduler  # who has no schedules doesn't pay for it
+            from .jobs.schedules.scheduler import Scheduler  # who has no schedules doesn't pay for it
 
             self.scheduler = Scheduler(plan.schedules, store, clock, metrics)
         self.sources: list[SourceRunner] = []
         if plan.sources:
-            from .jobs.source_runner import make_source_runners
+            from .jobs.sources.runner import make_source_runners
 
             self.sources = make_source_runners(plan.sources, config.jobs.queues, store, clock, metrics)
         self.retention = Retention(config.store.retention, store, clock, metrics)

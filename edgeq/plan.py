@@ -28,8 +28,8 @@ from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from .jobs.schedule import Schedule
-    from .jobs.source import Source
+    from .jobs.schedules.schedule import Schedule
+    from .jobs.sources.source import Source
 
 Publish = Callable[..., Awaitable[None]]
 
@@ -80,7 +80,7 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     schedules: Sequence[Schedule] = ()
     if config.schedules:
-        from .jobs.schedule import load_schedules  # who has none doesn't pay for it
+        from .jobs.schedules.schedule import load_schedules  # who has none doesn't pay for it
 
         schedules = load_schedules(loaded, problems)
     _check_contexts(loaded, problems)
@@ -119,17 +119,17 @@ def _routers(modules: list[ModuleType]) -> list[Router]:
 
 def _sources(modules: list[ModuleType]) -> Sequence[Source]:
     """The sources at the top of the modules. Only who has imported the decorator can have some."""
-    if "edgeq.jobs.source" not in sys.modules:
+    if "edgeq.jobs.sources.source" not in sys.modules:
         return ()
-    from .jobs.source import load_sources
+    from .jobs.sources.source import load_sources
 
     return load_sources(modules)
 
 
 def _sources_left_out(sources: Sequence[Source], modules: Sequence[str]) -> list[str]:
-    if "edgeq.jobs.source" not in sys.modules:
+    if "edgeq.jobs.sources.source" not in sys.modules:
         return []
-    from .jobs.source import left_out
+    from .jobs.sources.source import left_out
 
     return left_out(sources, modules)
 

@@ -134,7 +134,7 @@ class Work:
         """Have sources asked whenever their queue runs low; or once, before a drain."""
         if not self._plan.sources:
             return
-        from .jobs.source_runner import make_source_runners  # who has none doesn't pay for it
+        from .jobs.sources.runner import make_source_runners  # who has none doesn't pay for it
 
         sources = make_source_runners(self._plan.sources, self.queues, self.store, self._clock, self.metrics)
         if self._bounds.drain:

@@ -16,7 +16,7 @@ from .store.store import Store
 from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from .jobs.isolation import ProcessPool
+    from .jobs.isolation.pool import ProcessPool
 
 NO_OVERRIDES = Overrides()
 
@@ -52,7 +52,7 @@ def make_workers(
 
 def _processes(plan: Plan, name: str, settings: Queue, clock: Clock) -> Callable[[], ProcessPool]:
     def make() -> ProcessPool:
-        from .jobs.isolation import ProcessPool  # who isolates nothing doesn't pay for it
+        from .jobs.isolation.pool import ProcessPool  # who isolates nothing doesn't pay for it
 
         return ProcessPool(
             settings.processes,

@@ -23,10 +23,12 @@ from support.processes import gone, there, written
 from edgeq import Job
 from edgeq.backoff import Backoff
 from edgeq.clock import Clock
-from edgeq.jobs import handling, isolation, process
-from edgeq.jobs.child import directly
+from edgeq.jobs import handling
 from edgeq.jobs.context import JobContext
-from edgeq.jobs.isolation import PoolClosed, ProcessPool
+from edgeq.jobs.isolation import pool as pool_module
+from edgeq.jobs.isolation import process
+from edgeq.jobs.isolation.child import directly
+from edgeq.jobs.isolation.pool import PoolClosed, ProcessPool
 from edgeq.jobs.job import definition
 from edgeq.jobs.outcome import Completed, Failed, Outcome, Snoozed
 from edgeq.store.jobs import StoredJob
@@ -364,12 +366,12 @@ async def test_a_job_that_eats_memory_ends_at_memory_max(pool: Callable[..., Poo
 async def test_a_memory_max_that_the_app_alone_uses_up_is_said_so(
     pool: Callable[..., Pool], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(isolation, "START_AGAIN", NEVER)
+    monkeypatch.setattr(pool_module, "START_AGAIN", NEVER)
     for megabytes in (8, 18):
         caplog.clear()
         waiting = asyncio.create_task(pool(memory_max=megabytes * 2**20).go(sample.Pid()))
         said = str(await until(lambda: caplog.text, "the error"))
-        assert re.search("memory_max is used up before the first job|importing .* failed: MemoryError", said)
+        assert "memory_max is used up before the first job" in said
         waiting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await waiting
@@ -397,7 +399,7 @@ async def test_there_are_never_more_processes_than_asked_for(pool: Callable[...,
 
 
 async def test_a_process_that_is_idle_for_long_ends(pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.05)
     clock = FakeClock()
     one = pool(2, clock=clock)
     pids = set(await asyncio.gather(one.result(sample.Pid()), one.result(sample.Pid())))
@@ -430,7 +432,7 @@ async def test_while_the_context_fails_jobs_wait_and_processes_are_not_started_a
 ) -> None:
     file = tmp_path / "reachable"
     monkeypatch.setenv("EDGEQ_TEST_CONTEXT", str(file))
-    monkeypatch.setattr(isolation, "START_AGAIN", Backoff(0.05, 0.2))
+    monkeypatch.setattr(pool_module, "START_AGAIN", Backoff(0.05, 0.2))
     waits: list[int] = []
     delay = Backoff.delay
     monkeypatch.setattr(Backoff, "delay", lambda self, attempt: (waits.append(attempt), delay(self, attempt))[1])
@@ -489,7 +491,7 @@ async def test_a_process_that_can_not_start_says_why(
     (tmp_path / "lingers.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n1 / 0"
     )
-    monkeypatch.setattr(isolation, "START_AGAIN", NEVER)
+    monkeypatch.setattr(pool_module, "START_AGAIN", NEVER)
     monkeypatch.setattr(process, "EXIT_SECONDS", 0.5)
     if "hanging" in str(settings):
         monkeypatch.setattr(process, "START_SECONDS", 1.0)
@@ -527,7 +529,7 @@ async def test_processes_that_start_but_take_no_job_are_not_started_again_and_ag
 async def test_no_more_processes_can_be_started_by_the_machine(
     pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(isolation, "START_AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr(pool_module, "START_AGAIN", Backoff(0.01, 0.01))
     files = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", "/no/such/python")

@@ -14,7 +14,7 @@ from support.processes import gone, there, written
 from edgeq import Job
 from edgeq.clock import Clock
 from edgeq.config.schema import Queue
-from edgeq.jobs.isolation import ProcessPool
+from edgeq.jobs.isolation.pool import ProcessPool
 from edgeq.jobs.worker import Worker
 from edgeq.store import dead_letters, events, jobs
 from edgeq.store.jobs import StoredJob

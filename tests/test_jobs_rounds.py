@@ -20,7 +20,7 @@ from edgeq.clock import Clock
 from edgeq.events import from_json
 from edgeq.jobs.context import JobContext
 from edgeq.jobs.horizon import Horizon
-from edgeq.jobs.isolation import ProcessPool
+from edgeq.jobs.isolation.pool import ProcessPool
 from edgeq.jobs.job import Job
 from edgeq.jobs.worker import Overrides, Worker
 from edgeq.store import queues

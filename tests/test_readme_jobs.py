@@ -76,6 +76,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     made.kill()
 
 
+@pytest.mark.timeout(300)  # it types three dozen commands
 def test_it_works_as_it_is_written(terminals: Terminals) -> None:
     typed = []
     for (line, _), (expected, shown) in zip(steps(JOBS, terminals.folder), TYPED, strict=True):

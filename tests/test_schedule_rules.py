@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.clock import LATEST, rfc3339
-from edgeq.jobs.rule import Cron, Every, machine_zone, zone
+from edgeq.jobs.schedules.rule import Cron, Every, machine_zone, zone
 from edgeq.units import Duration
 
 SECOND = 1_000_000

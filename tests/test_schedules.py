@@ -16,9 +16,9 @@ from edgeq import Job
 from edgeq.clock import Clock
 from edgeq.config.load import load
 from edgeq.errors import Problem
-from edgeq.jobs.rule import Every
-from edgeq.jobs.schedule import RUNS_MAX, Schedule, load_schedules
-from edgeq.jobs.scheduler import LOOK_SECONDS, Scheduler
+from edgeq.jobs.schedules.rule import Every
+from edgeq.jobs.schedules.schedule import RUNS_MAX, Schedule, load_schedules
+from edgeq.jobs.schedules.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Jobs

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from support.schedules import DAY, HOUR, MINUTE, NOON, SECOND, Report, cron, hourly, opened, runs, started, times
 
 from edgeq.clock import Clock
-from edgeq.jobs.rule import Every, Rule
-from edgeq.jobs.schedule import Schedule
-from edgeq.jobs.scheduler import LOOK_SECONDS, Scheduler
+from edgeq.jobs.schedules.rule import Every, Rule
+from edgeq.jobs.schedules.schedule import Schedule
+from edgeq.jobs.schedules.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
@@ -314,9 +314,9 @@ PROGRAM = """
 import asyncio, sys
 from edgeq import Job
 from edgeq.clock import Clock
-from edgeq.jobs.rule import Every
-from edgeq.jobs.schedule import Schedule
-from edgeq.jobs.scheduler import Scheduler
+from edgeq.jobs.schedules.rule import Every
+from edgeq.jobs.schedules.schedule import Schedule
+from edgeq.jobs.schedules.scheduler import Scheduler
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics

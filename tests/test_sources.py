@@ -15,9 +15,9 @@ from edgeq import Job, Unique
 from edgeq.clock import Clock
 from edgeq.context import Context
 from edgeq.errors import StoreUnavailable
-from edgeq.jobs import source_runner
-from edgeq.jobs.source import Source, load_sources, source
-from edgeq.jobs.source_runner import NET_SECONDS, SourceRunner
+from edgeq.jobs.sources import runner as source_runner
+from edgeq.jobs.sources.runner import NET_SECONDS, SourceRunner
+from edgeq.jobs.sources.source import Source, load_sources, source
 from edgeq.store import claims, events, jobs, sources
 from edgeq.store.jobs import NewJob
 from edgeq.store.sqlite import SqliteStore

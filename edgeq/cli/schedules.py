@@ -13,14 +13,14 @@ from ..config.files import in_order
 from ..config.load import sqlite_path
 from ..config.schema import LoadedConfig
 from ..errors import ConfigError, Problem
-from ..jobs.schedule import load_rules
+from ..jobs.schedules.schedule import load_rules
 from ..store import schedules as table
 from ..store.schedules import StoredSchedule
 from .common import as_json, configured, load_config, open_store
 from .printing import say_json, say_table
 
 if TYPE_CHECKING:
-    from ..jobs.rule import Rule
+    from ..jobs.schedules.rule import Rule
 
 
 @click.group(invoke_without_command=True)

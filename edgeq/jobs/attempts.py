@@ -30,7 +30,7 @@ from .outcome import Completed, Failed, Outcome
 from .threads import Call, Threads
 
 if TYPE_CHECKING:
-    from .isolation import ProcessPool  # who isolates nothing doesn't pay for it
+    from .isolation.pool import ProcessPool  # who isolates nothing doesn't pay for it
 
 CANCEL_SECONDS = 1.0
 

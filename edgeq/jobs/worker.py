@@ -37,7 +37,7 @@ from .slots import Grant, Slots
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from .isolation import ProcessPool
+    from .isolation.pool import ProcessPool
 
 NET_SECONDS = 30.0
 RELEASE_SECONDS = 5.0

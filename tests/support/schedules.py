@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edgeq import Job
 from edgeq.clock import Clock
-from edgeq.jobs.rule import Cron, zone
-from edgeq.jobs.schedule import Schedule
-from edgeq.jobs.scheduler import Scheduler
+from edgeq.jobs.schedules.rule import Cron, zone
+from edgeq.jobs.schedules.schedule import Schedule
+from edgeq.jobs.schedules.scheduler import Scheduler
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics

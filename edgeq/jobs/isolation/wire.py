@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from ..events import NewEvent
-from ..store.jobs import NewJob, StoredJob
+from ...events import NewEvent
+from ...store.jobs import NewJob, StoredJob
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 WHERE_SIGNAL = signal.SIGRTMIN + 7  # to a process: write down where your code is, and end

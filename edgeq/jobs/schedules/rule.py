@@ -19,9 +19,9 @@ from typing import Protocol
 
 from cronsim import CronSim, CronSimError
 
-from ..clock import EPOCH, LATEST, MICROSECONDS
-from ..config.suggest import did_you_mean
-from ..units import Duration
+from ...clock import EPOCH, LATEST, MICROSECONDS
+from ...config.suggest import did_you_mean
+from ...units import Duration
 
 CRON_CHARACTERS_MAX = 200
 _LOCALTIME = "/etc/localtime"

@@ -23,21 +23,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..clock import Clock
-from ..errors import EdgeqError, contained
-from ..imports import load_module, load_name
-from ..store.decisions import Decisions
-from ..store.store import storable
-from ..units import Duration, Size
-from . import handling, wire
+from ...clock import Clock
+from ...errors import EdgeqError, contained
+from ...imports import load_module, load_name
+from ...store.decisions import Decisions
+from ...store.store import storable
+from ...units import Duration, Size
+from .. import handling
+from ..context import JobContext
+from ..handling import TimedOut, describe
+from ..job import Definition, registry
+from ..outcome import Completed, Failed, Outcome, Snoozed
+from . import wire
 from .channel import Channel, Forwarded
-from .context import JobContext
-from .handling import TimedOut, describe
-from .job import Definition, registry
-from .outcome import Completed, Failed, Outcome, Snoozed
 
 _SPARE_BYTES = 16 * 2**20  # beyond memory_max, for saying that it was reached
 _ROOM_BYTES = 2 * 2**20  # below it, for the first job to begin at all
+_USED_UP = "memory_max is used up before the first job begins"
 _FIRST_TO_GO = 500  # of -1000 to 1000
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -62,7 +64,7 @@ class Child:
             bytearray(_ROOM_BYTES)
         except MemoryError:
             _grant_the_spare()
-            self._channel.send(wire.Unable("memory_max is used up before the first job begins"))
+            self._channel.send(wire.Unable(_USED_UP))
             return
         except Exception as error:  # noqa: BLE001 - the author's code
             self._channel.send(wire.Unable(f"its context {context} failed: {describe(error)}"))
@@ -213,13 +215,11 @@ def main(connection: int, where: int, worker: int) -> None:
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        if setup.memory_max is not None:
-            _limit_memory(setup.memory_max)
         for module in setup.modules:
             load_module(module)
+        if setup.memory_max is not None:
+            _limit_memory(setup.memory_max)
     except ValueError as error:
-        if isinstance(error.__context__, MemoryError):
-            _grant_the_spare()
         channel.send(wire.Unable(storable(str(error))))
         return
     asyncio.run(Child(channel, log).serve(setup.context))
@@ -243,12 +243,21 @@ def _go_first() -> None:
 
 
 def _limit_memory(most: int) -> None:
+    """After the imports: Python's parser takes a lack of memory for a mistake in the source."""
     import resource
 
+    if _asked_for() + _ROOM_BYTES > most:
+        raise ValueError(_USED_UP)
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most + _SPARE_BYTES))
     except (OSError, ValueError) as error:
         raise ValueError(f"memory_max can't be set to {Size(most)}: {error}") from None
+
+
+def _asked_for() -> int:
+    """How many bytes count towards the limit now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
 
 
 def _grant_the_spare() -> None:

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from ..store.store import storable
+from ...store.store import storable
 from . import wire
 
 LOG_CHARACTERS_MAX = 64 * 1024

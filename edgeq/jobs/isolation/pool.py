@@ -8,8 +8,9 @@ What it gives:
 - One that takes its process down (a segmentation fault, `os._exit()`, the kernel's out-of-memory killer) costs its own
   attempt and nothing else: reason `crashed`, with the exit status or signal, and where that can be had, the lines.
 - One that asks for more than `memory_max` gets a MemoryError: reason `memory`. The limit (RLIMIT_DATA) is on what a
-  process has asked for, used or not; it counts the interpreter and what is imported (some 18 MiB before the app's
-  modules) and 8 MiB for each thread. Programs that a job starts have the same limit, each for itself.
+  process has asked for, used or not, from the making of the context on; it counts the interpreter and what is imported
+  (some 18 MiB before the app's modules) and 8 MiB for each thread. Programs that a job starts have the same limit, each
+  for itself.
 - What leaks goes with the process: after `recycle_after` jobs, between two of them, it ends and another takes over.
 - When the machine itself is out of memory, the kernel ends these processes before the worker's.
 - Programs that a job has started end with its process, unless they have begun a session of their own.
@@ -36,13 +37,13 @@ import logging
 from collections.abc import Callable, Sequence
 from math import inf
 
-from ..backoff import Backoff
-from ..clock import Clock
-from ..errors import EdgeqError
-from ..store.decisions import Decisions
-from ..store.jobs import StoredJob
+from ...backoff import Backoff
+from ...clock import Clock
+from ...errors import EdgeqError
+from ...store.decisions import Decisions
+from ...store.jobs import StoredJob
+from ..outcome import Completed, Failed, Outcome, Snoozed
 from . import wire
-from .outcome import Completed, Failed, Outcome, Snoozed
 from .process import EXIT_SECONDS, JobProcess, NotBegun, NotStarted
 
 IDLE_SECONDS = 300.0

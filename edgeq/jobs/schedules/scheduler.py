@@ -16,17 +16,17 @@ from math import inf
 
 from msgspec.structs import replace
 
-from ..backoff import Backoff
-from ..clock import MICROSECONDS, Clock, rfc3339
-from ..errors import StoreUnavailable
-from ..failpoints import failpoint
-from ..service import Service
-from ..store import jobs
-from ..store import schedules as table
-from ..store.schedules import StoredSchedule
-from ..store.store import Store, Tx
-from ..telemetry.metrics import Metrics
-from ..units import Duration
+from ...backoff import Backoff
+from ...clock import MICROSECONDS, Clock, rfc3339
+from ...errors import StoreUnavailable
+from ...failpoints import failpoint
+from ...service import Service
+from ...store import jobs
+from ...store import schedules as table
+from ...store.schedules import StoredSchedule
+from ...store.store import Store, Tx
+from ...telemetry.metrics import Metrics
+from ...units import Duration
 from .schedule import Decision, Schedule, decide
 
 LOOK_SECONDS = 10.0

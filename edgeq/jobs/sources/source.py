@@ -17,10 +17,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from types import ModuleType
 from typing import Any, cast
 
-from ..backoff import Backoff
-from ..context import Context
-from ..units import Duration
-from . import settings
+from ...backoff import Backoff
+from ...context import Context
+from ...units import Duration
+from .. import settings
 
 AT_MOST_MAX = 10_000
 _CTX = "ctx"

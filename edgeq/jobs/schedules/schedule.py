@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..clock import MICROSECONDS, rfc3339
-from ..config import schema
-from ..config.schema import LoadedConfig
-from ..context import Dispatchable
-from ..errors import Problem
-from ..store.jobs import NewJob, Unique
-from ..store.schedules import StoredSchedule
-from .job import resolve
+from ...clock import MICROSECONDS, rfc3339
+from ...config import schema
+from ...config.schema import LoadedConfig
+from ...context import Dispatchable
+from ...errors import Problem
+from ...store.jobs import NewJob, Unique
+from ...store.schedules import StoredSchedule
+from ..job import resolve
 
 if TYPE_CHECKING:
     from .rule import Rule

@@ -20,8 +20,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ..errors import EdgeqError
-from ..units import Duration
+from ...errors import EdgeqError
+from ...units import Duration
 from . import wire
 
 START_SECONDS = 300.0  # to import everything and to make the context
@@ -33,8 +33,11 @@ REST_SECONDS = 0.5  # for the last bytes of a process that has ended
 
 _WHERE_BYTES_MAX = 64 * 1024
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
-_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from edgeq.jobs.child import main; main(*map(int, sys.argv[1:4]))"
+_EDGEQ_JOBS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from edgeq.jobs.isolation.child import main; main(*map(int, sys.argv[1:4]))"
+)
 
 
 class NotStarted(EdgeqError):
@@ -298,7 +301,7 @@ def _where(pipe: int) -> str:
         found = _FRAME.fullmatch(line)
         if found is None and not frames:
             continue
-        if found is None or found[1].startswith(_HERE):
+        if found is None or found[1].startswith(_EDGEQ_JOBS):
             break
         frames.append(traceback.FrameSummary(found[1], int(found[2]), found[3]))
     if frames and frames[0].filename.endswith("selectors.py"):

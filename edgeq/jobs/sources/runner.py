@@ -13,15 +13,15 @@ from collections.abc import Container, Iterable, Sequence
 from math import inf
 from typing import Any
 
-from ..clock import Clock
-from ..context import Context, new_job
-from ..errors import StoreUnavailable, contained
-from ..service import Service
-from ..store import jobs, sources
-from ..store.decisions import Decisions, count, record
-from ..store.jobs import NewJob
-from ..store.store import Store, Tx
-from ..telemetry.metrics import Metrics
+from ...clock import Clock
+from ...context import Context, new_job
+from ...errors import StoreUnavailable, contained
+from ...service import Service
+from ...store import jobs, sources
+from ...store.decisions import Decisions, count, record
+from ...store.jobs import NewJob
+from ...store.store import Store, Tx
+from ...telemetry.metrics import Metrics
 from .source import AT_MOST_MAX, Source
 
 NET_SECONDS = 5.0
@@ -30,7 +30,7 @@ _CANCEL_SECONDS = 5.0
 
 
 class SourceRunner(Service):
-    """Asks `source` whenever its queue has room, and stores what it yields. See jobs.source for when that is."""
+    """Asks `source` whenever its queue has room, and stores what it yields. See `source` for when that is."""
 
     def __init__(self, source: Source, store: Store, clock: Clock, metrics: Metrics) -> None:
         super().__init__(f"source.{source.name}", clock)

@@ -1,0 +1,1 @@
+"""Jobs dispatched by the clock."""

@@ -1,0 +1,1 @@
+"""Jobs found elsewhere, when their queue runs low."""
