@@ -381,10 +381,14 @@ class JobsMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def finish(self) -> None:
+        self.finish_queues([queue for queue in QUEUES if queue not in self.model.paused])
         for queue in QUEUES:
             self.resume(queue)
+        self.finish_queues(QUEUES)
+
+    def finish_queues(self, names: Sequence[str]) -> None:
         for _ in range(ROUNDS_MAX):
-            if all(job.state in FINISHED for job in self.model.jobs.values()):
+            if all(job.state in FINISHED for job in self.model.jobs.values() if job.new.queue in names):
                 return
             latest = max((job.run_at for job in self.model.jobs.values() if job.state == "waiting"), default=0)
             self.clock.advance(max(0, latest - self.now) / SECOND + 100)
@@ -392,6 +396,7 @@ class JobsMachine(RuleBasedStateMachine):
             for queue in QUEUES:
                 self.rescue(queue)
                 self.all_is_as_it_should_be()
+            for queue in names:
                 self.end_all([(row, "complete") for row in self.claim_as(queue, 100, "w1")])
         raise AssertionError("not all jobs come to an end")
 

@@ -2,7 +2,8 @@
 
 Every job with a limit waits, blocked, until `admit` lets it go on, in the order of its turn: as many as there is room
 for. Room is reckoned from the jobs themselves: those that run, and those that were let on and aren't claimed yet. So
-whoever changes a job with a key calls `admit` for it, in the same commit, and nothing has to be given back.
+whoever changes a job with a key calls `admit` for it, in the same commit, and nothing has to be given back. Among the
+queues that share a limit, a place that nobody claims goes round: see `turns`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .job_records import Limit, StoredJob, order, read_options
 from .rates import Rate
 from .store import NULL, Statement, Tx, literal
 from .tables import Jobs, Limits
+from .turns import ends_at, pass_on, shared
 
 ADMITTED_AT_ONCE_MAX = 1000
 _KEYS_AT_ONCE_MAX = 100
@@ -61,6 +63,7 @@ STANDING = Statement(
             Limits.select(Limits.rate_at).where(Limits.key == VALUE),
             Limits.select(Limits.admit_at).where(Limits.key == VALUE),
             Limits.select(Limits.waits_since).where(Limits.key == VALUE),
+            shared(VALUE, _head.queue),
         ],
     )
 )
@@ -104,7 +107,8 @@ FORGET = Statement(
 
 class _Standing(msgspec.Struct, frozen=True):
     """How things are with one key. `executing` and `admitted`: so many run, and so many were let on and aren't claimed
-    yet. `id`, `options` and `needs` are those of the first that waits, `more`: it isn't the only one."""
+    yet. `id`, `options` and `needs` are those of the first that waits, `more`: it isn't the only one. `shared`: jobs of
+    several queues wait or were let on."""
 
     key: str
     executing: int
@@ -116,6 +120,7 @@ class _Standing(msgspec.Struct, frozen=True):
     rate_at: int | None
     admit_at: int | None
     waits_since: int | None
+    shared: bool
 
 
 def admit(tx: Tx, keys: Iterable[str | None], now: int, *, exact: bool = False) -> None:
@@ -141,6 +146,8 @@ def admit(tx: Tx, keys: Iterable[str | None], now: int, *, exact: bool = False) 
             else:
                 number, again_at = _admit(tx, limit, standing, room, rate_at, now)
                 let_on += number
+            if standing.shared and (standing.admitted or room > 0):
+                again_at = min(again_at or sys.maxsize, ends_at(now, standing.admit_at))
         if again_at != standing.admit_at or (standing.waits_since or now) > now:
             waits.append((standing.key, again_at, None if again_at is None else now))
     if these:
@@ -166,6 +173,7 @@ def admit_due(tx: Tx, now: int) -> None:
     """Let on those whose time has come, of _KEYS_AT_ONCE_MAX keys; also those that wait for a time that was reckoned
     before the clock was set back."""
     due = {row[0] for statement in (DUE, AHEAD) for row in tx.rows(statement, (now, _KEYS_AT_ONCE_MAX))}
+    pass_on(tx, due)
     admit(tx, due, now, exact=True)
 
 

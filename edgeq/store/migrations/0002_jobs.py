@@ -20,6 +20,8 @@ CREATE INDEX jobs_finished ON jobs (state, queue, finished_at) WHERE state IN ('
 CREATE INDEX jobs_unique ON jobs (unique_key, kind, state, created_at) WHERE unique_key IS NOT NULL;
 CREATE INDEX jobs_limited ON jobs (limit_key, state, blocked_by, run_at - priority * 6000000, id)
     WHERE limit_key IS NOT NULL AND state IN ('available', 'executing');
+CREATE INDEX jobs_turns ON jobs (limit_key, queue, run_at - priority * 6000000, id)
+    WHERE state = 'available' AND blocked_by = 'limit';
 CREATE INDEX jobs_needing ON jobs (needs, blocked_by, queue, run_at - priority * 6000000, id)
     WHERE needs IS NOT NULL AND state = 'available';
 CREATE INDEX dead_letters_job ON dead_letters (job_id) WHERE job_id IS NOT NULL AND redriven_at IS NULL;
