@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -90,6 +92,22 @@ def to_json(value: object) -> str:
         return _encode(value).decode()
     except (TypeError, OverflowError, RecursionError, UnicodeError, msgspec.MsgspecError) as error:
         raise ValueError(str(error) or "nested too deeply") from None
+
+
+def to_json_whole(value: object) -> str:
+    """`to_json` of what must come back as it is. Raises ValueError for NaN and infinity too, which else become null."""
+    text = to_json(value)
+    if "null" in text and _has_nan(value):
+        raise ValueError("it has no NaN and no infinity")
+    return text
+
+
+def _has_nan(value: object) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_has_nan, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_nan, value))
 
 
 def from_json(text: str | bytes) -> Any:

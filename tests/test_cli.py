@@ -177,6 +177,17 @@ def test_a_file_that_is_no_database_is_left_alone(edgeq: Edgeq, tmp_path: Path) 
     assert (tmp_path / "edgeq.db").read_text().startswith("a shopping list")
 
 
+def test_what_to_do_with_a_damaged_database_is_told(edgeq: Edgeq, tmp_path: Path) -> None:
+    store()
+    with (tmp_path / "edgeq.db").open("r+b") as database:
+        database.seek(100)  # after what makes it a database
+        database.write(b"\xde\xad" * 2000)
+    done = edgeq("jobs", "list")
+    assert done.status == 1
+    assert "the database file is damaged" in done.err
+    assert "edgeq run puts it aside at its next start" in done.err
+
+
 # What is printed
 
 

@@ -318,7 +318,7 @@ def test_keys_of_jobs_that_do_not_go_together_are_mistakes(write: Write) -> None
     )
     assert problems() == [
         "edgeq.yaml:3: jobs.queues.q.burst: needs rate as well",
-        "edgeq.yaml:4: jobs.queues.\"r r\": must be a name without spaces, not 'r r'",
+        "edgeq.yaml:4: jobs.queues.\"r r\": must be a name of up to 64 letters, digits, '_', '-' and '.', not 'r r'",
         "edgeq.yaml:6: schedules[0]: needs either cron or every",
         "edgeq.yaml:7: schedules[1]: needs either cron or every",
         "edgeq.yaml:8: schedules[2].timezone: is for cron; every counts from the last run",

@@ -103,6 +103,19 @@ async def test_a_job_that_says_it_is_dead_is_dead_at_once_and_has_its_last_words
     await bench.counted({"dead": 1})
 
 
+class MeasuresNothing(Job):
+    async def handle(self, ctx: JobContext) -> dict[str, list[float]]:
+        return {"degrees": [20.5, float("nan")]}
+
+
+async def test_a_result_that_would_not_come_back_as_it_is_makes_it_dead(bench: Bench) -> None:
+    await bench.work()
+    await bench.dispatch(MeasuresNothing())
+    await bench.until_state("dead")
+    reason = "what handle() returned can't be written as JSON: it has no NaN and no infinity"
+    assert await bench.letters() == [("bad_result", reason)]
+
+
 class SaysTooMuch(Job):
     async def handle(self, ctx: JobContext) -> None:
         raise Dead("no " * 1_000_000)

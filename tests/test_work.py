@@ -454,6 +454,7 @@ def test_draining_does_not_wait_for_a_context_that_can_not_be_made(make: Callabl
         ("--grace -1s", "'-1s' is not a duration"),
         ("--concurrency many", "'many' is not a valid integer"),
         ("--max-attempts 5000", "not in the range"),
+        ("default ../other", "must be a name of up to 64 letters, digits, '_', '-' and '.', not '../other'"),
     ],
 )
 def test_wrong_usage_is_told(make: Callable[..., Appliance], words: str, told: str) -> None:

@@ -7,6 +7,7 @@ import logging
 
 import click
 
+from ..config.checks import label
 from ..jobs.worker import Overrides
 from ..telemetry.log import configure
 from ..units import Duration
@@ -20,8 +21,17 @@ _POLL_SECONDS_MIN = 0.01
 _COUNT = click.IntRange(1)
 
 
+def _queues(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            label(name)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}, not {name!r}") from None
+    return names
+
+
 @click.command()
-@click.argument("queues", metavar="[QUEUE]...", nargs=-1)
+@click.argument("queues", metavar="[QUEUE]...", nargs=-1, callback=_queues)
 @click.option("--max-jobs", metavar="N", type=_COUNT, help="End after so many jobs.")
 @click.option("--max-time", metavar="TIME", callback=duration(0.001), help="End after so long, such as 1h.")
 @click.option("--drain", is_flag=True, help="End as soon as no job can run now; those for later stay.")

@@ -15,6 +15,7 @@ PAYLOAD_BYTES_MAX = 268_435_455  # what a packet of MQTT can announce
 RATE_MAX = 1e9
 PRIORITY_MAX = 1000
 
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -70,6 +71,12 @@ def word(text: str) -> None:
     """A name to be typed on a command line: not empty, without blanks and control characters."""
     if not text or not text.isprintable() or any(sign.isspace() for sign in text):
         raise ValueError("must be a name without spaces")
+
+
+def label(text: str) -> None:
+    """A name of a queue or a dependency, of which jobs have the same."""
+    if not _LABEL.fullmatch(text):
+        raise ValueError("must be a name of up to 64 letters, digits, '_', '-' and '.'")
 
 
 def topic_level(text: str) -> None:

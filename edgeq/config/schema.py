@@ -21,6 +21,7 @@ from .origin import is_secret, nearest
 from .section import Section
 
 Name = Annotated[str, checks.word]
+Label = Annotated[str, checks.label]
 Severity = Literal["debug", "info", "warning", "critical"]
 
 
@@ -220,9 +221,9 @@ class Breaker(Record, frozen=True):
 class Jobs(Record, frozen=True):
     """`jobs`. `concurrency` is for all queues of a process together, and doesn't limit them unless it is given."""
 
-    queues: dict[Name, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
+    queues: dict[Label, Queue] = msgspec.field(default_factory=lambda: {"default": Queue()})
     concurrency: Annotated[int, checks.between(1, 1000)] | None = None
-    breakers: dict[Name, Breaker] = {}
+    breakers: dict[Label, Breaker] = {}
 
 
 class Schedule(Record, frozen=True):

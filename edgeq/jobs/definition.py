@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..events import to_json
+from ..events import to_json_whole
 from . import settings
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ class Definition:
             raise ValueError(f"job {self.name} has no handle() to run")
         values = self.values(job)
         try:
-            text = to_json(values)
-            if "null" in text and _has_nan(values):
-                raise ValueError("it has no NaN and no infinity")
+            text = to_json_whole(values)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"job {self.name}: its arguments can't be written as JSON: {error}") from None
         if len(text) > ARGS_BYTES_MAX or len(text.encode()) > ARGS_BYTES_MAX:
@@ -135,14 +132,6 @@ def define(job_class: type[Job], base: type[Job]) -> Definition:
 def fields(job_class: type[Job]) -> tuple[dataclasses.Field[Any], ...]:
     """The arguments of a job class, as dataclasses know them."""
     return dataclasses.fields(job_class)  # type: ignore[arg-type]
-
-
-def _has_nan(value: object) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_nan, value.values()))
-    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_nan, value))
 
 
 def required(job_class: type[Job]) -> list[str]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..errors import EdgeqError, contained
-from ..events import to_json
+from ..events import to_json_whole
 from ..imports import load_name
 from ..store.jobs import StoredJob
 from ..store.store import storable
@@ -65,8 +65,8 @@ async def handle(
     if ctx.snoozed is not None:
         return Snoozed(ctx.snoozed.seconds, ctx.decisions)
     try:
-        result = to_json(value)
-    except ValueError as error:
+        result = to_json_whole(value)
+    except (ValueError, RecursionError) as error:
         text = f"what handle() returned can't be written as JSON: {error}"
         return Failed("bad_result", EdgeqError(text), made, final=True)
     if len(result.encode()) > RESULT_BYTES_MAX:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
 from ..backoff import Backoff
+from ..config.checks import label
 from ..config.suggest import did_you_mean
 from ..units import Duration
 from .keys import Limit, Unique
@@ -21,9 +21,6 @@ PRIORITIES = {"high": 10, "normal": 0, "low": -10}
 PRIORITY_MAX = 1000
 ATTEMPTS_MAX = 1000
 SECONDS_MAX = 366 * 86400.0
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_NAME_FORM = "must be a name of up to 64 letters, digits, '_', '-' and '.'"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -94,9 +91,13 @@ def _is_plain(value: object) -> bool:
 
 def queue(value: object) -> str:
     """The name of a queue. Raises ValueError, as all below, for anything else."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(_NAME_FORM)
-    return value
+    return _label(value)
+
+
+def _label(value: object) -> str:
+    text = value if isinstance(value, str) else ""
+    label(text)
+    return text
 
 
 def priority(value: object) -> int:
@@ -159,6 +160,4 @@ def _limit(value: object) -> Limit | None:
 
 
 def _needs(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not _NAME.fullmatch(value)):
-        raise ValueError(_NAME_FORM)
-    return value
+    return None if value is None else _label(value)

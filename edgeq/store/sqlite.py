@@ -60,6 +60,7 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _HINTS = {
     sqlite3.SQLITE_BUSY: "end the program that keeps a transaction open on it, or make its transactions shorter",
     sqlite3.SQLITE_FULL: "make room on it",
+    sqlite3.SQLITE_CORRUPT: "edgeq run puts it aside at its next start, and begins a new one",
     sqlite3.SQLITE_NOTADB: "give the path of the file that store.url names",
 }
 _HINT = "look at the rights of the file and its folder, and at the space left on the disk"
