@@ -15,7 +15,7 @@ from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
-from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
+from .hosting import GIVE_UP_SECONDS, fault, make_store, settle_process
 from .mqtt.embedded import EmbeddedBroker, is_embedded
 from .once import do_all
 from .parts import DRAIN_SECONDS, Parts
@@ -101,7 +101,7 @@ class App:
         also when the broker could not be reached.
         """
         unreached = ""
-        let_threads_in()
+        settle_process()
         status = Status(self, self._clock)
         control = ControlServer(socket_path(self.store.path), {"status": status.gather})
         attending = asyncio.create_task(self._attend(status))

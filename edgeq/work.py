@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from .clock import Clock
 from .config.schema import Queue
 from .errors import EdgeqError
-from .hosting import GIVE_UP_SECONDS, fault, let_threads_in, make_store
+from .hosting import GIVE_UP_SECONDS, fault, make_store, settle_process
 from .jobs.slots import Slots
 from .jobs.worker import Overrides, Worker
 from .plan import Plan
@@ -102,7 +102,7 @@ class Work:
 
     async def run(self) -> None:
         """Work. Raises StoreError when the store can't be opened, or can't be used any more."""
-        let_threads_in()
+        settle_process()
         attending = asyncio.create_task(self._attend())
         try:
             await self.store.open()
