@@ -60,9 +60,8 @@ class Limit:
     (`"10/m"`), of which `burst` may begin together after a pause.
 
     What counts together: the jobs of the class, or of all classes whose limit has the same `name`; with `by`, only
-    those with the same values of these arguments. Whose turn it is keeps its place until a worker takes it: while one
-    queue is paused or has no worker, its jobs may keep those of other queues waiting that share a limit with them.
-    Raises ValueError that names what is wrong.
+    those with the same values of these arguments. A job of a queue that is paused or has no worker may hold up those
+    of other queues that share a limit with it, but for seconds only. Raises ValueError that names what is wrong.
     """
 
     by: str | Iterable[str] = ()
