@@ -259,7 +259,7 @@ class JobsModel:
             assert not why_not, f"job {row.id} was claimed, but {why_not}"
             self._start(job, row, now, lease_us)
         for job in self.waiting(queue):
-            for starts in self._rates(job):
+            for starts in self._rates(job) if job.run_at <= now and queue not in self.paused else ():
                 starts.was_looked_at(now)
         left = [job for job in self.waiting(queue) if not self.why_not(job, now, surely=True)]
         if len(taken) < limit:
