@@ -59,11 +59,16 @@ class App:
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()  # to stop or to reload
+        self._hurrying: asyncio.Future[None] | None = None
         self._reload = False
         self._embedded: EmbeddedBroker | None = None
 
     def stop(self) -> None:
-        """Drain and end. Returns at once; `run` returns when it is done."""
+        """Drain and end. Called again: wait for nothing any more, and give back what isn't done. Returns at once; `run`
+        returns when it is done."""
+        if self._stop.is_set() and self.parts is not None and self._hurrying is None:
+            log.info("what is in hand is given back now")
+            self._hurrying = asyncio.ensure_future(self.parts.stop(0.0))
         self._stop.set()
         self._asked.set()
 
@@ -119,6 +124,8 @@ class App:
             if self.parts is not None:
                 # Nothing more can be finished on a file that is damaged or gone.
                 await self.parts.stop(GIVE_UP_SECONDS if fault(self.store) else DRAIN_SECONDS)
+            if self._hurrying is not None:
+                await self._hurrying
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()

@@ -166,11 +166,11 @@ class Work:
         """
         woken = asyncio.Event()
         with self.store.signal.watch(woken, "jobs"):
-            while not all(worker.idle or worker.stuck for worker in self.workers.values()):
+            while not all(worker.idle or worker.stuck or worker.crashes for worker in self.workers.values()):
                 woken.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(woken.wait(), _LOOK_SECONDS)
-        if stuck := [name for name, worker in self.workers.items() if worker.stuck]:
+        if stuck := [name for name, worker in self.workers.items() if worker.stuck or worker.crashes]:
             raise EdgeqError(f"jobs of {', '.join(stuck)} can't be run now", hint="the log above says why")
 
     async def _stop_workers(self) -> None:

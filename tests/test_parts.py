@@ -103,6 +103,23 @@ def test_queues_of_an_appliance_share_what_may_run_at_once(tmp_path: Path) -> No
         edgeq.kill()
 
 
+def test_a_second_signal_gives_jobs_back_at_no_cost(tmp_path: Path) -> None:
+    edgeq = Appliance(tmp_path / "a", CLOSED + CROWDED)
+    (edgeq.folder / "app.py").write_text(working.APP)
+    try:
+        working.dispatch(edgeq.database, working.job("Wait", n=1))
+        edgeq.spawn()
+        edgeq.until((edgeq.folder / "began-1").exists, "the job")
+        edgeq.send(signal.SIGTERM)
+        edgeq.until(lambda: "stopping" in edgeq.log, "the end to begin")
+        edgeq.send(signal.SIGTERM)
+        assert edgeq.ended() == 0
+        assert "given back now" in edgeq.log
+        assert edgeq.sql("SELECT state, attempt FROM jobs") == [("available", 0)]
+    finally:
+        edgeq.kill()
+
+
 def test_a_database_that_is_removed_while_it_runs_takes_no_acknowledgement(
     tmp_path: Path, mosquitto: Callable[..., Mosquitto]
 ) -> None:

@@ -16,6 +16,7 @@ from ..failpoints import arm
 log = logging.getLogger("edgeq.app")
 
 _REST_SECONDS = 5.0
+_STOPS_MAX = 2
 
 
 def arm_failpoints() -> None:
@@ -27,10 +28,10 @@ def arm_failpoints() -> None:
 
 
 async def run_program(
-    run: Callable[[], Awaitable[None]], stop: Callable[[], None], hang_up: Callable[[], None], *, stops_max: int
+    run: Callable[[], Awaitable[None]], stop: Callable[[], None], hang_up: Callable[[], None]
 ) -> None:
-    """Run it until it ends. SIGTERM and SIGINT call `stop`, up to `stops_max` times; one more ends the process at once.
-    SIGHUP calls `hang_up`."""
+    """Run it until it ends. SIGTERM and SIGINT call `stop`; so does the second one, and the third ends the process at
+    once. SIGHUP calls `hang_up`."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_Executor(thread_name_prefix="asyncio"))
     asked = 0
@@ -38,7 +39,7 @@ async def run_program(
     def asked_to_stop() -> None:
         nonlocal asked
         asked += 1
-        if asked > stops_max:
+        if asked > _STOPS_MAX:
             os._exit(1)  # what isn't acknowledged comes again, what isn't completed runs again
         stop()
 

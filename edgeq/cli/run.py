@@ -23,8 +23,9 @@ def run(once: bool) -> None:
     With --once, what the broker has is taken in, and what comes of it is done; jobs and notifications for later stay.
     It ends with 1 when the broker can't be reached within 30s; the rest is done all the same.
 
-    SIGTERM and Ctrl-C finish what is in hand and stop; a second one ends at once. SIGHUP reads the configuration again;
-    if it is wrong, the one in use stays. Python that is imported already isn't read again.
+    SIGTERM and Ctrl-C finish what is in hand and stop; a second one gives back what isn't finished, a third one ends
+    without that. SIGHUP reads the configuration again; if it is wrong, the one in use stays. Python that is imported
+    already isn't read again.
     """
     loaded = load_config_to_plan()
     wordy = verbose()
@@ -37,4 +38,4 @@ def run(once: bool) -> None:
     path, first = config_path(), [loaded]
     app = App(lambda: first.pop() if first else load_to_plan(path), reloaded=log_as_told)
     hang_up = app.stop if once else app.reload
-    asyncio.run(run_program(lambda: app.run(once=once), app.stop, hang_up, stops_max=1))
+    asyncio.run(run_program(lambda: app.run(once=once), app.stop, hang_up))

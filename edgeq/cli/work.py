@@ -92,7 +92,7 @@ def work(
             overrides=Overrides(max_attempts, timeout and float(timeout), poll and float(poll)),
             grace_seconds=float(grace),
         )
-        await run_program(worker.run, worker.stop, _hung_up, stops_max=2)
+        await run_program(worker.run, worker.stop, _hung_up)
 
     asyncio.run(main())
 
