@@ -495,9 +495,11 @@ async def test_a_process_that_can_not_start_says_why(
     monkeypatch.setattr(process, "EXIT_SECONDS", 0.5)
     if "hanging" in str(settings):
         monkeypatch.setattr(process, "START_SECONDS", 1.0)
+        monkeypatch.setattr(process, "SLOW_SECONDS", 0.1)
     one = pool(path=str(tmp_path), **settings)
     waiting = asyncio.create_task(one.go(sample.Pid()))
-    await until(lambda: caplog.text, "the error")
+    await until(lambda: "no process" in caplog.text, "the error")
+    assert ("has not been ready for jobs for 100ms; it is waited for" in caplog.text) == ("hanging" in str(settings))
     pattern = re.escape(error).replace(r"\.\*", ".*")
     assert re.search(f"no process can be started for them: .*{pattern}", caplog.text, re.DOTALL)
     await until(lambda: one.pids == [], "the process to end")

@@ -455,6 +455,9 @@ def test_a_queue_is_paused_and_resumed(queue: Queue) -> None:
     assert claim(queue) == []
     assert queue.resume("default")
     assert len(claim(queue)) == 1
+    with pytest.raises(ValueError, match="must be a name of up to 64"):
+        queue.pause("no such queue")
+    assert list(queue.stats()) == ["default"]
 
 
 def test_waiting_ends_with_the_job(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

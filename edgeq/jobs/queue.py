@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from ..clock import Clock
-from ..config.checks import sqlite_path
+from ..config.checks import label, sqlite_path
 from ..context import Dispatchable, How, delay_seconds, new_job
 from ..errors import EdgeqError
 from ..store import jobs, queues
@@ -194,7 +194,9 @@ class Queue:
         )
 
     def pause(self, queue: str) -> bool:
-        """Let no more jobs of the queue begin; what runs goes on. Whether it wasn't paused already."""
+        """Let no more jobs of the queue begin; what runs goes on. Whether it wasn't paused already. Raises ValueError
+        for a name that no queue can have."""
+        label(queue)
         return self._write(lambda tx: queues.pause(tx, queue))
 
     def resume(self, queue: str) -> bool:

@@ -25,6 +25,7 @@ from ...units import Duration
 from . import wire
 
 START_SECONDS = 300.0  # to import everything and to make the context
+SLOW_SECONDS = 30.0  # to do so without a word in the log
 BEGIN_SECONDS = 10.0  # to take a job
 CLEANUP_SECONDS = 5.0  # for an `async def` to end after it was cancelled
 WHERE_SECONDS = 1.0  # to write down where the code is
@@ -83,6 +84,7 @@ class JobProcess(asyncio.Protocol):
 
     async def ready(self, setup: wire.Setup) -> None:
         """Returns when it has imported everything and made the context. Raises NotStarted, which says why not."""
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._is_slow)
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._socket)
             self._write(wire.pack(setup))
@@ -96,12 +98,20 @@ class JobProcess(asyncio.Protocol):
         except BaseException:
             self.kill()
             raise
+        finally:
+            slow.cancel()
         if isinstance(answer, wire.Ready):
             return
         if isinstance(answer, wire.Unable):
             self.dismiss()
             raise NotStarted(answer.error)
         raise NotStarted(f"it {await self._end()}")
+
+    def _is_slow(self) -> None:
+        self._log.warning(
+            "process %d has not been ready for jobs for %s; it is waited for, up to %s",
+            self.pid, Duration(SLOW_SECONDS), Duration(START_SECONDS),
+        )  # fmt: skip
 
     async def run(self, order: bytes, timeout_seconds: float, report: Callable[[str], None]) -> wire.Ended:
         """Run the job of a packed wire.Run to its end; by force when it takes longer than `timeout_seconds`. `report`
