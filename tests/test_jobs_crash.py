@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -31,8 +31,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_killed_at_random_under_load_nothing_is_lost_and_nothing_done_twice(site: Site) -> None:
+    """An appliance and a process of workers beside it, each killed again and again."""
     chance = dice()
-    workers = [site.work("default", "threads"), site.work("default", "threads")]
+    start: list[Callable[[], Program]] = [site.run, lambda: site.work("default", "threads")]
+    workers = [each() for each in start]
     dispatchers = [site.dispatch_from(1)]
     for number in range(1, ROUNDS + 1):
         victim = chance.randrange(2)
@@ -43,7 +45,7 @@ def test_killed_at_random_under_load_nothing_is_lost_and_nothing_done_twice(site
             dispatchers[-1].kill()
             dispatchers.append(site.dispatch_from(10_000 * number))
         workers[victim].process.wait()
-        workers[victim] = site.work("default", "threads")
+        workers[victim] = start[victim]()
     site.until(lambda: attempts_of(site, workers[victim]) >= 1, "the last worker to work")
     dispatchers[-1].kill()
     site.until(site.all_ended, "all jobs to end")

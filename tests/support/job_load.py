@@ -23,6 +23,7 @@ DEADLINE_SECONDS = 60.0
 
 CONFIGURATION = """\
 gateway: site
+mqtt: {url: "mqtt://127.0.0.1:1"}
 store: {url: edgeq.db}
 app: {path: ., modules: [load_jobs]}
 jobs:
@@ -183,6 +184,10 @@ class Site:
     def work(self, *words: str, **environ: str) -> Program:
         """Start `edgeq work`, and don't wait."""
         return self._start("-m", "edgeq.cli.main", "work", *words, **environ)
+
+    def run(self) -> Program:
+        """Start `edgeq run`, and don't wait. It has no broker."""
+        return self._start("-m", "edgeq.cli.main", "run")
 
     def dispatch_from(self, number: int) -> Program:
         """Start to dispatch jobs with numbers from this one on."""
