@@ -70,7 +70,7 @@ class Queue:
         return self._direct.path
 
     def close(self) -> None:
-        """Disconnect. Safe to call twice."""
+        """Disconnect, for good. Safe to call twice."""
         self._direct.close()
 
     def __enter__(self) -> Self:
