@@ -20,6 +20,8 @@ from .units import Duration
 if TYPE_CHECKING:
     from .jobs.keys import Unique
 
+RECORDED_MAX = 10_000
+RECORDED_CHARACTERS_MAX = 16 * 2**20
 DELAY_SECONDS_MAX = 100 * 366 * 86400.0
 _YEAR_US = 366 * 86_400_000_000
 
@@ -111,7 +113,8 @@ def new_job(
 
 
 class Context:
-    """Records decisions. `cause_id` is the id of the event that is being handled, if it is one."""
+    """Records decisions: at most RECORDED_MAX, of RECORDED_CHARACTERS_MAX in all, as they are held in memory until they
+    are committed together. `cause_id` is the id of the event that is being handled, if it is one."""
 
     def __init__(
         self, clock: Clock, *, cause_id: int | None = None, now: int | None = None, decisions: Decisions | None = None
@@ -120,6 +123,13 @@ class Context:
         self.cause_id = cause_id
         self._now = clock.now() if now is None else now
         self.decisions = Decisions() if decisions is None else decisions
+        self._recorded = self._characters = 0
+
+    def take(self) -> Decisions:
+        """What was recorded since the last call; there is room for as much again."""
+        decisions, self.decisions = self.decisions, Decisions()
+        self._recorded = self._characters = 0
+        return decisions
 
     @property
     def now(self) -> int:
@@ -142,8 +152,8 @@ class Context:
         `data` is anything that JSON can say (default: an empty object); a NaN or an infinity in it becomes null.
         `occurred_at` is microseconds since 1970 UTC (default: now, or the arrival of the message). Of two events with
         one `idempotency_key` the store keeps the first. Raises ValueError for an empty type, for data that JSON can't
-        say, for an `occurred_at` of another form, and for a text that not every database can keep: one with a null
-        character or half of a surrogate pair.
+        say, for an `occurred_at` of another form, for a text that not every database can keep (one with a null
+        character or half of a surrogate pair), and when too much is recorded.
         """
         if not isinstance(type, str) or not type:
             raise ValueError("an event needs a type, such as 'door.opened'")
@@ -158,6 +168,7 @@ class Context:
             data_json = "{}" if data is None else to_json(data)
         except ValueError as error:
             raise ValueError(f"the data of event {type!r} can't be written as JSON: {error}") from None
+        self._make_room(len(data_json) + len(description))
         self.decisions.events.append(
             NewEvent(
                 type,
@@ -184,11 +195,12 @@ class Context:
         """Record a job to run at once, after `delay` (`"10s"`, or seconds), or at `run_at` (microseconds since 1970
         UTC, or a datetime with a time zone).
 
-        `how` is what is different for this one: see How. Raises ValueError that names the job and what is wrong.
+        `how` is what is different for this one: see How. Raises ValueError that names the job and what is wrong, and
+        when too much is recorded.
         """
-        self.decisions.jobs.append(
-            new_job(job, now=self.now, delay=delay, run_at=run_at, cause_id=self.cause_id, **how)
-        )
+        row = new_job(job, now=self.now, delay=delay, run_at=run_at, cause_id=self.cause_id, **how)
+        self._make_room(len(row.args))
+        self.decisions.jobs.append(row)
 
     def notify(
         self,
@@ -207,6 +219,15 @@ class Context:
             tags=("notification", *tags),
             description=title,
         )
+
+    def _make_room(self, characters: int) -> None:
+        self._recorded += 1
+        self._characters += characters
+        if self._recorded > RECORDED_MAX or self._characters > RECORDED_CHARACTERS_MAX:
+            raise ValueError(
+                f"more than {RECORDED_MAX} events and jobs, or {RECORDED_CHARACTERS_MAX // 2**20} MiB of them, "
+                "can't be recorded at once: leave the rest to a job of its own"
+            )
 
     @property
     def topic_of_event(self) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeq.context import Context
+from edgeq import job
+from edgeq.context import RECORDED_CHARACTERS_MAX, RECORDED_MAX, Context
 from edgeq.errors import EdgeqError
 from edgeq.events import from_json
 from edgeq.jobs.context import PROGRESS_CHARACTERS_MAX, JobContext, JobInfo, ParentInfo
@@ -119,3 +120,21 @@ def test_outcomes_say_why() -> None:
     again, dead = RetryAfter("1m30s", "busy"), Dead("no such device")
     assert (again.seconds, str(again), str(RetryAfter(5))) == (90, "busy", "asked to be tried again after 5s")
     assert (str(dead), isinstance(dead, EdgeqError)) == ("no such device", True)
+
+
+@job
+def water(bed: str) -> None: ...
+
+
+def test_what_is_held_in_memory_is_bounded() -> None:
+    ctx = Context(FakeClock())
+    for _ in range(RECORDED_MAX):
+        ctx.emit("a")
+    for again in (lambda: ctx.emit("a"), lambda: ctx.dispatch(water(bed="north"))):
+        with pytest.raises(ValueError, match="more than 10000 events and jobs"):
+            again()
+    assert len(ctx.take().events) == RECORDED_MAX
+    ctx.emit("a", data="x" * (RECORDED_CHARACTERS_MAX - 2))
+    with pytest.raises(ValueError, match="16 MiB of them"):
+        ctx.emit("a")
+    assert len(ctx.take().events) == 1

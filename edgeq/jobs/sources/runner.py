@@ -173,9 +173,8 @@ class SourceRunner(Service):
 
     async def _take(self, found: list[Any], ctx: Context) -> int:
         """Store what was found, and what `ctx` has recorded, in one commit; how many jobs are new."""
-        items, decisions = found.copy(), ctx.decisions
+        items, decisions = found.copy(), ctx.take()
         found.clear()
-        ctx.decisions = Decisions()
         rows, now = [], self.clock.now()
         for item in items:
             try:
