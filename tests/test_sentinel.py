@@ -294,7 +294,7 @@ class TestChanges:
         assert told.description == "cold: a no longer judged: the contract was removed"
         assert told.data == {
             "contract": "cold", "kind": "threshold", "severity": "critical", "episode": 1, "since": NOON, "cause": None,
-            "observed": None, "duration": 5.0, "reason": "removed",
+            "observed": None, "duration_seconds": 5.0, "reason": "removed",
             "message": "a no longer judged: the contract was removed",
         }  # fmt: skip
         await bench.start()
@@ -367,10 +367,10 @@ async def test_what_cannot_be_judged_is_counted(bench: Bench) -> None:
     await bench.hear(value=3, occurred=99)
     await bench.hear(value=4, occurred=-1)
     assert bench.sentinel.skipped == {
-        ("cold", "not_a_number"): 1, ("cold", "future_timestamp"): 1, ("cold", "out_of_order"): 1,
-        ("reports", "future_timestamp"): 1, ("reports", "out_of_order"): 1,
+        ("cold", "not_a_number"): 1, ("cold", "future_timestamp"): 1, ("cold", "late"): 1,
+        ("reports", "future_timestamp"): 1, ("reports", "late"): 1,
     }  # fmt: skip
-    assert bench.metrics.skipped.values == {"not_a_number": 1, "future_timestamp": 2, "out_of_order": 2}
+    assert bench.metrics.skipped.values == {"not_a_number": 1, "future_timestamp": 2, "late": 2}
 
 
 async def test_a_failed_batch_can_be_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

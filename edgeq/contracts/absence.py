@@ -17,7 +17,9 @@ from ..clock import rfc3339
 from ..events import Event
 from ..patterns import pattern
 from ..units import Duration
-from .contract import Contract, EventType, Instance, Keys, Memory, Period, Skipped, Step, resolved, violated
+from .contract import Contract
+from .instance import Instance, Memory, Skipped, Step, resolved, violated
+from .keys import EventType, Keys, Period
 
 
 class AbsenceKeys(Keys, frozen=True, kw_only=True):

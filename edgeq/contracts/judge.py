@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from msgspec.structs import replace
-
 from ..events import Event
 from ..patterns import pattern
-from .contract import Contract, Instance, Skipped, Step, Verdict
+from .contract import Contract
+from .instance import Instance, Skipped, Step, Verdict
 from .timers import Key, Timers
 
 IN_FLIGHT_SECONDS = 0.3
@@ -94,14 +93,7 @@ class Judge:
 
     def _within_reach(self, key: Key, instance: Instance, now: int, step: int) -> Instance:
         """The instance as it stands after the clock was set from `now - step` to `now`."""
-        memory, deadline_at = instance.memory, instance.deadline_at
-        if memory.newest > now:
-            instance = replace(instance, memory=replace(memory, newest=now))
-        if deadline_at is not None:
-            reachable = min(deadline_at + step, now + self.contracts[key[0]].patience_microseconds)
-            if reachable != deadline_at:
-                instance = replace(instance, deadline_at=reachable)
-        return instance
+        return self.contracts[key[0]].stepped(instance, now, step)
 
 
 class Turn:
@@ -123,7 +115,7 @@ class Turn:
         at, flag = _event_time(event)
         proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
         for contract in self._judge.wanting(event.type):
-            if contract.wants(event):
+            if contract.fits_subject(event.subject) and contract.wants(event):
                 skipped = self._observe(contract, event, at, watermark, proof)
                 self.skipped.extend((contract, reason) for reason in (flag, skipped) if reason)
 
@@ -152,8 +144,11 @@ class Turn:
             instance = Instance(subject=subject, state="unknown", since=at)
         elif event.id <= instance.memory.event_id:
             return None
-        elif at < instance.memory.newest:
-            return "out_of_order"
+        elif (age := instance.memory.newest - at) > 0:
+            if age > contract.lateness_microseconds:
+                return "too_late"
+            if not contract.takes_late:
+                return "late"
         while instance.deadline_at is not None and instance.deadline_at < proof:
             instance = self._elapse(contract, key, instance)
         step = contract.observe(instance, event, at, watermark)

@@ -7,7 +7,8 @@ import msgspec
 from ..config.schema import Severity
 from ..events import NewEvent
 from ..store.contract_states import ContractState
-from .contract import Contract, Instance, State, Verdict
+from .contract import Contract
+from .instance import Instance, State, Verdict
 from .verdict_event import build
 
 
@@ -63,6 +64,7 @@ def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:
     except (msgspec.MsgspecError, UnicodeError):
         detail = _Detail()
     instance = Instance(subject=row.subject, state="ok", since=now, episode=row.episode)
-    verdict = Verdict(what="resolved", at=max(now, row.since), since=row.since, reason=reason)
+    at = max(now, row.since)
+    verdict = Verdict(what="resolved", at=at, since=row.since, episode=row.episode, reason=reason)
     message = f"{row.subject} no longer judged: the contract was {reason}".strip()
     return build(row.contract, detail.kind, detail.severity, instance, verdict, message, now)

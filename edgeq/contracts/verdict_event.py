@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..events import NewEvent, to_json
-from .contract import Contract, Instance, Verdict, say
+from .contract import Contract, say
+from .instance import Instance, Verdict
 
 TAGS = ("contract", "notification")
 
 
 def verdict_event(contract: Contract, instance: Instance, verdict: Verdict, now: int) -> NewEvent:
     """The event for `verdict`, recorded at `now` (microseconds since 1970 UTC)."""
-    subject = instance.subject
-    message = contract.message(subject, verdict.observed)
+    message = contract.message(instance, verdict)
     return build(contract.name, contract.kind, contract.keys.severity, instance, verdict, message, now)
 
 
@@ -27,19 +27,19 @@ def build(
     was removed and comes back.
     """
     data: dict[str, Any] = {
-        "contract": contract, "kind": kind, "severity": severity, "message": message, "episode": instance.episode,
+        "contract": contract, "kind": kind, "severity": severity, "message": message, "episode": verdict.episode,
         "since": verdict.since, "cause": verdict.cause_id or None, "observed": verdict.observed,
     }  # fmt: skip
     text = message
     if verdict.what == "resolved":
-        data["duration"] = (verdict.at - verdict.since) / 1e6
+        data["duration_seconds"] = (verdict.at - verdict.since) / 1e6
         if verdict.reason is not None:
             data["reason"] = verdict.reason
         elif verdict.late_by_seconds is not None:
-            data["late_by"] = verdict.late_by_seconds
+            data["late_by_seconds"] = verdict.late_by_seconds
             text = f"{instance.subject} resolved, {spoken(verdict.late_by_seconds)} late".strip()
         else:
-            text = f"{instance.subject} resolved after {spoken(data['duration'])}".strip()
+            text = f"{instance.subject} resolved after {spoken(data['duration_seconds'])}".strip()
             text += f" (observed {say(verdict.observed)})"
         data["message"] = text
     return NewEvent(
@@ -50,7 +50,7 @@ def build(
         description=f"{contract}: {text}",
         occurred_at=verdict.at,
         recorded_at=now,
-        idempotency_key=f"contract:{contract}:{instance.subject}:{instance.episode}:{verdict.what}:{verdict.since}",
+        idempotency_key=f"contract:{contract}:{instance.subject}:{verdict.episode}:{verdict.what}:{verdict.since}",
         cause_id=verdict.cause_id or None,
     )
 

@@ -29,7 +29,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..clock import MICROSECONDS, Clock
-from ..contracts.contract import Contract, Instance
+from ..contracts.contract import Contract
+from ..contracts.instance import Instance
 from ..contracts.judge import IN_FLIGHT_SECONDS, Judge, Turn
 from ..contracts.link import Link
 from ..contracts.records import closing_event, from_row, to_row
