@@ -45,7 +45,8 @@ class Judge:
             (pattern(wanted), contract) for contract in contracts for wanted in dict.fromkeys(contract.types)
         ]
         self._turn: Turn | None = None
-        self._timers = Timers(self._deadline_of)
+        self._rank = dict.fromkeys(self.contracts, 0)
+        self._timers = Timers(self._deadline_of, self._rank)
 
     def load(self, instances: Iterable[tuple[str, Instance]], now: int) -> None:
         """Forget all instances and take these, each with its contract's name. `now`: see Turn.set_clock."""
@@ -83,7 +84,7 @@ class Judge:
         self.instances.update(turn.changed)
 
     def _arm_all(self) -> None:
-        self._timers = Timers(self._deadline_of)
+        self._timers = Timers(self._deadline_of, self._rank)
         for key in self.instances:
             self._timers.arm(key)
 
@@ -158,7 +159,8 @@ class Turn:
         return None
 
     def _elapse_before(self, watermark: int) -> None:
-        while key := self._timers.pop_due(watermark):
+        while due := self._timers.pop_due(watermark):
+            _, key = due
             instance = self._get(key)
             assert instance is not None
             self._elapse(self._judge.contracts[key[0]], key, instance)
