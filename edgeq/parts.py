@@ -22,7 +22,7 @@ from .mqtt.session import Session
 from .notifications.outbox import Sender
 from .plan import Plan
 from .processors.runner import ProcessorRunner
-from .processors.sentinel import Sentinel
+from .processors.sentinel import close_all
 from .redrive import Redriver
 from .service import Service
 from .store import dead_letters, jobs, meta, notifications
@@ -105,10 +105,10 @@ class Parts:
                 await service.start()
 
     async def _close_contracts(self) -> None:
-        """Without contracts there is no sentinel; one that has none closes what earlier ones have left open."""
+        """Without contracts there is no sentinel to close what earlier ones have left open."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await Sentinel((), self._metrics, self._clock).opened(self._store, 0)
+                await close_all(self._store, self._metrics, self._clock)
         except (TimeoutError, EdgeqError) as error:
             log.warning("contracts that are gone could not be closed; the next start will: %s", error or "no answer")
 

@@ -384,7 +384,7 @@ class TestTime:
         assert judge.earliest() == micro(10)
 
     def test_there_is_a_most_of_subjects(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edgeq.contracts.judge.INSTANCES_MAX", 2)
+        monkeypatch.setattr("edgeq.contracts.turn.INSTANCES_MAX", 2)
         story = Story(ABSENCE).reading(0, subject="a").reading(0, subject="b").reading(0, subject="c")
         assert story.skipped == ["too_many_subjects"]
         assert story.reading(1, subject="b").skipped == []

@@ -120,8 +120,9 @@ def test_a_pattern_for_every_type_still_leaves_out_the_events_of_contracts() -> 
     from edgeq.contracts.judge import Judge
 
     judge = Judge(contracts_of({**ABSENCE, "of": "*"}))
-    assert judge.wanting("reading")
-    assert not judge.wanting("contract.violated")
+    assert judge.index.cares("reading")
+    assert not judge.index.cares("contract.violated")
+    assert not judge.index.entries("contract.violated", "a")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 
-from edgeq.contracts.judge import IN_FLIGHT_SECONDS
 from edgeq.contracts.link import Link
+from edgeq.contracts.turn import IN_FLIGHT_SECONDS
 from edgeq.events import Event, NewEvent, from_json, to_json
 from edgeq.processors.processor import ProcessorContext
 from edgeq.processors.sentinel import SETTLE_SECONDS, Sentinel
@@ -48,6 +48,9 @@ class Bench:
         """A new Sentinel takes over."""
         self.sentinel = Sentinel(contracts_of(*mappings), self.metrics, self.clock, link)
         await self.sentinel.opened(self.store, self.position)
+        assert self.sentinel.due_at() == self.clock.now()
+        if not any(map(self.sentinel.filter_item, await events.after(self.store, self.position, 1000))):
+            await self._on_time()
         return self
 
     async def at(self, seconds: float) -> Bench:
@@ -55,9 +58,7 @@ class Bench:
         self.clock.advance(seconds - (self.clock.now() - NOON) / 1e6)
         due = self.sentinel.due_at()
         if due is not None and due <= self.clock.now():
-            ctx = self._context()
-            await self.sentinel.on_time(ctx)
-            count(self.metrics, ctx.decisions, await self.store.write(lambda tx: record(tx, ctx.decisions)))
+            await self._on_time()
         return self
 
     async def hear(self, type: str = "reading", *, occurred: float | None = None, **rest: Any) -> Bench:  # noqa: A002
@@ -105,6 +106,11 @@ class Bench:
     async def states(self) -> list[tuple[str, str, str]]:
         """What stands in the table."""
         return [(each.contract, each.subject, each.state) for each in await contract_states.every(self.store)]
+
+    async def _on_time(self) -> None:
+        ctx = self._context()
+        await self.sentinel.on_time(ctx)
+        count(self.metrics, ctx.decisions, await self.store.write(lambda tx: record(tx, ctx.decisions)))
 
     def _context(self) -> ProcessorContext:
         return ProcessorContext(self.clock, cause_id=None, idempotency_key="", attempt=1)

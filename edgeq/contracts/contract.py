@@ -28,7 +28,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -84,11 +86,15 @@ class Contract(ABC):
         """The names of the contracts whose states it judges."""
         return ()
 
+    def place_of(self, name: str) -> str:
+        """The path of the key at which `name`, one of `of_contracts`, stands."""
+        return ""
+
     @property
     def meaning(self) -> tuple[object, ...]:
         """What a stored state means: values of keys (what JSON can say). Under other values it would mean something
         else, and an instance that was stored under others is closed; under the same it is kept."""
-        return (self.types, self.of_contracts, self.keys.by, self.keys.where)
+        return (self.types, self.of_contracts, self.keys.by, sorted(self.keys.where.items(), key=str))
 
     @abstractmethod
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
@@ -158,6 +164,18 @@ class Contract(ABC):
         return instance
 
     # What all kinds share
+
+    @cached_property
+    def meaning_id(self) -> int:
+        """A number for the kind and `meaning`."""
+        return crc32(repr((self.kind, self.meaning)).encode())
+
+    @cached_property
+    def keys_id(self) -> int:
+        """A number for the values of the kind's own keys."""
+        common = set(Keys.__struct_fields__)
+        own = [name for name in self.keys.__struct_fields__ if name not in common]
+        return crc32(repr([(name, getattr(self.keys, name)) for name in own]).encode())
 
     def wants(self, event: Event) -> bool:
         """Whether `event`, which is of one of `types` and whose subject fits, is about this contract: whether its data

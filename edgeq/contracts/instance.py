@@ -46,7 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inactive: bool = False
     overtime: bool = False
     suppressed: bool = False
-    unheard: bool = False
+    unheard: int | None = None
     gap: bool = False
     judged_from: int | None = None
     calendar_at: int | None = None

@@ -15,6 +15,7 @@ from ..imports import plugged_in
 from .absence import Absence
 from .contract import Contract
 from .deadline import Deadline
+from .relations import relation_faults
 from .threshold import Threshold
 
 KINDS: dict[str, type[Contract]] = {
@@ -28,17 +29,20 @@ ENTRY_POINTS = "edgeq.contracts"
 def load_contracts(sections: Sequence[Section], problems: list[Problem]) -> list[Contract]:
     """The contracts that `sections` describe; every mistake is appended to `problems`."""
     contracts: list[Contract] = []
-    places: dict[str, str] = {}
+    read: dict[str, Section] = {}
     for section in sections:
         contract = _load(section, problems)
         if contract is None:
             continue
-        if contract.name in places:
-            first = places[contract.name]
+        if contract.name in read:
+            first = read[contract.name].where("name")
             problems.append(section.problem("name", f"there is another contract {contract.name!r}", f"at {first}"))
         else:
-            places[contract.name] = section.where("name")
             contracts.append(contract)
+            read[contract.name] = section
+    names = [name for section in sections if isinstance(name := section.data.get("name"), str)]
+    for contract, key, message, hint in relation_faults(contracts, names):
+        problems.append(read[contract.name].problem(key, message, hint))
     return contracts
 
 

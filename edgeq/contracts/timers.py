@@ -15,8 +15,8 @@ _SLACK = 64
 
 
 class Timers:
-    """`deadline_of` says when an instance is really due, in microseconds since 1970 UTC, or None when it isn't. Of those
-    that are due at one moment, those of contracts of a lower `rank` come first."""
+    """`deadline_of` says when an instance is really due, in microseconds since 1970 UTC, or None when it isn't. At one
+    moment, those of contracts of a lower `rank` come first."""
 
     def __init__(self, deadline_of: Callable[[Key], int | None], rank: Mapping[str, int]) -> None:
         self._deadline_of = deadline_of
