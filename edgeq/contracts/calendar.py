@@ -3,7 +3,7 @@
 Moments are integers, microseconds since 1970 UTC. Everything is a half-open span [start, end), in a time zone.
 
 Daylight saving: a day begins when its date does, and has 23, 24 or 25 hours; an hour that comes twice is two hours. A
-window goes from the first moment at which clocks show its beginning to the last at which they show its end, so that it
+window begins when clocks first show its beginning, and ends after they last show a time before its end, so that it
 holds every moment at which a clock shows a time within; a time of day that a change of the clocks leaves out is when
 they are set past it.
 """
@@ -61,13 +61,11 @@ def parse_moment(text: str, local: tzinfo, *, end: bool = False) -> int:
     offset is in `local`. Raises ValueError."""
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            day = date.fromisoformat(text) + timedelta(days=1 if end else 0)
-            return _midnight(day, local)
-        moment = datetime.fromisoformat(text.upper())
-        if moment.tzinfo is None:
-            seconds = moment_of(moment.replace(microsecond=0), local)
-            return seconds * MICROSECONDS + moment.microsecond
-        found = (moment - EPOCH) // timedelta(microseconds=1)
+            found = _midnight(date.fromisoformat(text) + timedelta(days=1 if end else 0), local)
+        elif (moment := datetime.fromisoformat(text.upper())).tzinfo is not None:
+            found = (moment - EPOCH) // timedelta(microseconds=1)
+        else:
+            found = moment_of(moment.replace(microsecond=0), local) * MICROSECONDS + moment.microsecond
     except (ValueError, OverflowError):
         found = LATEST + 1
     if not is_time(found):
@@ -151,7 +149,7 @@ class Windows:
         today = reading_at(at // MICROSECONDS, self._local).date()
         days = (today + timedelta(days=step) for step in range(-2, _HORIZON_DAYS))
         spans = sorted(
-            (self._moment(day, begin), self._moment(day, end, last=True))
+            (self._begin(day, begin), self._end(day, end))
             for day in days
             if day.weekday() in self._days
             for begin, end in self._times
@@ -169,12 +167,14 @@ class Windows:
         if joined is not None:
             yield joined
 
-    def _moment(self, day: date, minutes: int, *, last: bool = False) -> int:
-        days, rest = divmod(minutes, _DAY_MINUTES)
-        if not rest:
-            return _midnight(day + timedelta(days=days), self._local)
-        reading = datetime.combine(day + timedelta(days=days), time(rest // 60, rest % 60))
-        return moment_of(reading, self._local, last=last) * MICROSECONDS
+    def _begin(self, day: date, minutes: int) -> int:
+        return moment_of(_reading(day, minutes), self._local) * MICROSECONDS
+
+    def _end(self, day: date, minutes: int) -> int:
+        before = _reading(day, minutes) - timedelta(seconds=1)
+        moment = moment_of(before, self._local, last=True)
+        shown = reading_at(moment, self._local) == before
+        return (moment + shown) * MICROSECONDS
 
 
 class Calendar:
@@ -214,6 +214,10 @@ def _minutes(text: str) -> int | None:
         return None
     hours, minutes = int(found[1]), int(found[2])
     return hours * 60 + minutes if minutes < 60 and hours * 60 + minutes <= _DAY_MINUTES else None
+
+
+def _reading(day: date, minutes: int) -> datetime:
+    return datetime.combine(day, time()) + timedelta(minutes=minutes)
 
 
 def _midnight(day: date, local: tzinfo) -> int:
