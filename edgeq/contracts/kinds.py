@@ -15,12 +15,14 @@ from ..imports import plugged_in
 from .absence import Absence
 from .contract import Contract
 from .deadline import Deadline
+from .rate import Rate
 from .relations import relation_faults
 from .threshold import Threshold
 
 KINDS: dict[str, type[Contract]] = {
     "absence": Absence,
     "deadline": Deadline,
+    "rate": Rate,
     "threshold": Threshold,
 }
 ENTRY_POINTS = "edgeq.contracts"
