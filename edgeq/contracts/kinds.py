@@ -13,16 +13,22 @@ from ..config.suggest import did_you_mean
 from ..errors import Problem
 from ..imports import plugged_in
 from .absence import Absence
+from .composite import Composite
 from .contract import Contract
 from .deadline import Deadline
 from .rate import Rate
 from .relations import relation_faults
+from .requires import Requires
+from .sequence import EventSequence
 from .threshold import Threshold
 
 KINDS: dict[str, type[Contract]] = {
     "absence": Absence,
+    "composite": Composite,
     "deadline": Deadline,
     "rate": Rate,
+    "requires": Requires,
+    "sequence": EventSequence,
     "threshold": Threshold,
 }
 ENTRY_POINTS = "edgeq.contracts"
