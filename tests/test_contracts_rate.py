@@ -422,6 +422,19 @@ def test_under_other_limits_a_state_would_mean_something_else() -> None:
     assert [other.name for other in others if other.meaning == contract.meaning] == ["same"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "falls_at"),
+    [({"within": "20s"}, 21), ({"within": "5s"}, 6), ({"fewer_than": 1}, 14), ({"fewer_than": 3}, 14)],
+)
+def test_who_was_silent_is_not_forgotten_when_limits_change(keys: dict[str, Any], falls_at: float) -> None:
+    story = Story(FEWER).reading(0).reading(1).reading(4).start(4.5, {**FEWER, **keys})
+    assert story.wait(falls_at).told == []
+    assert story.wait(falls_at + US).told == [("violated", "a", falls_at, falls_at)]
+    story = Story(FEWER).reading(0).reading(1).wait(50).start(51, {**FEWER, "fewer_than": 1})
+    assert story.wait(100).told == [("violated", "a", 10, 10)]
+    assert story.reading(100).told[1:] == [("resolved", "a", 10, 100)]
+
+
 @given(st.lists(st.integers(-(2**40), 2**62)), st.integers(-(2**40), 2**62), st.integers(0, 30))
 def test_moments_are_kept_as_they_are(moments: list[int], moment: int, count: int) -> None:
     kept = Moments()

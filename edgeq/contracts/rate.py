@@ -98,9 +98,9 @@ class Rate(Contract):
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """See Contract."""
-        keys = self.keys
-        return (*super().meaning, keys.more_than, keys.fewer_than, keys.within.microseconds)
+        """See Contract. With another `fewer_than`, nobody who was silent may be forgotten."""
+        limits = None if self._most is None else (self._most, self._within)
+        return (*super().meaning, limits)
 
     def initial(self, now: int) -> Iterable[Instance]:
         """See Contract."""
@@ -110,6 +110,15 @@ class Rate(Contract):
     def keeps(self, instance: Instance) -> bool:
         """See Contract."""
         return super().keeps(instance) and is_watched(instance, self.keys)
+
+    def adapted(self, instance: Instance) -> Instance:
+        """See Contract. Where fewer events are remembered than there must be now, there is a full window for them."""
+        memory = _memory(instance)
+        if self._most is not None or instance.state == "violated" or instance.deadline_at is None:
+            return instance
+        if memory.window.count < self._least:
+            memory = replace(memory, start=max(memory.start or 0, memory.window.last))
+        return replace(instance, memory=memory, deadline_at=self._falls_at(memory))
 
     def resume(self, instance: Instance, at: int) -> Instance:
         """See Contract."""
@@ -171,10 +180,9 @@ class Rate(Contract):
     def _among_few(self, instance: Instance, memory: RateMemory, at: int, watermark: int) -> Step:
         start = max(at, watermark) if memory.start is None else memory.start
         window = memory.window.added(at).newest(self._least)
-        enough_until = window.first + self._within if window.count == self._least else 0
-        deadline_at = max(enough_until, start + self._within)
         memory = replace(memory, window=window, start=start)
-        is_enough = enough_until > window.last
+        deadline_at = self._falls_at(memory)
+        is_enough = window.count == self._least and window.last - window.first < self._within
         if instance.state != "violated":
             if instance.state == "unknown" and is_enough:
                 instance = replace(instance, state="ok", since=at)
@@ -183,6 +191,12 @@ class Rate(Contract):
             return Step(replace(instance, memory=memory))
         step = resolved(instance, window.last, replace(memory, observed=window.count))
         return step._replace(instance=replace(step.instance, deadline_at=deadline_at))
+
+    def _falls_at(self, memory: RateMemory) -> int:
+        """When there will be too few, or it begins to be judged whether there are."""
+        window = memory.window.newest(self._least)
+        begins_at = (memory.start or 0) + self._within
+        return max(window.first + self._within, begins_at) if window.count == self._least else begins_at
 
     # more_than
 
