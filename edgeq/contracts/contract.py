@@ -225,6 +225,8 @@ def say(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {say(each)}" for name, each in value.items())
     return "nothing" if value is None else str(value)
 
 

@@ -15,6 +15,7 @@ from ..imports import plugged_in
 from .absence import Absence
 from .composite import Composite
 from .contract import Contract
+from .count import Count
 from .deadline import Deadline
 from .rate import Rate
 from .relations import relation_faults
@@ -25,6 +26,7 @@ from .threshold import Threshold
 KINDS: dict[str, type[Contract]] = {
     "absence": Absence,
     "composite": Composite,
+    "count": Count,
     "deadline": Deadline,
     "rate": Rate,
     "requires": Requires,

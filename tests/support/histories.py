@@ -68,8 +68,15 @@ def through_json(judge: Judge, now: int) -> Judge:
 
 
 def told_of(mapping: Mapping[str, Any], history: Sequence[Happened], until: int, chance: Iterator[bool]) -> list[Told]:
+    """See `tell`: only what it says."""
+    return tell(mapping, history, until, chance)[0]
+
+
+def tell(
+    mapping: Mapping[str, Any], history: Sequence[Happened], until: int, chance: Iterator[bool]
+) -> tuple[list[Told], Judge]:
     """What the contract says to the history when time goes on to `until`, all in flight included. `chance` says
-    whether it is restarted before an event and before the end, and whether anybody looked at the clock before."""
+    whether it is restarted before an event and before the end, and whether anybody looked at the clock before. Then the judge as it stands at the end."""
     judge = Story(mapping).judge
     (contract,) = judge.contracts.values()
     judge.load([(contract.name, instance) for instance in contract.initial(NOON)], NOON)
@@ -98,7 +105,7 @@ def told_of(mapping: Mapping[str, Any], history: Sequence[Happened], until: int,
     with judge.turn() as turn:
         turn.elapse(until + IN_FLIGHT)
     hear(turn.verdicts)
-    return told
+    return told, judge
 
 
 def end_of(history: Sequence[Happened], after: float) -> int:
