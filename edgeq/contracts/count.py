@@ -234,6 +234,8 @@ class Count(Contract):
         """The first period is over, and nothing counts in it any more."""
         head = memory.spans[0]
         is_whole = memory.judged_from is None or head.start >= memory.judged_from
+        if self.calendar is not None:  # what was violated at the end of that is judged on
+            is_whole = is_whole and self.calendar.is_active(head.start) and self.calendar.is_active(head.end - 1)
         is_short = is_whole and self._least is not None and not head.met_at
         if is_whole or head.over:
             memory = _tallied(memory, met=not is_short and not head.over)
