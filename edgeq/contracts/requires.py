@@ -35,8 +35,9 @@ happened before the contract was there isn't known, and counts as if it hadn't h
 isn't in force (`active`).
 
 An event that is late by up to `lateness` counts as of its own time, for what isn't decided yet. A late event to be
-judged is judged by what had happened by its time; it is skipped as `late` if too much came after it to tell. At most
-`WAITING_MAX` events wait for what may follow; another is skipped as `too_many_waiting`.
+judged is judged by what had happened by its time, as of then if nothing can follow any more; it is skipped as `late` if
+too much came after it to tell. At most `WAITING_MAX` events wait for what may follow; another is skipped as
+`too_many_waiting`. What is skipped isn't counted either.
 """
 
 from __future__ import annotations
