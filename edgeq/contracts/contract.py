@@ -193,7 +193,7 @@ class Contract(ABC):
         value = lookup(event.data, self._by)
         if value is MISSING or not isinstance(value, str | int | float):
             return None
-        text = str(value).lower() if isinstance(value, bool) else say(value)
+        text = say(value)
         return text if len(text) <= _SUBJECT_CHARS_MAX and "\0" not in text else None
 
     def subject_of_state(self, change: Change) -> str | None:
@@ -225,6 +225,8 @@ def say(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         return ", ".join(f"{name} {say(each)}" for name, each in value.items())
     return "nothing" if value is None else str(value)

@@ -21,6 +21,7 @@ from .rate import Rate
 from .relations import relation_faults
 from .requires import Requires
 from .sequence import EventSequence
+from .stuck import Stuck
 from .threshold import Threshold
 
 KINDS: dict[str, type[Contract]] = {
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Contract]] = {
     "rate": Rate,
     "requires": Requires,
     "sequence": EventSequence,
+    "stuck": Stuck,
     "threshold": Threshold,
 }
 ENTRY_POINTS = "edgeq.contracts"
