@@ -9,7 +9,7 @@ import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, event, problems_of
 
 from edgeq.config.load import load
-from edgeq.contracts import KINDS, load_contracts
+from edgeq.contracts import load_contracts
 from edgeq.errors import Problem
 
 
@@ -17,8 +17,8 @@ from edgeq.errors import Problem
     ("mapping", "path", "message"),
     [
         ({**ABSENCE, "kind": "absense"}, "kind", "no such kind: 'absense'; did you mean 'absence'?"),
-        ({**ABSENCE, "kind": "zzz"}, "kind", "; there is: absence, deadline, threshold"),
-        ({**ABSENCE, "kind": None}, "kind", "is missing (there is: absence, deadline, threshold)"),
+        ({**ABSENCE, "kind": "zzz"}, "kind", "; there is: absence, "),
+        ({**ABSENCE, "kind": None}, "kind", "is missing (there is: absence, "),
         ({**ABSENCE, "kind": ["absence"]}, "kind", "must be the name of a kind"),
         ({**ABSENCE, "evry": "1m"}, "evry", "did you mean 'every'?"),
         ({**ABSENCE, "name": ""}, "name", "must be a name"),
@@ -101,7 +101,7 @@ def test_all_mistakes_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     assert "edgeq.yaml:2" in problems[2].hint
 
 
-def test_every_kind_of_the_examples_loads(tmp_path: Path) -> None:
+def test_the_examples_of_the_specification_load(tmp_path: Path) -> None:
     file = tmp_path / "edgeq.yaml"
     file.write_text(
         "contracts:\n"
@@ -113,7 +113,7 @@ def test_every_kind_of_the_examples_loads(tmp_path: Path) -> None:
     problems: list[Problem] = []
     found = load_contracts(load(str(file), environ={}).config.contracts, problems)
     assert problems == []
-    assert {contract.kind for contract in found} == set(KINDS)
+    assert [contract.kind for contract in found] == ["absence", "deadline", "threshold"]
 
 
 def test_a_pattern_for_every_type_still_leaves_out_the_events_of_contracts() -> None:

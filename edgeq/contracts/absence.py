@@ -67,6 +67,16 @@ class Absence(Contract):
         seen = instance.memory.event_id > 0
         return super().keeps(instance) and (seen or instance.subject in self.keys.known)
 
+    def resume(self, instance: Instance, at: int) -> Instance:
+        """See Contract. It has one period from then on."""
+        return replace(super().resume(instance, at), deadline_at=at + self.patience_microseconds)
+
+    def heard_again(self, instance: Instance, at: int) -> Instance:
+        """See Contract. It has one period from then on."""
+        return (
+            instance if instance.state == "violated" else replace(instance, deadline_at=at + self.patience_microseconds)
+        )
+
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
         """See Contract."""
         memory = Memory(newest=at, event_id=event.id, cause_id=event.id)

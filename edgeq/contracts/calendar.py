@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Literal
@@ -29,6 +30,7 @@ _CLOCK = re.compile(r"(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
 _WEEK = 7 * 86400 * MICROSECONDS  # what goes on for longer never ends
 _HORIZON_DAYS = 9
+_FOUND_MAX = 8
 _HOUR_SECONDS = 3600
 
 
@@ -178,22 +180,41 @@ class Windows:
 
 
 class Calendar:
-    """When a contract is in force: from `valid_from`, until before `valid_until`, and within `windows`."""
+    """When a contract is in force: from `valid_from`, until before `valid_until`, and within `windows`.
+
+    Remembers what it last found out: many subjects come to the end of one window.
+    """
 
     def __init__(self, windows: Windows | None, valid_from: int | None = None, valid_until: int | None = None) -> None:
         self._windows = windows
         self._from = valid_from
         self._until = valid_until
+        self._found: deque[tuple[int, int | None, bool]] = deque(maxlen=_FOUND_MAX)
 
     def is_active(self, at: int) -> bool:
         """Whether it is in force at `at`."""
+        return self._stretch(at)[2]
+
+    def next_change(self, at: int) -> int | None:
+        """The first moment after `at` at which `is_active` changes; None when it never does."""
+        return self._stretch(at)[1]
+
+    def _stretch(self, at: int) -> tuple[int, int | None, bool]:
+        """A moment from which on until before another (None: for ever) it is in force, or isn't, as it is at `at`."""
+        for found in self._found:
+            if found[0] <= at and (found[1] is None or at < found[1]):
+                return found
+        found = at, self._change_after(at), self._holds(at)
+        self._found.appendleft(found)
+        return found
+
+    def _holds(self, at: int) -> bool:
         if (self._from is not None and at < self._from) or (self._until is not None and at >= self._until):
             return False
         return self._windows is None or self._windows.holds(at)
 
-    def next_change(self, at: int) -> int | None:
-        """The first moment after `at` at which `is_active` changes; None when it never does."""
-        active = self.is_active(at)
+    def _change_after(self, at: int) -> int | None:
+        active = self._holds(at)
         while self._until is None or at < self._until:
             if self._from is not None and at < self._from:
                 at = self._from
@@ -203,7 +224,7 @@ class Calendar:
                 if not coming:
                     return None
                 at = min(coming)
-            if self.is_active(at) is not active:
+            if self._holds(at) is not active:
                 return at
         return None
 

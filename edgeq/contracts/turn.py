@@ -71,7 +71,7 @@ class Turn:
             if (where is not None and not where(event.data)) or (entry.wants is not None and not entry.wants(event)):
                 continue
             if self._looks:
-                self._look_up_to(entry.rank)
+                self._look_up_to(entry.rank, release=False)
             skipped = self._observe(entry, event, at, watermark, proof)
             if flag or skipped:
                 self.skipped.extend((entry.contract, reason) for reason in (flag, skipped) if reason)
@@ -92,17 +92,27 @@ class Turn:
         self._look_up_to(_LAST_RANK)
 
     def settle(self, now: int) -> None:
-        """See to what may have changed since the instances were stored: contracts, their keys, the time zone."""
-        for key, instance in list(self._judge.instances.items()):
-            reporter = self._judge.reporters[key[0]]
+        """See to what may have changed since the instances were stored: contracts, their keys, the time zone. No time
+        passes: there may be events that happened before `now` and are yet to come."""
+        judge = self._judge
+        for key, instance in list(judge.instances.items()):
+            reporter = judge.reporters[key[0]]
             if instance.report is not None or not reporter.plain:
                 self._take(key, reporter.reconsider(instance, now), now)
-        for contract in self._judge.contracts.values():
-            for name in looked_at(contract):
-                for subject in self._judge.relations.subjects(contract.name):
-                    self._look((contract.name, subject), self._change_of(name, subject, now))
-                for subject in self._judge.relations.subjects(name):
-                    self._look_at(contract, self._change_of(name, subject, now), wide=False)
+                if not judge.contracts[key[0]].suppressed_by:
+                    self._suppress(key, False, now)
+        looking = [contract for contract in judge.contracts.values() if looked_at(contract)]
+        for contract in sorted(looking, key=lambda each: judge.rank[each.name]):
+            seen = {name: judge.relations.subjects(name) for name in contract.of_contracts}
+            for key in [key for key in judge.instances if key[0] == contract.name]:
+                self._suppress(key, self._is_suppressed(contract, key[1]), now)
+                for name in seen:
+                    self._observe_state(contract, key, self._change_of(name, key[1], now), settle=True)
+            for name, subjects in seen.items():
+                for change in [self._change_of(name, subject, now) for subject in subjects]:
+                    new = contract.subject_of_state(change)
+                    if new is not None and self._get((contract.name, new)) is None:
+                        self._observe_state(contract, (contract.name, new), change, settle=True)
         self._look_up_to(_LAST_RANK)
 
     def begin(self, contract: Contract, instance: Instance, at: int) -> None:
@@ -176,21 +186,24 @@ class Turn:
 
     def _elapse_before(self, watermark: int) -> None:
         last = (_NEVER, 0)
-        while due := self._timers.pop_due(watermark):
+        while True:
+            due = self._timers.pop_due(watermark)
+            if due is None:
+                if not self._looks:
+                    return
+                self._look_up_to(_LAST_RANK)
+                continue
             at, key = due
             rank = self._judge.rank[key[0]]
-            if self._looks and (at, rank) != last:
+            if self._looks and (at, rank) != last:  # what follows from the last moment comes before this one
                 self._timers.arm(key)
-                self._look_up_to(rank if at == last[0] else _LAST_RANK)
-                last = (at, rank)
-                continue
+                self._look_up_to(rank if at == last[0] else _LAST_RANK, release=at != last[0])
+            else:
+                instance = self._get(key)
+                assert instance is not None
+                self._elapse(key, instance, watermark)
+                self._timers.arm(key)
             last = (at, rank)
-            instance = self._get(key)
-            assert instance is not None
-            self._elapse(key, instance, watermark)
-            self._timers.arm(key)
-        if self._looks:
-            self._look_up_to(_LAST_RANK)
 
     def _elapse(self, key: Key, instance: Instance, until: int) -> None:
         """Let what is due first of an instance pass."""
@@ -263,25 +276,34 @@ class Turn:
             heappush(self._looks, (self._judge.rank[key[0]], key, change.contract))
         self._changes[(key, change.contract)] = change
 
-    def _look_up_to(self, rank: int) -> None:
-        """Have those look that were told to, of contracts up to that rank; what follows may make others look."""
+    def _look_up_to(self, rank: int, *, release: bool = True) -> None:
+        """Have those look that were told to, of contracts up to that rank; what follows may make others look.
+
+        Without `release`, those that are no longer suppressed wait: they may have to be judged first.
+        """
+        waiting = []
         while self._looks and self._looks[0][0] <= rank:
-            _, key, name = heappop(self._looks)
-            change = self._changes.pop((key, name))
+            look = heappop(self._looks)
+            _, key, name = look
             contract = self._judge.contracts[key[0]]
             if name in contract.suppressed_by:
-                self._suppress(contract, key, change)
+                suppressed = self._is_suppressed(contract, key[1])
+                if not suppressed and not release:
+                    waiting.append(look)
+                    continue
+                self._suppress(key, suppressed, self._changes[(key, name)].at)
+            change = self._changes.pop((key, name))
             if name in contract.of_contracts:
                 self._observe_state(contract, key, change)
+        for look in waiting:
+            heappush(self._looks, look)
 
-    def _suppress(self, contract: Contract, key: Key, change: Change) -> None:
+    def _suppress(self, key: Key, suppressed: bool, at: int) -> None:
         instance = self._get(key)
         if instance is not None:
-            suppressed = self._is_suppressed(contract, key[1])
-            outcome = self._judge.reporters[key[0]].suppress(instance, suppressed, change.at)
-            self._take(key, outcome, change.at)
+            self._take(key, self._judge.reporters[key[0]].suppress(instance, suppressed, at), at)
 
-    def _observe_state(self, contract: Contract, key: Key, change: Change) -> None:
+    def _observe_state(self, contract: Contract, key: Key, change: Change, *, settle: bool = False) -> None:
         reporter = self._judge.reporters[key[0]]
         instance = self._get(key)
         new = instance is None
@@ -292,7 +314,8 @@ class Turn:
             first = Instance(subject=key[1], state="unknown", since=change.at)
             instance = self._begun(contract, first, change.at).instance
         at = max(change.at, instance.memory.newest)
-        instance = self._elapse_own(key, instance, at, at)
+        if not settle:
+            instance = self._elapse_own(key, instance, at, at)
         if not reporter.takes(instance, at):
             return
         states = {name: self._state_of(name, key[1]) for name in contract.of_contracts}
