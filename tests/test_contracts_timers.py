@@ -18,7 +18,7 @@ def test_deadlines_come_in_order(changes: list[tuple[Key, int | None]], until: i
     timers = Timers(deadlines.get, RANK)
     for key, at in changes:
         deadlines[key] = at
-        timers.arm(key)
+        timers.arm(key, at)
         assert timers.earliest() == min((each for each in deadlines.values() if each is not None), default=None)
     expected = sorted((at, key) for key, at in deadlines.items() if at is not None and at < until)
     popped = []
@@ -36,13 +36,13 @@ def test_moving_a_deadline_on_and_back_costs_no_room() -> None:
     for at in range(10_000):
         for key in KEYS:
             deadlines[key] = at
-            timers.arm(key)
+            timers.arm(key, at)
     assert len(timers) == len(KEYS)
     timers = Timers(deadlines.get, RANK)
     for at in reversed(range(10_000)):
         for key in KEYS:
             deadlines[key] = at
-            timers.arm(key)
+            timers.arm(key, at)
     assert len(timers) < 100
 
 
@@ -50,7 +50,7 @@ def test_of_one_moment_those_that_others_look_at_come_first() -> None:
     deadlines: dict[Key, int | None] = {("b", "x"): 5, ("c", "z"): 5, ("c", "a"): 5, ("b", "y"): 4}
     timers = Timers(deadlines.get, RANK)
     for key in deadlines:
-        timers.arm(key)
+        timers.arm(key, deadlines[key])
     popped = []
     while due := timers.pop_due(6):
         popped.append(due[1])

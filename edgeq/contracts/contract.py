@@ -67,7 +67,9 @@ class Contract(ABC):
         self.suppressed_by_link = LINK in listed(keys.suppressed_by)
         self.where = compile_where(keys.where)
         self._by = None if keys.by == "subject" else parse_path(keys.by)
+        self.by_subject = self._by is None
         self._quoted = [name for name in dict.fromkeys(placeholders(keys.message)) if name.startswith("data.")]
+        self.quotes = bool(self._quoted)
 
     # What a kind answers
 
@@ -205,11 +207,6 @@ class Contract(ABC):
         """What the message needs of `event`."""
         values = (lookup(event.data, parse_path(name)) for name in self._quoted)
         return tuple("?" if value is MISSING else say(value)[:_QUOTE_CHARS_MAX] for value in values)
-
-    @property
-    def quotes(self) -> bool:
-        """Whether the message needs anything of an event."""
-        return bool(self._quoted)
 
     def message(self, instance: Instance, verdict: Verdict) -> str:
         """The configured message with its placeholders filled in, or else the subject and the complaint."""

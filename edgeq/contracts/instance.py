@@ -17,7 +17,7 @@ State = Literal["ok", "pending", "violated", "unknown"]
 Shown = Literal["ok", "pending", "violated", "unknown", "suppressed"]
 
 
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
+class Memory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is remembered of an instance: the time of the newest event (microseconds since 1970 UTC), the id of the
     last event that was judged, the id of the event to blame for the state, and what was observed last. 0 where there
     is none. A kind that must remember more extends it; what it remembers is JSON, and bounded."""
@@ -28,7 +28,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     observed: Any = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the world was told of an instance, and why it isn't told more. Times are microseconds since 1970 UTC.
 
     `told` is what was said last. `episode` and `since` are those of the violation that was told and not yet resolved
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wake_at: int | None = None
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
+class Instance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a contract stands for one subject. Times are microseconds since 1970 UTC; `deadline_at` is None while
     nothing will happen by itself.
 
@@ -72,7 +72,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     report: Report | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A change that the world is told of.
 
     `at` is when it was decided, in the time of the events; `since` when the violation (or the silence of `unknown`, or

@@ -69,8 +69,8 @@ class Judge:
 
     def _arm_all(self) -> None:
         self._timers = Timers(self._due_at, self.rank)
-        for key in self.instances:
-            self._timers.arm(key)
+        for key, instance in self.instances.items():
+            self._timers.arm(key, due_at(instance))
 
     def _due_at(self, key: Key) -> int | None:
         instance = (self._turn.changed.get(key) if self._turn else None) or self.instances.get(key)

@@ -27,9 +27,8 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def arm(self, key: Key) -> None:
-        """Take note of the deadline of `key`. To be called whenever it has changed."""
-        at = self._deadline_of(key)
+    def arm(self, key: Key, at: int | None) -> None:
+        """Take note that the deadline of `key` is `at`. To be called whenever it has changed."""
         queued = self._queued.get(key)
         if at is None or (queued is not None and queued <= at):
             return
@@ -49,7 +48,7 @@ class Timers:
                 del self._queued[key]
             heappop(self._heap)
             if key not in self._queued:
-                self.arm(key)
+                self.arm(key, self._deadline_of(key))
         return None
 
     def pop_due(self, before: int) -> tuple[int, Key] | None:

@@ -23,7 +23,6 @@ from msgspec.structs import replace
 
 from ..events import Event
 from .contract import Contract
-from .index import Entry
 from .instance import Change, Instance, Shown, Skipped, Step, Verdict
 from .relations import Key, looked_at
 from .reporting import CLOCKLESS_BEFORE, Outcome, Reporter, due_at, shown
@@ -66,15 +65,14 @@ class Turn:
         self._elapse_before(watermark)
         at, flag = _event_time(event)
         proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
-        for entry in self._judge.index.entries(event.type, event.subject):
-            where = entry.where
-            if (where is not None and not where(event.data)) or (entry.wants is not None and not entry.wants(event)):
+        for rank, _, contract, reporter, where, wants in self._judge.index.entries(event.type, event.subject):
+            if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
                 continue
             if self._looks:
-                self._look_up_to(entry.rank, release=False)
-            skipped = self._observe(entry, event, at, watermark, proof)
+                self._look_up_to(rank, release=False)
+            skipped = self._observe(contract, reporter, event, at, watermark, proof)
             if flag or skipped:
-                self.skipped.extend((entry.contract, reason) for reason in (flag, skipped) if reason)
+                self.skipped.extend((contract, reason) for reason in (flag, skipped) if reason)
         if self._looks:
             self._look_up_to(_LAST_RANK)
 
@@ -133,10 +131,11 @@ class Turn:
 
     # What follows
 
-    def _observe(self, entry: Entry, event: Event, at: int, watermark: int, proof: int) -> str | None:
+    def _observe(
+        self, contract: Contract, reporter: Reporter, event: Event, at: int, watermark: int, proof: int
+    ) -> str | None:
         """The reason if the event was skipped."""
-        contract = entry.contract
-        subject = contract.subject_of(event)
+        subject = event.subject if contract.by_subject else contract.subject_of(event)
         if subject is None:
             return "missing_field"
         key = (contract.name, subject)
@@ -158,16 +157,20 @@ class Turn:
                     return "late"
             if instance.report is not None or (instance.deadline_at is not None and instance.deadline_at < proof):
                 instance = self._elapse_own(key, instance, at, proof)
-        if instance.report is not None and not entry.reporter.takes(instance, at):
+        if instance.report is not None and not reporter.takes(instance, at):
             return None
         step = contract.observe(instance, event, at, watermark)
         if isinstance(step, Skipped):
             return step.reason
         if new:
             self._count += 1
-        if contract.quotes and step.instance.memory.cause_id == event.id:
-            step = step._replace(instance=replace(step.instance, quotes=contract.quote(event)))
-        self._step(key, entry.reporter, instance, step, at)
+        became, verdict = step
+        if contract.quotes and became.memory.cause_id == event.id:
+            became = replace(became, quotes=contract.quote(event))
+        if verdict is None and became.report is None and became.deadline_at is None and key[0] not in self._related:
+            self.changed[key] = became  # most events change nothing that anybody waits for
+        else:
+            self._step(key, reporter, instance, Step(became, verdict), at)
         return None
 
     def _elapse_own(self, key: Key, instance: Instance, at: int, proof: int) -> Instance:
@@ -196,13 +199,13 @@ class Turn:
             at, key = due
             rank = self._judge.rank[key[0]]
             if self._looks and (at, rank) != last:  # what follows from the last moment comes before this one
-                self._timers.arm(key)
+                self._timers.arm(key, at)
                 self._look_up_to(rank if at == last[0] else _LAST_RANK, release=at != last[0])
             else:
                 instance = self._get(key)
                 assert instance is not None
                 self._elapse(key, instance, watermark)
-                self._timers.arm(key)
+                self._timers.arm(key, due_at(self.changed[key]))
             last = (at, rank)
 
     def _elapse(self, key: Key, instance: Instance, until: int) -> None:
@@ -239,11 +242,15 @@ class Turn:
         self.verdicts += [(contract, instance, verdict) for verdict in verdicts]
 
     def _put(self, key: Key, instance: Instance, at: int) -> None:
-        before = self._get(key) if key[0] in self._related else instance
-        self.changed[key] = instance
-        self._timers.arm(key)
-        if before is None or (before is not instance and shown(before) != shown(instance)):
-            self._tell_dependents(key, instance, at)
+        if key[0] in self._related:
+            before = self._get(key)
+            self.changed[key] = instance
+            if before is None or shown(before) != shown(instance):
+                self._tell_dependents(key, instance, at)
+        else:
+            self.changed[key] = instance
+        if instance.deadline_at is not None or instance.report is not None:
+            self._timers.arm(key, due_at(instance))
 
     def _get(self, key: Key) -> Instance | None:
         return self.changed.get(key) or self._judge.instances.get(key)

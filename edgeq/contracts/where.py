@@ -92,10 +92,10 @@ def _compile_condition(condition: Any) -> Test:
 
 
 def _compile_test(name: str, wanted: Any) -> Test:
-    if name == "above":
-        return lambda value: is_number(value) and value > wanted
+    if name == "above":  # is_number, but quicker
+        return lambda value: (type(value) is float or type(value) is int) and wanted < value <= _MOST
     if name == "below":
-        return lambda value: is_number(value) and value < wanted
+        return lambda value: (type(value) is float or type(value) is int) and -_MOST <= value < wanted
     if name == "exists":
         return lambda value: (value is not MISSING) is wanted
     test = _compile_condition(wanted)

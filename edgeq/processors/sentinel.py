@@ -166,19 +166,20 @@ class Sentinel(QueueProcessor):
     def _decide(self, turn: Turn, ctx: ProcessorContext, opening: _Opening | None) -> None:
         """Hand the outcome of a turn over."""
         decisions = ctx.decisions
-        contracts = self._judge.contracts
         if opening is not None and (opening.gone or turn.changed):
             gone = opening.gone
             decisions.lazily.append(lambda tx: contract_states.delete(tx, gone))
             decisions.also.append(_at_once)
             decisions.events += opening.closings
         if turn.changed:
-            changed = {key: (contracts[key[0]], instance) for key, instance in turn.changed.items()}
-            decisions.lazily.append(LatestStates(changed, _row))
+            decisions.lazily.append(LatestStates(turn.changed, self._row))
         for contract, instance, verdict in turn.verdicts:
             decisions.events.append(verdict_event(contract, instance, verdict, ctx.now))
         if skipped := turn.skipped:
             decisions.tallies.append(lambda: self._tally(skipped))
+
+    def _row(self, contract: str, instance: Instance) -> ContractState:
+        return to_row(self._judge.contracts[contract], instance)
 
     def _tally(self, skipped: Sequence[tuple[Contract, str]]) -> None:
         for contract, reason in skipped:
@@ -239,10 +240,6 @@ async def close_all(store: Store, metrics: Metrics, clock: Clock) -> None:
     await sentinel.on_time(ctx)
     if ctx.decisions:
         count(metrics, ctx.decisions, await store.write(lambda tx: record(tx, ctx.decisions)))
-
-
-def _row(judged: tuple[Contract, Instance]) -> ContractState:
-    return to_row(*judged)
 
 
 def _at_once(tx: Tx) -> None:

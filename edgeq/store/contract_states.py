@@ -59,20 +59,20 @@ class ContractState(msgspec.Struct, frozen=True):
 
 
 class LatestStates(Generic[T]):
-    """A unit that stores states, `as_row` of each of `things` by contract and subject. Of several such units, one after
-    the other, only the last state of each is stored, and is made a row only then."""
+    """A unit that stores states, for each contract and subject what `as_row` makes of it. Of several such units, one
+    after the other, only the last state of each is stored, and is made a row only then."""
 
-    def __init__(self, things: dict[tuple[str, str], T], as_row: Callable[[T], ContractState]) -> None:
+    def __init__(self, things: dict[tuple[str, str], T], as_row: Callable[[str, T], ContractState]) -> None:
         self._things = things
         self._as_row = as_row
 
     def __call__(self, tx: Tx) -> None:
         """See Unit."""
-        put(tx, [self._as_row(thing) for thing in self._things.values()])
+        put(tx, [self._as_row(contract, thing) for (contract, _), thing in self._things.items()])
 
     def absorb(self, later: object) -> bool:
         """See decisions.Absorbing."""
-        if not isinstance(later, LatestStates) or later._as_row is not self._as_row:
+        if not isinstance(later, LatestStates) or later._as_row != self._as_row:
             return False
         self._things.update(later._things)
         return True
