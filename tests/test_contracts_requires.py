@@ -187,6 +187,7 @@ def test_what_may_follow(condition: Condition, history: list[str], said: list[An
              ("resolved", 5.000001, 10.000001)],
         ),
         ({"clear_after": "5s"}, ["a 0", "x 1", "a 2"], [("violated", 0, 0), ("resolved", 0, 2)]),
+        ({"clear_after": "5s"}, ["a 10", "a 5 recorded 11"], [("violated", 10, 10), ("resolved", 10, 15)]),
     ],
 )  # fmt: skip
 def test_when_it_is_over(keys: dict[str, Any], history: list[str], said: list[Any]) -> None:
@@ -209,6 +210,7 @@ def test_when_it_is_over(keys: dict[str, Any], history: list[str], said: list[An
         (AFTER, ["a 10", "x 1 recorded 11"], []),
         (AFTER, ["a 10", "x -1 recorded 11"], [("violated", 15, 15)]),
         (NOT_AFTER, ["a 10", "x 1 recorded 11"], [("violated", 10, 10)]),
+        (AFTER, ["a 0", "a 10", "x 9 recorded 11"], [("violated", 5, 5), ("resolved", 5, 10)]),
         # one that is to be judged is judged by what had happened by its time
         (RECENT, ["x 0", "y 14", "a 10 recorded 15"], []),
         (RECENT, ["x 0", "x 12", "a 11 recorded 15"], [("violated", 11, 11)]),
@@ -244,7 +246,9 @@ def test_a_late_one_is_skipped_when_too_much_came_after_it_to_tell() -> None:
     assert story.event("a", 6, occurred=4).skipped == ["late"]
     story = Story(requires({"any_of": [SINCE, BEFORE]})).event("x", 0).event("y", 5)
     assert story.event("a", 6, occurred=4).skipped == []
-    assert story.event("a", 65.1).event("a", 70, occurred=5).skipped == ["too_late"]
+    story.event("a", 65.1).event("x", 66, occurred=10)
+    assert story.event("a", 70, occurred=5.1).skipped == []
+    assert story.event("a", 70, occurred=5).skipped == ["too_late"]
     assert story.told == []
 
 
@@ -362,6 +366,20 @@ def test_a_reminder_tells_of_the_last_that_was_not_allowed() -> None:
     assert event_.description == "rule: a resolved after 1m1s (observed a)"
 
 
+def test_of_several_at_one_moment_the_last_is_told() -> None:
+    event_ = told_event(Story(requires(NOT_AFTER)).event("a", 0).event("a", 1).event("x", 2))
+    assert event_.cause_id == 2
+
+
+def test_one_that_was_over_already_is_told_to_be() -> None:
+    story = Story(requires({"any_of": [AFTER, {"of": "y", "within": "1s"}]}))
+    story.event("a", 0).event("y", 2).event("a", 3).wait(6)
+    assert [event_.description for event_ in story.events] == [
+        "rule: a a is not allowed: no x within 10s before or 5s after; no y within 1s, one of which would do",
+        "rule: a resolved after 0s (observed a)",
+    ]
+
+
 def test_states() -> None:
     story = Story(requires(AFTER))
     assert story.event("x", 0).state() == "ok"
@@ -431,6 +449,7 @@ def test_a_step_of_the_clock_leaves_what_was_left(step: float) -> None:
     story = stepped(4, RECENT, "a 0", clear_after="10s").event("x", step + 5).wait(step + 10)
     assert story.state() == "violated"
     assert story.wait(step + 10.1).state() == "ok"
+    assert stepped(4, RECENT, "x 0", "a 3").event("a", step + 20).wait(step + 21).state() == "violated"
     assert stepped(4, RECENT, "a 0", "x 1").event("a", step + 5).state() == "ok"
 
 
@@ -641,8 +660,10 @@ class Model:
             scene = self.history[place]
             if scene.type != condition["of"] or scene.at < begin:
                 continue
-            passed = self.taken_at.get(asked.place, {}).get(place)
-            count += scene.at <= at + after if place < asked.place else passed is not None and passed < at + after
+            if place < asked.place:
+                count += scene.at <= at + after
+            elif after and place in self.taken_at.get(asked.place, {}):
+                count += self.taken_at[asked.place][place] < at + after
         if count >= condition.get("count", 1):
             return True
         return None if after and at + after > asked.passed else False

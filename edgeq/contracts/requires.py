@@ -107,6 +107,7 @@ class Requires(Contract):
         self._is_judged = pattern(keys.subject)
         # Events of all subjects must come; those to be judged are told apart here.
         super().__init__(replace(keys, subject="*") if self._any else keys)
+        self.by_subject = self.by_subject and not self._any
         self._rule = Rule(keys.if_)
 
     @property
@@ -150,7 +151,7 @@ class Requires(Contract):
             if rule.value(new) is None:
                 if -1 in new.found:
                     return Skipped("late")
-                if sum(rule.value(case) is None for case in cases) >= WAITING_MAX:
+                if len(cases) >= WAITING_MAX:
                     return Skipped("too_many_waiting")
             cases.append(new)
         marks = rule.marked(memory.marks, event, at)
@@ -164,7 +165,7 @@ class Requires(Contract):
         cases = [replace(case, passed=max(case.passed, at)) for case in memory.waiting]
         step = self._decided(instance, memory, cases, at)
         memory = _memory(step.instance)
-        if step.verdict is None and memory.clear_at is not None and memory.clear_at <= at:
+        if memory.clear_at is not None and memory.clear_at <= at:
             observed = self.keys.of if _is_over(memory) else None
             step = self._standing(resolved(step.instance, at, replace(memory, observed=observed)), at)
         return step
