@@ -236,7 +236,9 @@ class TestRemind:
     def test_reminders_of_another_period_begin_with_the_start(self) -> None:
         story = Told(GAUGE).gauge(0, "violated")
         story.start(5, self.REMIND).wait(16)
-        assert what(story.words()) == ["violated", "violated"]
+        assert story.words()[1:] == [("violated", 0, 15, 1, 1)]
+        story.start(17, {**GAUGE, "remind": "4s"}).wait(22)
+        assert story.words()[2:] == [("violated", 0, 21, 1, 4)]
 
 
 class TestFlapping:

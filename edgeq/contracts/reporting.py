@@ -213,6 +213,7 @@ class Reporter:
             unheard=report.unheard if self._contract.suppressed_by_link else None,
             flapping=report.flapping and bool(self._changes),
             resolved_at=report.resolved_at if self._cooldown else None,
+            told_at=now if self._remind and report.told == "violated" and not report.told_at else report.told_at,
         )
         if self._wake_at(instance, report) is None:  # otherwise its time has yet to come, or to be caught up with
             report, told = self._tell(instance, report, now)
