@@ -22,7 +22,7 @@ from .mqtt.session import Session
 from .notifications.outbox import Sender
 from .plan import Plan
 from .processors.runner import ProcessorRunner
-from .processors.sentinel import Sentinel
+from .processors.sentinel import close_all
 from .redrive import Redriver
 from .service import Service
 from .store import dead_letters, jobs, meta, notifications, schedules
@@ -118,7 +118,7 @@ class Parts:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 if not self._plan.contracts:
-                    await Sentinel((), self._metrics, self._clock).opened(self._store, 0)
+                    await close_all(self._store, self._metrics, self._clock)
                 if not self._plan.schedules and await schedules.every(self._store):
                     await self._store.write(lambda tx: schedules.adopt(tx, {}))
         except (TimeoutError, EdgeqError) as error:

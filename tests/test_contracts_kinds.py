@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, Story, contracts_of, event, micro
 
-from edgeq.contracts.contract import Instance
+from edgeq.contracts.instance import Instance
 from edgeq.contracts.judge import Judge
 from edgeq.contracts.verdict_event import verdict_event
 from edgeq.events import NewEvent, from_json
@@ -79,7 +79,7 @@ class TestAbsence:
 
     def test_an_older_event_changes_nothing(self) -> None:
         story = Story(ABSENCE).reading(8).reading(9, occurred=1)
-        assert story.skipped == ["out_of_order"]
+        assert story.skipped == ["late"]
         assert story.wait(18 + US).told == [("violated", "a", 18, 18)]
 
     def test_one_that_was_old_when_it_came_does_not_resolve(self) -> None:
@@ -122,7 +122,7 @@ class TestAbsence:
         told = only_event(story)
         assert (told.type, told.cause_id) == ("contract.resolved", 2)
         assert told.description == "reports: a resolved after 1m15s (observed 2026-01-01T12:01:25.000Z)"
-        assert from_json(told.data_json)["duration"] == 75
+        assert from_json(told.data_json)["duration_seconds"] == 75
 
 
 class TestDeadline:
@@ -172,7 +172,7 @@ class TestDeadline:
 
     def test_a_question_older_than_its_answer_opens_nothing(self) -> None:
         story = Story(DEADLINE).event("closed", 5, occurred=4).event("opened", 5.1, occurred=3)
-        assert story.skipped == ["out_of_order"]
+        assert story.skipped == ["late"]
         assert story.wait(1000).told == []
 
     def test_where_is_about_the_question(self) -> None:
@@ -200,7 +200,8 @@ class TestDeadline:
         assert from_json(told.data_json)["message"] == "a stands open"
         told = only_event(story.event("closed", 25.5))
         data = from_json(told.data_json)
-        assert (data["late_by"], data["duration"], data["cause"], data["since"]) == (15.5, 15.5, 2, micro(10))
+        assert (data["late_by_seconds"], data["duration_seconds"]) == (15.5, 15.5)
+        assert (data["cause"], data["since"]) == (2, micro(10))
         assert told.description == "closes: a resolved, 15.5s late"
         assert only_event(Story(DEADLINE).event("opened", 0).wait(20)).description == (
             "closes: a no closed within 10s of opened"
@@ -299,7 +300,7 @@ class TestThreshold:
 
     def test_an_older_value_changes_nothing(self) -> None:
         story = Story(THRESHOLD).reading(5, 6).reading(6, 4, occurred=4.9)
-        assert (story.skipped, story.state()) == (["out_of_order"], "violated")
+        assert (story.skipped, story.state()) == (["late"], "violated")
 
     def test_what_it_says(self) -> None:
         contract = {**self.FOR, "above": -15, "clear": {"below": -16}}
@@ -383,7 +384,7 @@ class TestTime:
         assert judge.earliest() == micro(10)
 
     def test_there_is_a_most_of_subjects(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edgeq.contracts.judge.INSTANCES_MAX", 2)
+        monkeypatch.setattr("edgeq.contracts.turn.INSTANCES_MAX", 2)
         story = Story(ABSENCE).reading(0, subject="a").reading(0, subject="b").reading(0, subject="c")
         assert story.skipped == ["too_many_subjects"]
         assert story.reading(1, subject="b").skipped == []

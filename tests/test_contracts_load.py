@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, event, problems_of
+from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, problems_of
 
 from edgeq.config.load import load
-from edgeq.contracts import KINDS, load_contracts
+from edgeq.contracts import load_contracts
 from edgeq.errors import Problem
+from edgeq.testing.clock import NOON
 
 
 @pytest.mark.parametrize(
     ("mapping", "path", "message"),
     [
         ({**ABSENCE, "kind": "absense"}, "kind", "no such kind: 'absense'; did you mean 'absence'?"),
-        ({**ABSENCE, "kind": "zzz"}, "kind", "; there is: absence, deadline, threshold"),
-        ({**ABSENCE, "kind": None}, "kind", "is missing (there is: absence, deadline, threshold)"),
+        ({**ABSENCE, "kind": "zzz"}, "kind", "; there is: absence, "),
+        ({**ABSENCE, "kind": None}, "kind", "is missing (there is: absence, "),
         ({**ABSENCE, "kind": ["absence"]}, "kind", "must be the name of a kind"),
         ({**ABSENCE, "evry": "1m"}, "evry", "did you mean 'every'?"),
         ({**ABSENCE, "name": ""}, "name", "must be a name"),
@@ -55,6 +56,27 @@ from edgeq.errors import Problem
         ({**THRESHOLD, "clear": {"above": 4}}, "clear.above", "must be clear.below"),
         ({**THRESHOLD, "clear": {"belo": 4}}, "clear.belo", "did you mean 'below'?"),
         ({**THRESHOLD, "field": ""}, "field", "must be a field"),
+        ({**ABSENCE, "name": "link"}, "name", "'link' is the session to the broker"),
+        ({**ABSENCE, "message": "{data.}"}, "message", "not {data.}"),
+        ({**ABSENCE, "message": "{data}"}, "message", "and {data.FIELD}, not {data}"),
+        ({**ABSENCE, "where": {"unit": {"not": {"abov": 3}}}}, "where.unit.not.abov", "did you mean 'above'?"),
+        ({**ABSENCE, "where": {"unit": {"not": []}}}, "where.unit.not", "must not be an empty list"),
+        ({**ABSENCE, "where": {"unit": {"exists": "maybe"}}}, "where.unit.exists", "must be true or false"),
+        ({**ABSENCE, "lateness": "-1s"}, "lateness", "is not a duration"),
+        ({**ABSENCE, "cooldown": "0s"}, "cooldown", "must be more than 0"),
+        ({**ABSENCE, "remind": 5}, "remind", "no unit"),
+        ({**ABSENCE, "flapping": {"changes": 1, "within": "1m"}}, "flapping.changes", "between 2 and 100"),
+        ({**ABSENCE, "flapping": {"changes": 3}}, "flapping.within", "is missing"),
+        ({**ABSENCE, "active": {"day": "mon"}}, "active.day", "did you mean 'days'?"),
+        ({**ABSENCE, "active": {"days": ["mon", "tusday"]}}, "active.days[1]", "must be a day"),
+        ({**ABSENCE, "active": {"times": "8-17"}}, "active.times", "must be times of day such as"),
+        ({**ABSENCE, "active": {"times": ["08:00-08:00"]}}, "active.times[0]", "must not end when it begins"),
+        ({**ABSENCE, "active": {"timezone": "Europe/Berln"}}, "active.timezone", "did you mean 'Europe/Berlin'?"),
+        ({**ABSENCE, "active": {"at_end": "close"}}, "active.at_end", "must be keep or resolve"),
+        ({**ABSENCE, "valid_from": "soon"}, "valid_from", "must be a date"),
+        ({**ABSENCE, "valid_from": "2026-02-02", "valid_until": "2026-02-01"}, "valid_until", "later than valid_from"),
+        ({**ABSENCE, "suppressed_by": ["reprts"]}, "suppressed_by[0]", "there is no contract 'reprts'"),
+        ({**ABSENCE, "suppressed_by": "reports"}, "suppressed_by", "must not look at itself: reports -> reports"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(mapping: dict[str, Any], path: str, message: str) -> None:
@@ -101,7 +123,7 @@ def test_all_mistakes_come_at_once_each_with_its_line(tmp_path: Path) -> None:
     assert "edgeq.yaml:2" in problems[2].hint
 
 
-def test_every_kind_of_the_examples_loads(tmp_path: Path) -> None:
+def test_the_examples_of_the_specification_load(tmp_path: Path) -> None:
     file = tmp_path / "edgeq.yaml"
     file.write_text(
         "contracts:\n"
@@ -113,65 +135,40 @@ def test_every_kind_of_the_examples_loads(tmp_path: Path) -> None:
     problems: list[Problem] = []
     found = load_contracts(load(str(file), environ={}).config.contracts, problems)
     assert problems == []
-    assert {contract.kind for contract in found} == set(KINDS)
+    assert [contract.kind for contract in found] == ["absence", "deadline", "threshold"]
 
 
-def test_a_pattern_for_every_type_still_leaves_out_the_events_of_contracts() -> None:
-    from edgeq.contracts.judge import Judge
-
-    judge = Judge(contracts_of({**ABSENCE, "of": "*"}))
-    assert judge.wanting("reading")
-    assert not judge.wanting("contract.violated")
-
-
-@pytest.mark.parametrize(
-    ("where", "data", "fits"),
-    [
-        ({"unit": "C"}, {"unit": "C"}, True),
-        ({"unit": "C"}, {"unit": "F"}, False),
-        ({"unit": "C"}, {}, False),
-        ({"unit": ["C", "K"]}, {"unit": "K"}, True),
-        ({"unit": ["C", "K"]}, {"unit": "F"}, False),
-        ({"value": {"above": 30}}, {"value": 30}, False),
-        ({"value": {"above": 30}}, {"value": 30.1}, True),
-        ({"value": {"above": 30}}, {"value": "31"}, False),
-        ({"value": {"above": 0}}, {"value": True}, False),
-        ({"value": {"above": 1, "below": 3}}, {"value": 2}, True),
-        ({"value": {"above": 1, "below": 3}}, {"value": 3}, False),
-        ({"value": 1}, {"value": True}, False),
-        ({"value": True}, {"value": True}, True),
-        ({"value": 1}, {"value": 1.0}, True),
-        ({"error": None}, {"error": None}, True),
-        ({"error": None}, {}, False),
-        ({"battery.level": {"below": 3}}, {"battery": {"level": 1}}, True),
-        ({"data.battery.level": 1}, {"battery": {"level": 1}}, True),
-        ({"battery.level": 1}, {"battery": [1]}, False),
-        ({"unit": "C", "value": 1}, {"unit": "C", "value": 2}, False),
-    ],
-)
-def test_where(where: dict[str, Any], data: dict[str, Any], fits: bool) -> None:
-    (contract,) = contracts_of({**ABSENCE, "where": where})
-    assert contract.wants(event(1, data=data)) is fits
+def test_contracts_that_look_at_each_other_in_a_circle() -> None:
+    one, two, three = ({**ABSENCE, "name": name, "suppressed_by": by} for name, by in
+                       (("one", ["link", "two"]), ("two", ["three"]), ("three", ["one"])))  # fmt: skip
+    (problem,) = problems_of(one, two, three)
+    assert problem.path == "contracts[0].suppressed_by[1]"
+    assert "must not look at itself: one -> two -> three -> one" in str(problem)
+    assert problems_of(one, two, {**three, "suppressed_by": ["link"]}) == []
 
 
-@pytest.mark.parametrize(
-    ("by", "data", "subject"),
-    [
-        ("subject", {}, "a"),
-        ("id", {"id": 7}, "7"),
-        ("id", {"id": 7.0}, "7"),
-        ("data.id", {"id": True}, "true"),
-        ("data.subject", {"subject": "inner"}, "inner"),
-        ("id", {}, None),
-        ("id", {"id": None}, None),
-        ("id", {"id": {"deep": 1}}, None),
-        ("id", {"id": "x" * 256}, None),
-        ("id", {"id": "a\0b"}, None),
-    ],
-)
-def test_what_makes_an_instance(by: str, data: dict[str, Any], subject: str | None) -> None:
-    (contract,) = contracts_of({**ABSENCE, "by": by})
-    assert contract.subject_of(event(1, data=data)) == subject
+def test_who_looks_at_a_contract_that_could_not_be_read_is_not_at_fault() -> None:
+    (problem,) = problems_of({**ABSENCE, "suppressed_by": ["other"]}, {**ABSENCE, "name": "other", "every": "0s"})
+    assert problem.path == "contracts[1].every"
+    (problem,) = problems_of({**ABSENCE, "suppressed_by": ["othr"]}, {**ABSENCE, "name": "other"})
+    assert "did you mean 'other'?" in str(problem)
+
+
+def test_calendars_are_written_in_lists_or_without() -> None:
+    one, many = contracts_of(
+        {**ABSENCE, "active": {"days": "mon-fri", "times": "08:00-16:00", "timezone": "UTC"}},
+        {**ABSENCE, "name": "b", "active": {"days": ["mon-wed", "thu-fri"], "times": ["08:00-12:00", "12:00-16:00"],
+                                            "timezone": "UTC"}},
+    )  # fmt: skip
+    assert one.calendar is not None
+    assert many.calendar is not None
+    at = NOON
+    for _ in range(10):
+        assert one.calendar.is_active(at) is many.calendar.is_active(at)
+        change = one.calendar.next_change(at)
+        assert change == many.calendar.next_change(at)
+        assert change is not None
+        at = change
 
 
 def test_kinds_of_other_packages_come_by_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.clock import LATEST, rfc3339
-from edgeq.jobs.schedules.rule import Cron, Every, machine_zone, zone
+from edgeq.jobs.schedules.rule import Cron, Every
 from edgeq.units import Duration
+from edgeq.zones import machine_zone, zone
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 
-from edgeq.contracts.judge import IN_FLIGHT_SECONDS
+from edgeq.contracts.turn import IN_FLIGHT_SECONDS
 from edgeq.events import NewEvent, from_json, to_json
 from edgeq.processors.processor import ProcessorContext
 from edgeq.processors.sentinel import Sentinel

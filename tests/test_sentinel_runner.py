@@ -62,7 +62,7 @@ async def test_a_door_left_open(bench: Bench) -> None:
     await settled_after(bench, runner, 4)
     await bench.add("closed", subject="door")
     resolved = (await events_stored(bench.store, 2, "contract.*"))[1]
-    assert resolved.data["late_by"] == 5
+    assert resolved.data["late_by_seconds"] == 5
     await bench.settled(runner)
     assert runner.state == "running"
 

@@ -17,7 +17,9 @@ from ..clock import rfc3339
 from ..events import Event
 from ..patterns import pattern
 from ..units import Duration
-from .contract import Contract, EventType, Instance, Keys, Memory, Period, Skipped, Step, resolved, violated
+from .contract import Contract
+from .instance import Instance, Memory, Skipped, Step, resolved, violated
+from .keys import EventType, Keys, Period
 
 
 class AbsenceKeys(Keys, frozen=True, kw_only=True):
@@ -64,6 +66,16 @@ class Absence(Contract):
         """See Contract."""
         seen = instance.memory.event_id > 0
         return super().keeps(instance) and (seen or instance.subject in self.keys.known)
+
+    def resume(self, instance: Instance, at: int) -> Instance:
+        """See Contract. It has one period from then on."""
+        return replace(super().resume(instance, at), deadline_at=at + self.patience_microseconds)
+
+    def heard_again(self, instance: Instance, at: int) -> Instance:
+        """See Contract. It has one period from then on."""
+        return (
+            instance if instance.state == "violated" else replace(instance, deadline_at=at + self.patience_microseconds)
+        )
 
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
         """See Contract."""

@@ -1,161 +1,77 @@
 """What a contract is: a promise about events, judged for each instance (usually: for each subject) on its own.
 
-The life of an instance: `ok`, `pending` (it will be violated at `deadline_at` unless something comes), `violated`, and
-`ok` again; `unknown` until there was anything to judge by. Becoming violated begins a new episode.
-
 A kind is a file with a record of its keys and a subclass of `Contract`, named in `kinds.KINDS`. It has two questions to
 answer: what does an event make of an instance (`observe`), and what does it mean that its deadline has passed without
 one (`elapse`). Both are pure: they look at nothing but their arguments and change nothing, so that the same events give
-the same verdicts live, from a backlog, after a restart, and in a replay.
+the same verdicts live, from a backlog, after a restart, and in a replay. A kind of other contracts' states (its
+`of_contracts`) answers `observe_state` instead of `observe`.
 
-What a kind can rely on: events come in the order of their ids, none twice, none older (by event time) than the newest
-one that the instance has seen; and the deadline was elapsed before if it lay before the event. So an event that comes
-while a deadline is still open came in time.
+What a kind can rely on:
+
+- Events come in the order of their ids, none twice, none of the contract's own kind (`contract.*`).
+- By event time (`at`), none is older than the newest one that the instance has seen, unless the kind says with
+  `takes_late` that it can take these. Then one that is late by up to the contract's `lateness` comes with
+  `at < instance.memory.newest`, and the kind puts it where it belongs in time. It never takes back a verdict; and
+  `memory.newest` stays what it is.
+- The deadline was elapsed before, if it lay before the event: an event that comes while a deadline is still open came
+  in time. Exactly at the deadline is in time. Several deadlines, one after the other, are elapsed one by one.
+- Nothing comes while the contract isn't in force (`active`, `valid_from`, `valid_until`), and nothing that happened
+  before the instance was resumed. What else the world isn't told (`suppressed_by`, `cooldown`, `flapping`) makes no
+  difference to a kind: it goes on judging.
+
+What a kind must see to: each step keeps `memory.event_id` (the id of the event, also of a late one) and
+`memory.newest` (the greater of what it was and `at`) right; `violated`, `resolved` and `unknown` make steps with
+verdicts, `replace` all others; memory is bounded.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+from zlib import crc32
 
-import msgspec
+from msgspec.structs import replace
 
-from ..config import checks
-from ..config.schema import Record, Severity
+from ..clock import rfc3339
 from ..events import Event
 from ..patterns import pattern
-from ..units import Duration
-from .where import MISSING, compile_where, field_path, lookup, parse_path, where_faults
-
-State = Literal["ok", "pending", "violated", "unknown"]
-
-Period = Annotated[Duration, checks.positive]
+from .calendar import Calendar, Windows, local_zone, parse_moment
+from .instance import Change, Instance, Memory, Shown, Skipped, Step, Verdict
+from .keys import LINK, Keys, fill, listed, placeholders
+from .where import MISSING, compile_where, lookup, parse_path
 
 _SUBJECT_CHARS_MAX = 255
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
-_PLACEHOLDERS = ("subject", "observed")
-
-
-def event_type(text: str) -> None:
-    """A type of events, or a pattern of types, other than the events that contracts make themselves."""
-    if not text or not text.isprintable() or text != text.strip():
-        raise ValueError("must be a type of events, such as door.opened")
-    if f"{text.split('*')[0]}.".startswith("contract."):
-        raise ValueError("must not be an event of a contract: a contract never judges contracts")
-
-
-EventType = Annotated[str, event_type]
-
-
-class Keys(Record, frozen=True, kw_only=True):
-    """The keys that every kind understands.
-
-    `subject` is a pattern for the event's subject, `where` a mapping of fields of its data to what they must be: a
-    value, a list of values, or `{above: …, below: …}`. `by` says what makes an instance: the event's subject, or a
-    field of its data. `message` may hold {subject} and {observed}.
-    """
-
-    name: Annotated[str, checks.word]
-    description: str = ""
-    severity: Severity = "warning"
-    message: str = ""
-    subject: str = "*"
-    where: dict[str, Any] = msgspec.field(default_factory=dict)
-    by: Annotated[str, field_path] = "subject"
-
-    def mistakes(self) -> Iterator[tuple[str, str]]:
-        """What is wrong between keys: for each mistake the key's path and a sentence."""
-        yield from where_faults(self.where)
-        for name in _PLACEHOLDER.findall(self.message):
-            if name not in _PLACEHOLDERS:
-                yield "message", f"must hold no placeholder but {{subject}} and {{observed}}, not {{{name}}}"
-
-
-class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered of an instance: the time of the newest event (microseconds since 1970 UTC), the id of the
-    last event that was judged, the id of the event to blame for the state, and what was observed last. 0 where there
-    is none. A kind that must remember more extends it."""
-
-    newest: int = 0
-    event_id: int = 0
-    cause_id: int = 0
-    observed: Any = None
-
-
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a contract stands for one subject. Times are microseconds since 1970 UTC; `deadline_at` is None while
-    nothing will happen by itself."""
-
-    subject: str
-    state: State
-    since: int
-    deadline_at: int | None = None
-    episode: int = 0
-    memory: Memory = Memory()
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that the world is told of.
-
-    `at` is when it happened, `since` when the violation began, `cause_id` the event behind it (0: none). Of a resolved
-    violation `late_by_seconds` says how long after its deadline something came, and `reason` why it ended if it ended
-    otherwise than by events.
-    """
-
-    what: Literal["violated", "resolved", "unknown"]
-    at: int
-    since: int
-    cause_id: int = 0
-    observed: Any = None
-    late_by_seconds: float | None = None
-    reason: str | None = None
-
-
-class Step(NamedTuple):
-    """What becomes of an instance, and the verdict if there is one."""
-
-    instance: Instance
-    verdict: Verdict | None = None
-
-
-class Skipped(NamedTuple):
-    """The event can't be judged by this contract; `reason` is one short word from a fixed set."""
-
-    reason: str
-
-
-def violated(instance: Instance, at: int, memory: Memory) -> Step:
-    """The step by which `instance` is violated from `at` on."""
-    became = Instance(subject=instance.subject, state="violated", since=at, episode=instance.episode + 1, memory=memory)
-    return Step(became, Verdict(what="violated", at=at, since=at, cause_id=memory.cause_id, observed=memory.observed))
-
-
-def resolved(instance: Instance, at: int, memory: Memory, *, late_by_seconds: float | None = None) -> Step:
-    """The step by which the violation of `instance` ends at `at`, or at its beginning if `at` lies before that."""
-    at = max(at, instance.since)
-    became = Instance(subject=instance.subject, state="ok", since=at, episode=instance.episode, memory=memory)
-    verdict = Verdict(
-        what="resolved", at=at, since=instance.since, cause_id=memory.event_id, observed=memory.observed,
-        late_by_seconds=late_by_seconds,
-    )  # fmt: skip
-    return Step(became, verdict)
+_QUOTE_CHARS_MAX = 200
 
 
 class Contract(ABC):
-    """Base of all kinds. `types` are the types of events, or patterns of them, that it wants to see."""
+    """Base of all kinds. `types` are the types of events, or patterns of them, that it wants to see.
+
+    `takes_late`: `observe` may be called with an event that is older than the newest of its instance.
+    """
 
     kind: ClassVar[str]
     keys_type: ClassVar[type[Keys]]
     memory_type: ClassVar[type[Memory]] = Memory
+    takes_late: ClassVar[bool] = False
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self.name = keys.name
         self.fits_subject = pattern(keys.subject)
-        self._where = compile_where(keys.where)
+        self.calendar = _calendar(keys)
+        self.lateness_microseconds = keys.lateness.microseconds
+        self.suppressed_by = tuple(name for name in listed(keys.suppressed_by) if name != LINK)
+        self.suppressed_by_link = LINK in listed(keys.suppressed_by)
+        self.where = compile_where(keys.where)
         self._by = None if keys.by == "subject" else parse_path(keys.by)
+        self.by_subject = self._by is None
+        self._quoted = [name for name in dict.fromkeys(placeholders(keys.message)) if name.startswith("data.")]
+        self.quotes = bool(self._quoted)
+
+    # What a kind answers
 
     @property
     @abstractmethod
@@ -167,12 +83,40 @@ class Contract(ABC):
     def patience_microseconds(self) -> int:
         """The furthest that a deadline of it can lie ahead. One that lies further was set by a clock that was ahead."""
 
+    @property
+    def of_contracts(self) -> tuple[str, ...]:
+        """The names of the contracts whose states it judges."""
+        return ()
+
+    def place_of(self, name: str) -> str:
+        """The path of the key at which `name`, one of `of_contracts`, stands."""
+        return ""
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """What a stored state means: values of keys (what JSON can say). Under other values it would mean something
+        else, and an instance that was stored under others is closed; under the same it is kept."""
+        return (self.types, self.of_contracts, self.keys.by, sorted(self.keys.where.items(), key=str))
+
     @abstractmethod
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
         """What `event`, which happened at `at`, makes of the instance (at the first event of its subject, `unknown`).
 
         Before `watermark` everything is over: what should have come by then, and hasn't, won't be waited for.
         """
+
+    def observe_state(self, instance: Instance, change: Change, states: Mapping[str, Shown]) -> Step:
+        """What a change of another contract's state makes of the instance.
+
+        `states` holds, for each name in `of_contracts`, where that contract stands as seen from the instance: its state
+        for the same subject, if it has that instance; else `violated` if it is violated for any subject, `ok` if it
+        isn't but has instances, and `unknown` if it has none. It holds the states of all contracts after what happened
+        at `change.at`, so nobody sees a state that never stood. `change.at` isn't before `memory.newest`.
+
+        Called once more after a start for every subject, with states that may be the same as before: an instance that
+        stands right already must come out as it is, and without a verdict.
+        """
+        raise NotImplementedError(f"{self.kind} contracts judge events")
 
     @abstractmethod
     def elapse(self, instance: Instance) -> Step:
@@ -182,23 +126,7 @@ class Contract(ABC):
     def complaint(self, observed: Any) -> str:
         """What is wrong with a violated instance, in words that follow the subject's name."""
 
-    def wants(self, event: Event) -> bool:
-        """Whether `event`, which is of one of `types`, is about this contract."""
-        return self.fits_subject(event.subject) and self.fits_where(event)
-
-    def fits_where(self, event: Event) -> bool:
-        """Whether the event's data is as `where` says."""
-        return self._where is None or self._where(event.data)
-
-    def subject_of(self, event: Event) -> str | None:
-        """The instance that `event` belongs to, or None when it lacks the field that says so."""
-        if self._by is None:
-            return event.subject
-        value = lookup(event.data, self._by)
-        if value is MISSING or not isinstance(value, str | int | float):
-            return None
-        text = str(value).lower() if isinstance(value, bool) else say(value)
-        return text if len(text) <= _SUBJECT_CHARS_MAX and "\0" not in text else None
+    # What a kind may have another answer to
 
     def initial(self, now: int) -> Iterable[Instance]:
         """Instances that exist before any event."""
@@ -208,16 +136,108 @@ class Contract(ABC):
         """Whether an instance, stored by an earlier configuration, still belongs to the contract."""
         return self._by is not None or self.fits_subject(instance.subject)
 
-    def message(self, subject: str, observed: Any) -> str:
+    def adapted(self, instance: Instance) -> Instance:
+        """An instance that was stored under other values of keys, but of the same `meaning`, as it stands with these:
+        such as with its deadline where it now belongs. The reporting layer tells what follows for `violated`."""
+        return instance
+
+    def resume(self, instance: Instance, at: int) -> Instance:
+        """How an instance that wasn't judged for a while stands when it is in force again, at `at`: as after a first
+        load. It isn't violated."""
+        memory = self.memory_type(newest=instance.memory.newest, event_id=instance.memory.event_id)
+        return replace(instance, state="unknown", since=at, deadline_at=None, memory=memory)
+
+    def heard_again(self, instance: Instance, at: int) -> Instance:
+        """How an instance stands when it can be heard again, at `at`, after the session to the broker was down (with
+        `suppressed_by: link` only): silence until then must not count against it."""
+        return instance
+
+    def stepped(self, instance: Instance, now: int, step_microseconds: int) -> Instance:
+        """The instance after the clock was set from `now - step_microseconds` to `now` (0: at a load, when nobody knows
+        whether it was). What was left of its deadline is left still, and nothing lies in the future that can't. A kind
+        that remembers more times moves them along; one whose deadlines hang on the calendar finds them anew."""
+        memory, deadline_at = instance.memory, instance.deadline_at
+        if memory.newest > now:
+            instance = replace(instance, memory=replace(memory, newest=now))
+        if deadline_at is not None:
+            reachable = min(deadline_at + step_microseconds, now + self.patience_microseconds)
+            if reachable != deadline_at:
+                instance = replace(instance, deadline_at=reachable)
+        return instance
+
+    # What all kinds share
+
+    @cached_property
+    def meaning_id(self) -> int:
+        """A number for the kind and `meaning`."""
+        return crc32(repr((self.kind, self.meaning)).encode())
+
+    @cached_property
+    def keys_id(self) -> int:
+        """A number for the values of the kind's own keys."""
+        common = set(Keys.__struct_fields__)
+        own = [name for name in self.keys.__struct_fields__ if name not in common]
+        return crc32(repr([(name, getattr(self.keys, name)) for name in own]).encode())
+
+    def wants(self, event: Event) -> bool:
+        """Whether `event`, which is of one of `types` and whose subject fits, is about this contract: whether its data
+        is as `where` says."""
+        return self.fits_where(event)
+
+    def fits_where(self, event: Event) -> bool:
+        """Whether the event's data is as `where` says."""
+        return self.where is None or self.where(event.data)
+
+    def subject_of(self, event: Event) -> str | None:
+        """The instance that `event` belongs to, or None when it lacks the field that says so."""
+        if self._by is None:
+            return event.subject
+        value = lookup(event.data, self._by)
+        if value is MISSING or not isinstance(value, str | int | float):
+            return None
+        text = say(value)
+        return text if len(text) <= _SUBJECT_CHARS_MAX and "\0" not in text else None
+
+    def subject_of_state(self, change: Change) -> str | None:
+        """The instance that begins with a change of another contract's state, if it isn't there yet; None: none does,
+        and only those that are there see the change."""
+        return change.subject if self.fits_subject(change.subject) else None
+
+    def quote(self, event: Event) -> tuple[str, ...]:
+        """What the message needs of `event`."""
+        values = (lookup(event.data, parse_path(name)) for name in self._quoted)
+        return tuple("?" if value is MISSING else say(value)[:_QUOTE_CHARS_MAX] for value in values)
+
+    def message(self, instance: Instance, verdict: Verdict) -> str:
         """The configured message with its placeholders filled in, or else the subject and the complaint."""
         if not self.keys.message:
-            return f"{subject} {self.complaint(observed)}".strip()
-        values: Mapping[str, str] = {"subject": subject, "observed": say(observed)}
-        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.keys.message)
+            return f"{instance.subject} {self.complaint(verdict.observed)}".strip()
+        quotes = instance.quotes or ("?",) * len(self._quoted)
+        values = dict(zip(self._quoted, quotes, strict=False))
+        values |= {"subject": instance.subject, "observed": say(verdict.observed), "since": rfc3339(verdict.since)}
+        return fill(self.keys.message, values)
 
 
 def say(value: Any) -> str:
     """A value as people write it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {say(each)}" for name, each in value.items())
     return "nothing" if value is None else str(value)
+
+
+def _calendar(keys: Keys) -> Calendar | None:
+    if keys.active is None and keys.valid_from is None and keys.valid_until is None:
+        return None
+    local = local_zone(keys.active.timezone if keys.active else "")
+    windows = None
+    if keys.active is not None:
+        windows = Windows(listed(keys.active.days), listed(keys.active.times), local)
+    return Calendar(
+        windows,
+        None if keys.valid_from is None else parse_moment(keys.valid_from, local),
+        None if keys.valid_until is None else parse_moment(keys.valid_until, local, end=True),
+    )

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 
 from ..events import Event
 from ..patterns import pattern
-from .contract import Contract, EventType, Instance, Keys, Period, Skipped, Step, resolved, violated
+from .contract import Contract
+from .instance import Instance, Skipped, Step, resolved, violated
+from .keys import EventType, Keys, Period
 
 
 class DeadlineKeys(Keys, frozen=True, kw_only=True):
@@ -48,7 +50,7 @@ class Deadline(Contract):
 
     def wants(self, event: Event) -> bool:
         """See Contract."""
-        return self.fits_subject(event.subject) and (self._is_expected(event.type) or self._opens(event))
+        return self._is_expected(event.type) or self._opens(event)
 
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
         """See Contract."""

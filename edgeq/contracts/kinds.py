@@ -13,13 +13,26 @@ from ..config.suggest import did_you_mean
 from ..errors import Problem
 from ..imports import plugged_in
 from .absence import Absence
+from .composite import Composite
 from .contract import Contract
+from .count import Count
 from .deadline import Deadline
+from .rate import Rate
+from .relations import relation_faults
+from .requires import Requires
+from .sequence import EventSequence
+from .stuck import Stuck
 from .threshold import Threshold
 
 KINDS: dict[str, type[Contract]] = {
     "absence": Absence,
+    "composite": Composite,
+    "count": Count,
     "deadline": Deadline,
+    "rate": Rate,
+    "requires": Requires,
+    "sequence": EventSequence,
+    "stuck": Stuck,
     "threshold": Threshold,
 }
 ENTRY_POINTS = "edgeq.contracts"
@@ -28,17 +41,20 @@ ENTRY_POINTS = "edgeq.contracts"
 def load_contracts(sections: Sequence[Section], problems: list[Problem]) -> list[Contract]:
     """The contracts that `sections` describe; every mistake is appended to `problems`."""
     contracts: list[Contract] = []
-    places: dict[str, str] = {}
+    read: dict[str, Section] = {}
     for section in sections:
         contract = _load(section, problems)
         if contract is None:
             continue
-        if contract.name in places:
-            first = places[contract.name]
+        if contract.name in read:
+            first = read[contract.name].where("name")
             problems.append(section.problem("name", f"there is another contract {contract.name!r}", f"at {first}"))
         else:
-            places[contract.name] = section.where("name")
             contracts.append(contract)
+            read[contract.name] = section
+    names = [name for section in sections if isinstance(name := section.data.get("name"), str)]
+    for contract, key, message, hint in relation_faults(contracts, names):
+        problems.append(read[contract.name].problem(key, message, hint))
     return contracts
 
 

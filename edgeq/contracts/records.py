@@ -1,37 +1,63 @@
-"""Instances as they stand in the table `contract_states`, and back."""
+"""Instances as they stand in the table `contract_states`, and back.
+
+A row's `state` is the one that everybody sees (`reporting.shown`), `deadline_at` when that changes by itself. `detail`
+is JSON; it holds the memory of the kind and the report of what was told, and, where they differ from the row's, the
+kind's own state and deadline.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+from msgspec.structs import replace
 
 from ..config.schema import Severity
 from ..events import NewEvent
 from ..store.contract_states import ContractState
-from .contract import Contract, Instance, State, Verdict
+from .contract import Contract
+from .instance import Instance, Report, State, Verdict
+from .reporting import expanded, shown
 from .verdict_event import build
 
 
-class _Detail(msgspec.Struct):
-    """What stands in `detail`. Kind and severity are there to close a violation when its contract is gone."""
+class Detail(msgspec.Struct, omit_defaults=True):
+    """What stands in `detail`. Kind and severity are there to close a violation when its contract is gone; `meaning`
+    and `keys` are the contract's `meaning_id` and `keys_id` (0: not known)."""
 
     kind: str = ""
     severity: Severity = "warning"
+    meaning: int = 0
+    keys: int = 0
+    state: State | None = None
+    deadline_at: int | None = None
+    quotes: tuple[str, ...] = ()
+    report: Report | None = None
     memory: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-_detail = msgspec.json.Decoder(_Detail)
+_detail = msgspec.json.Decoder(Detail)
 _encode = msgspec.json.Encoder().encode
 
 
 def to_row(contract: Contract, instance: Instance) -> ContractState:
     """The row for an instance."""
-    detail = _Detail(contract.kind, contract.keys.severity, msgspec.Raw(_encode(instance.memory)))
+    state = shown(instance)
+    deadline_at = instance.deadline_at
+    detail = Detail(
+        kind=contract.kind, severity=contract.keys.severity, meaning=contract.meaning_id, keys=contract.keys_id,
+        quotes=instance.quotes, report=instance.report, memory=msgspec.Raw(_encode(instance.memory)),
+    )  # fmt: skip
+    if state != instance.state:
+        assert instance.report is not None
+        detail.state, detail.deadline_at = instance.state, deadline_at
+        deadline_at = {"pending": instance.report.wake_at, "suppressed": instance.report.calendar_at}.get(state)
     return ContractState(
         contract.name,
         instance.subject,
-        instance.state,
+        state,
         instance.since,
-        instance.deadline_at,
+        deadline_at,
         instance.episode,
         _encode(detail).decode(),
     )
@@ -42,27 +68,36 @@ def from_row(contract: Contract, row: ContractState) -> Instance | None:
     try:
         detail = _detail.decode(row.detail)
         memory = msgspec.json.decode(detail.memory, type=contract.memory_type)
-        state: State = msgspec.convert(row.state, type=State)
+        state: State = detail.state or msgspec.convert(row.state, type=State)
     except (msgspec.MsgspecError, UnicodeError):
         return None
-    if detail.kind != contract.kind:
+    if detail.kind != contract.kind or detail.meaning not in (0, contract.meaning_id):
         return None
     instance = Instance(
-        subject=row.subject, state=state, since=row.since, deadline_at=row.deadline_at, episode=row.episode,
-        memory=memory,
+        subject=row.subject, state=state, since=row.since, episode=row.episode, memory=memory, quotes=detail.quotes,
+        deadline_at=row.deadline_at if detail.state is None else detail.deadline_at, report=detail.report,
     )  # fmt: skip
-    return instance if contract.keeps(instance) else None
+    if not contract.keeps(instance):
+        return None
+    if detail.keys in (0, contract.keys_id):
+        return instance
+    adapted = contract.adapted(instance)
+    return adapted if adapted.state == state else replace(adapted, report=expanded(instance))
 
 
 def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:
     """What tells that a violation ends because its contract was `removed` or `changed`; None when there is none."""
-    if row.state != "violated":
-        return None
     try:
         detail = _detail.decode(row.detail)
     except (msgspec.MsgspecError, UnicodeError):
-        detail = _Detail()
-    instance = Instance(subject=row.subject, state="ok", since=now, episode=row.episode)
-    verdict = Verdict(what="resolved", at=max(now, row.since), since=row.since, reason=reason)
+        detail = Detail()
+    state: Any = detail.state or row.state
+    instance = Instance(subject=row.subject, state=state, since=row.since, episode=row.episode, report=detail.report)
+    report = expanded(instance)
+    if report.told == "ok":
+        return None
+    episode = report.episode or row.episode
+    since = report.since if report.episode else report.told_at
+    verdict = Verdict(what="resolved", at=max(now, since), since=since, episode=episode, reason=reason)
     message = f"{row.subject} no longer judged: the contract was {reason}".strip()
-    return build(row.contract, detail.kind, detail.severity, instance, verdict, message, now)
+    return build(row.contract, detail.kind, detail.severity, row.subject, verdict, message, now)

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from ..config.schema import Record
 from ..events import Event
 from ..units import Duration
-from .contract import Contract, EventType, Instance, Keys, Skipped, Step, resolved, say, violated
+from .contract import Contract, say
+from .instance import Instance, Skipped, Step, resolved, violated
+from .keys import EventType, Keys
 from .where import MISSING, field_path, is_number, lookup, parse_path
 
 

@@ -5,52 +5,54 @@ from __future__ import annotations
 from typing import Any
 
 from ..events import NewEvent, to_json
-from .contract import Contract, Instance, Verdict, say
+from .contract import Contract, say
+from .instance import Instance, Verdict
 
 TAGS = ("contract", "notification")
+
+_ENDED = {
+    "inactive": "no longer judged: the contract is not in force",
+    "known": "known again",
+    "steady": "steady again",
+}
 
 
 def verdict_event(contract: Contract, instance: Instance, verdict: Verdict, now: int) -> NewEvent:
     """The event for `verdict`, recorded at `now` (microseconds since 1970 UTC)."""
-    subject = instance.subject
-    message = contract.message(subject, verdict.observed)
-    return build(contract.name, contract.kind, contract.keys.severity, instance, verdict, message, now)
+    message = _message(contract, instance, verdict)
+    return build(contract.name, contract.kind, contract.keys.severity, instance.subject, verdict, message, now)
 
 
-def build(
-    contract: str, kind: str, severity: str, instance: Instance, verdict: Verdict, message: str, now: int
-) -> NewEvent:
-    """The event for a verdict on a contract that may be gone; `message` says what is wrong, or, if `verdict` has a
-    reason, why that doesn't matter any more.
+def build(contract: str, kind: str, severity: str, subject: str, verdict: Verdict, message: str, now: int) -> NewEvent:
+    """The event for a verdict on a contract that may be gone.
 
     The key holds the time at which the episode began beside its number: numbers begin again with 1 for a contract that
-    was removed and comes back.
+    was removed and comes back. Of what can be told more than once in an episode it holds the time of that, too.
     """
     data: dict[str, Any] = {
-        "contract": contract, "kind": kind, "severity": severity, "message": message, "episode": instance.episode,
+        "contract": contract, "kind": kind, "severity": severity, "message": message, "episode": verdict.episode,
         "since": verdict.since, "cause": verdict.cause_id or None, "observed": verdict.observed,
     }  # fmt: skip
-    text = message
     if verdict.what == "resolved":
-        data["duration"] = (verdict.at - verdict.since) / 1e6
-        if verdict.reason is not None:
-            data["reason"] = verdict.reason
-        elif verdict.late_by_seconds is not None:
-            data["late_by"] = verdict.late_by_seconds
-            text = f"{instance.subject} resolved, {spoken(verdict.late_by_seconds)} late".strip()
-        else:
-            text = f"{instance.subject} resolved after {spoken(data['duration'])}".strip()
-            text += f" (observed {say(verdict.observed)})"
-        data["message"] = text
+        data["duration_seconds"] = _duration_seconds(verdict)
+        if verdict.late_by_seconds is not None:
+            data["late_by_seconds"] = verdict.late_by_seconds
+    if verdict.reason is not None:
+        data["reason"] = verdict.reason
+    if verdict.reminder:
+        data["reminder"] = verdict.reminder
+    key = f"contract:{contract}:{subject}:{verdict.episode}:{verdict.what}:{verdict.since}"
+    if verdict.what != "resolved" and verdict.at != verdict.since:
+        key += f":{verdict.at}"
     return NewEvent(
         f"contract.{verdict.what}",
-        subject=instance.subject,
+        subject=subject,
         data_json=to_json(data),
         tags=TAGS,
-        description=f"{contract}: {text}",
+        description=f"{contract}: {message}",
         occurred_at=verdict.at,
         recorded_at=now,
-        idempotency_key=f"contract:{contract}:{instance.subject}:{instance.episode}:{verdict.what}:{verdict.since}",
+        idempotency_key=key,
         cause_id=verdict.cause_id or None,
     )
 
@@ -65,3 +67,33 @@ def spoken(seconds: float) -> str:
             count, left = divmod(rest, unit)
             return f"{count}{name}{left // smaller}{smaller_name}" if left >= smaller else f"{count}{name}"
     raise AssertionError(seconds)
+
+
+def _message(contract: Contract, instance: Instance, verdict: Verdict) -> str:
+    if verdict.what == "violated":
+        text = contract.message(instance, verdict)
+        lasting = spoken((verdict.at - verdict.since) / 1e6)
+        return f"{text} (for {lasting}, reminder {verdict.reminder})" if verdict.reminder else text
+    if verdict.reason == "link":
+        lost = verdict.what == "unknown"
+        return (
+            "unknown: there is no session to the broker" if lost else "judged again: there is a session to the broker"
+        )
+    if verdict.what == "unknown":
+        text = "unknown: there is nothing to judge by"
+    elif verdict.what == "flapping":
+        flapping = contract.keys.flapping
+        assert flapping is not None
+        text = f"flapping: {flapping.changes} changes within {spoken((verdict.at - verdict.since) / 1e6)}"
+    elif verdict.reason is not None:
+        text = _ENDED.get(verdict.reason, f"resolved: {verdict.reason}")
+    elif verdict.late_by_seconds is not None:
+        text = f"resolved, {spoken(verdict.late_by_seconds)} late"
+    else:
+        text = f"resolved after {spoken(_duration_seconds(verdict))} (observed {say(verdict.observed)})"
+    return f"{instance.subject} {text}".strip()
+
+
+def _duration_seconds(verdict: Verdict) -> float:
+    ended_at = verdict.at if verdict.ended_at is None else verdict.ended_at
+    return (ended_at - verdict.since) / 1e6

@@ -1,10 +1,20 @@
-"""Conditions on events: fields of their data, and the mapping `where`. Compiled at load."""
+"""Conditions on events: fields of their data, and the mapping `where`. Compiled at load.
+
+A condition on a field is
+
+- a value, which the field must be: `unit: C`, `open: true`, `error: null`;
+- a list of values, of which it must be one: `unit: [C, K]`;
+- a mapping, all of which must hold: `above` and `below` a number (at the limit is neither), `not` any of these
+  conditions, `exists: true` or `false`.
+
+A field that is missing is no value, no number and not there: so only `exists: false` and `not` hold for it.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..config.origin import child
 from ..config.suggest import did_you_mean
@@ -15,6 +25,7 @@ Path = tuple[str, ...]
 Test = Callable[[Any], bool]
 
 _MOST = sys.float_info.max
+_TESTS = ("above", "below", "not", "exists")
 
 
 def parse_path(text: str) -> Path:
@@ -39,39 +50,65 @@ def lookup(data: Any, path: Path) -> Any:
     return data
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether it is a number to compare with: neither true nor false, nor endless."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST <= value <= _MOST
 
 
 def compile_where(where: Mapping[str, Any]) -> Test | None:
     """Whether data fulfils all of `where`, which `where_faults` found nothing wrong with; None when it always does."""
-    if not where:
-        return None
-    tests = [(parse_path(field), _compile_condition(condition)) for field, condition in where.items()]
-    return lambda data: all(test(lookup(data, path)) for path, test in tests)
+    tests = [_compile_field(parse_path(field), _compile_condition(where[field])) for field in where]
+    if len(tests) < 2:
+        return tests[0] if tests else None
+    return _all(tests)
 
 
-def where_faults(where: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with `where`: for each mistake the key's path and a sentence."""
+def where_faults(where: Mapping[str, Any], key: str = "where") -> Iterator[tuple[str, str]]:
+    """What is wrong with the mapping `where` at `key`: for each mistake its path and a sentence."""
     for field, condition in where.items():
-        path = child("where", field)
+        path = child(key, field)
         try:
             parse_path(field)
         except ValueError as error:
             yield path, str(error)
-        yield from ((f"{path}{key}", message) for key, message in _condition_faults(condition))
+        yield from ((f"{path}{below}", message) for below, message in _condition_faults(condition))
+
+
+def _compile_field(path: Path, test: Test) -> Test:
+    if len(path) > 1:
+        return lambda data: test(lookup(data, path))
+    (step,) = path
+    return lambda data: test(data.get(step, MISSING) if isinstance(data, dict) else MISSING)
 
 
 def _compile_condition(condition: Any) -> Test:
     if isinstance(condition, Mapping):
-        above, below = condition.get("above"), condition.get("below")
-        return lambda value: is_number(value) and (above is None or value > above) and (below is None or value < below)
+        return _all([_compile_test(name, wanted) for name, wanted in condition.items()])
     if isinstance(condition, list):
         choices = [_compile_condition(each) for each in condition]
         return lambda value: any(choice(value) for choice in choices)
     truth = isinstance(condition, bool)
-    return lambda value: isinstance(value, bool) == truth and bool(value == condition)
+    return lambda value: bool(value == condition) and isinstance(value, bool) == truth
+
+
+def _compile_test(name: str, wanted: Any) -> Test:
+    if name == "above":  # is_number, but quicker
+        return lambda value: (type(value) is float or type(value) is int) and wanted < value <= _MOST
+    if name == "below":
+        return lambda value: (type(value) is float or type(value) is int) and -_MOST <= value < wanted
+    if name == "exists":
+        return lambda value: (value is not MISSING) is wanted
+    test = _compile_condition(wanted)
+    return lambda value: not test(value)
+
+
+def _all(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        first, second = tests
+        return lambda value: first(value) and second(value)
+    return lambda value: all(test(value) for test in tests)
 
 
 def _condition_faults(condition: Any) -> Iterator[tuple[str, str]]:
@@ -83,13 +120,17 @@ def _condition_faults(condition: Any) -> Iterator[tuple[str, str]]:
                 yield f"[{index}]", "must be a text, a number, true or false"
     elif isinstance(condition, Mapping):
         if not condition:
-            yield "", "must be a value, a list of values, or a mapping with above, below or both"
-        for key, limit in condition.items():
-            if key not in ("above", "below"):
-                yield f".{key}", f"unknown key ({did_you_mean(key, ('above', 'below'))})"
-            elif not is_number(limit):
-                yield f".{key}", "must be a number"
-        if set(condition) == {"above", "below"} and all(map(is_number, condition.values())):
-            low, high = condition["above"], condition["below"]
-            if low >= high:
-                yield ".above", f"must be less than below: nothing is above {low} and below {high}"
+            yield "", f"must be a value, a list of values, or a mapping with some of {', '.join(_TESTS)}"
+        for name, wanted in condition.items():
+            if name not in _TESTS:
+                yield f".{name}", f"unknown key ({did_you_mean(name, _TESTS)})"
+            elif name == "not":
+                yield from ((f".not{below}", message) for below, message in _condition_faults(wanted))
+            elif name == "exists":
+                if not isinstance(wanted, bool):
+                    yield ".exists", "must be true or false"
+            elif not is_number(wanted):
+                yield f".{name}", "must be a number"
+        low, high = condition.get("above"), condition.get("below")
+        if is_number(low) and is_number(high) and low >= high:
+            yield ".above", f"must be less than below: nothing is above {low} and below {high}"

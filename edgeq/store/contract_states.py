@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import peewee as pw
 
 from .store import Row, Statement, Store, Tx
 from .tables import ContractStates
+
+T = TypeVar("T")
 
 _KEY = (ContractStates.contract, ContractStates.subject)
 _REST = (
@@ -54,6 +56,26 @@ class ContractState(msgspec.Struct, frozen=True):
     deadline_at: int | None
     episode: int
     detail: str
+
+
+class LatestStates(Generic[T]):
+    """A unit that stores states, for each contract and subject what `as_row` makes of it. Of several such units, one
+    after the other, only the last state of each is stored, and is made a row only then."""
+
+    def __init__(self, things: dict[tuple[str, str], T], as_row: Callable[[str, T], ContractState]) -> None:
+        self._things = things
+        self._as_row = as_row
+
+    def __call__(self, tx: Tx) -> None:
+        """See Unit."""
+        put(tx, [self._as_row(contract, thing) for (contract, _), thing in self._things.items()])
+
+    def absorb(self, later: object) -> bool:
+        """See decisions.Absorbing."""
+        if not isinstance(later, LatestStates) or later._as_row != self._as_row:
+            return False
+        self._things.update(later._things)
+        return True
 
 
 def put(tx: Tx, states: Sequence[ContractState]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from ..events import NewEvent
 from ..telemetry.metrics import Metrics
@@ -11,6 +12,14 @@ from . import dead_letters, events, jobs
 from .dead_letters import NewDeadLetter
 from .jobs import NewJob
 from .store import Tx, Unit
+
+
+@runtime_checkable
+class Absorbing(Protocol):
+    """A lazy unit that can do the work of one that comes right after it."""
+
+    def absorb(self, later: object) -> bool:
+        """Take over what `later` would do, so that it need not be called; False if it can't."""
 
 
 @dataclass(slots=True)
@@ -39,7 +48,10 @@ class Decisions:
         self.jobs += other.jobs
         self.dead_letters += other.dead_letters
         self.also += other.also
-        self.lazily += other.lazily
+        for unit in other.lazily:
+            last = self.lazily[-1] if self.lazily else None
+            if not (isinstance(last, Absorbing) and last.absorb(unit)):
+                self.lazily.append(unit)
         self.tallies += other.tallies
 
 

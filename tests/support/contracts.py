@@ -7,9 +7,15 @@ from typing import Any
 
 from edgeq.config.section import Section
 from edgeq.contracts import Contract, load_contracts
-from edgeq.contracts.judge import Judge, Turn
+from edgeq.contracts.instance import Verdict
+from edgeq.contracts.judge import Judge
+from edgeq.contracts.records import from_row, to_row
+from edgeq.contracts.reporting import shown
+from edgeq.contracts.turn import Turn
+from edgeq.contracts.verdict_event import verdict_event
 from edgeq.errors import Problem
-from edgeq.events import Event, to_json
+from edgeq.events import Event, NewEvent, to_json
+from edgeq.store.contract_states import ContractState
 from edgeq.testing.clock import NOON
 
 ABSENCE = {"name": "reports", "kind": "absence", "of": "reading", "every": "10s"}
@@ -54,14 +60,45 @@ def event(
 
 
 class Story:
-    """A judge to tell a story to. `told` holds what it said, as (what, subject, since, at) with times in seconds."""
+    """A judge to tell a story to. `told` holds what it said, as (what, subject, since, at) with times in seconds;
+    `verdicts` all of it, with the contract's name and the subject."""
 
     def __init__(self, *mappings: Mapping[str, Any]) -> None:
-        self.judge = Judge(contracts_of(*mappings))
-        self.judge.load([], NOON)
         self.told: list[tuple[str, str, float, float]] = []
+        self.verdicts: list[tuple[str, str, Verdict]] = []
+        self.events: list[NewEvent] = []
         self.turn: Turn | None = None
         self._id = 0
+        self.judge = Judge([])
+        self.start(0, *mappings)
+
+    def start(self, now: float, *mappings: Mapping[str, Any]) -> Story:
+        """A judge of these contracts takes over from the one before, as from the store."""
+        rows = self.rows()
+        contracts = {contract.name: contract for contract in contracts_of(*mappings)}
+        self._mappings = mappings
+        self.judge = Judge(list(contracts.values()))
+        found = [(row.contract, from_row(contracts[row.contract], row)) for row in rows if row.contract in contracts]
+        self.judge.load([(name, instance) for name, instance in found if instance is not None], micro(now))
+        with self.judge.turn() as turn:
+            for contract in contracts.values():
+                for instance in contract.initial(micro(now)):
+                    if (contract.name, instance.subject) not in self.judge.instances:
+                        turn.begin(contract, instance, micro(now))
+            turn.settle(micro(now))
+        return self._heard(turn)
+
+    def restart(self, now: float) -> Story:
+        """The same, with the same contracts."""
+        return self.start(now, *self._mappings)
+
+    def rows(self) -> list[ContractState]:
+        """What stands in the store."""
+        return [to_row(self.judge.contracts[key[0]], each) for key, each in sorted(self.judge.instances.items())]
+
+    def shown(self, contract: str = "", subject: str = "a") -> str:
+        """The state that everybody sees."""
+        return shown(self.judge.instances[(contract or next(iter(self.judge.contracts)), subject)])
 
     def event(
         self,
@@ -103,7 +140,9 @@ class Story:
 
     def _heard(self, turn: Turn) -> Story:
         self.turn = turn
-        for _, instance, verdict in turn.verdicts:
+        for contract, instance, verdict in turn.verdicts:
+            self.verdicts.append((contract.name, instance.subject, verdict))
+            self.events.append(verdict_event(contract, instance, verdict, NOON))
             since, at = (verdict.since - NOON) / 1e6, (verdict.at - NOON) / 1e6
             self.told.append((verdict.what, instance.subject, since, at))
         return self

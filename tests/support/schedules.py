@@ -8,13 +8,14 @@ from pathlib import Path
 
 from edgeq import Job
 from edgeq.clock import Clock
-from edgeq.jobs.schedules.rule import Cron, zone
+from edgeq.jobs.schedules.rule import Cron
 from edgeq.jobs.schedules.schedule import Schedule
 from edgeq.jobs.schedules.scheduler import Scheduler
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
+from edgeq.zones import zone
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND

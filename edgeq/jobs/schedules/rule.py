@@ -11,20 +11,16 @@ All moments are integers, microseconds since 1970 UTC.
 from __future__ import annotations
 
 import copy
-import os
-import zoneinfo
-from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Protocol
 
 from cronsim import CronSim, CronSimError
 
-from ...clock import EPOCH, LATEST, MICROSECONDS
-from ...config.suggest import did_you_mean
+from ...clock import LATEST, MICROSECONDS
 from ...units import Duration
+from ...zones import as_reading, as_seconds, change_of_clocks, moment_of, offset_at, reading_at
 
 CRON_CHARACTERS_MAX = 200
-_LOCALTIME = "/etc/localtime"
 _FIELDS = "five fields: minute, hour, day of the month, month, day of the week, such as '0 2 * * *'"
 _WORDS = {
     "@yearly": "0 0 1 1 *",
@@ -36,9 +32,7 @@ _WORDS = {
     "@hourly": "0 * * * *",
 }
 _SECOND = MICROSECONDS
-_WEEK_SECONDS = 7 * 86400
 _SOME_MONDAY = datetime(2001, 1, 1)
-_UNZONED_EPOCH = EPOCH.replace(tzinfo=None)
 
 
 class Rule(Protocol):
@@ -134,98 +128,27 @@ class Cron:
     # Below, moments are whole seconds; a `reading` is what a clock on the wall shows, without a zone.
 
     def _time_after(self, moment: int) -> int:
-        reading = self._reading(moment)
+        reading = reading_at(moment, self._zone)
         while True:
             reading = self._following(reading)
-            found = self._moment(reading)
+            found = moment_of(reading, self._zone)
             if found > moment:
                 return found
 
     def _fit_after(self, moment: int) -> int:
-        offset = self._offset(moment)
+        offset = offset_at(moment, self._zone)
         while True:
-            reading = self._following(_as_reading(moment + offset))
-            found = _as_seconds(reading) - offset
-            change = self._change(moment + 1, found, offset)
+            reading = self._following(as_reading(moment + offset))
+            found = as_seconds(reading) - offset
+            change = change_of_clocks(moment + 1, found, offset, self._zone)
             if change is None:
                 return found
-            moment, offset = change - 1, self._offset(change)
+            moment, offset = change - 1, offset_at(change, self._zone)
 
     def _following(self, reading: datetime) -> datetime:
         line = copy.copy(self._line)
         line.dt = reading.replace(second=0)
         return next(line)
-
-    def _reading(self, moment: int) -> datetime:
-        return _as_reading(moment + self._offset(moment))
-
-    def _offset(self, moment: int) -> int:
-        offset = datetime.fromtimestamp(moment, self._zone).utcoffset()
-        return 0 if offset is None else offset.days * 86400 + offset.seconds
-
-    def _moment(self, reading: datetime) -> int:
-        """When a clock shows `reading` for the first time; if it never does, when it was set past it."""
-        seconds = _as_seconds(reading)
-        offset = reading.replace(tzinfo=self._zone).utcoffset()
-        assert offset is not None
-        moment = seconds - (offset.days * 86400 + offset.seconds)
-        if self._reading(moment) == reading:
-            return moment
-        before = moment - 86400
-        return self._change(before, moment, self._offset(before)) or moment
-
-    def _change(self, begin: int, end: int, offset: int) -> int | None:
-        """The first moment from `begin` to `end` at which the clocks are no longer off from UTC by `offset`."""
-        low = begin - 1
-        while low < end:
-            high = min(low + _WEEK_SECONDS, end)
-            if self._offset(high) == offset:
-                low = high
-                continue
-            while high - low > 1:
-                middle = (low + high) // 2
-                if self._offset(middle) == offset:
-                    low = middle
-                else:
-                    high = middle
-            return high
-        return None
-
-
-def machine_zone(environ: Mapping[str, str], path: str = _LOCALTIME) -> tuple[tzinfo, str]:
-    """The time zone of the machine and its name: that of TZ in `environ`, or else what /etc/localtime is, or else UTC.
-
-    Raises ValueError for a TZ that isn't known by name.
-    """
-    named = environ.get("TZ")
-    if named is not None:
-        named = named.removeprefix(":") or "UTC"
-        if not named.startswith("/"):
-            return zone(named), named
-        path = named
-    elif not os.path.exists(path):
-        return UTC, "UTC"
-    _, found, name = os.path.realpath(path).partition("/zoneinfo/")
-    try:
-        with open(path, "rb") as file:
-            return zoneinfo.ZoneInfo.from_file(file, key=name or None), name if found else path
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read: {error}") from None
-
-
-def zone(name: str) -> tzinfo:
-    """The time zone of that name. Raises ValueError."""
-    try:
-        return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        pass
-    if name.upper() == "UTC":
-        return UTC
-    known = zoneinfo.available_timezones()
-    if not known:
-        raise ValueError("there is no list of time zones on this machine: install the package tzdata")
-    hint = did_you_mean(name, sorted(known))
-    raise ValueError(f"there is no time zone {name!r}" + (f" ({hint})" if hint.startswith("did") else ""))
 
 
 def _words(line: str) -> list[str]:
@@ -245,12 +168,3 @@ def _parse(line: str, words: list[str]) -> CronSim:
     except (CronSimError, ValueError) as error:
         field = str(error).removeprefix("Bad ").replace("-", " ")
         raise ValueError(f"{line!r} has a {field} that can't be read or never comes") from None
-
-
-def _as_reading(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
-
-
-def _as_seconds(reading: datetime) -> int:
-    passed = reading - _UNZONED_EPOCH
-    return passed.days * 86400 + passed.seconds

@@ -29,6 +29,7 @@ from ...context import Dispatchable
 from ...errors import Problem
 from ...store.jobs import NewJob, Unique
 from ...store.schedules import StoredSchedule
+from ...zones import machine_zone, zone
 from ..job import resolve
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def load_rules(loaded: LoadedConfig, problems: list[Problem]) -> list[Rule | Non
 
 
 def _rule(loaded: LoadedConfig, path: str, config: schema.Schedule, problems: list[Problem]) -> Rule | None:
-    from .rule import Cron, Every, machine_zone, zone  # a gateway without schedules doesn't pay for it
+    from .rule import Cron, Every  # a gateway without schedules doesn't pay for it
 
     if config.every is not None:
         return Every(config.every)

@@ -1,0 +1,144 @@
+"""Contracts that look at other contracts: by `suppressed_by`, or because their kind judges others' states.
+
+None may look at itself, not through others either, so there is an order in which each comes after those it looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+
+from ..config.suggest import did_you_mean
+from .contract import Contract
+from .instance import Instance, Shown
+from .keys import LINK, at_index, listed
+from .reporting import shown
+
+Key = tuple[str, str]  # contract, subject
+
+
+def relation_faults(contracts: Sequence[Contract], names: Collection[str]) -> Iterator[tuple[Contract, str, str, str]]:
+    """What is wrong between contracts: for each mistake the contract, the path of the key, a sentence and a hint.
+    `names` are those of all contracts, also of those that could not be read."""
+    for contract in contracts:
+        for path, name in _references(contract):
+            if name not in names:
+                hint = did_you_mean(name, [each for each in names if each != contract.name])
+                yield contract, path, f"there is no contract {name!r}", hint
+    known = {contract.name: contract for contract in contracts}
+    told: set[str] = set()
+    for contract in contracts:
+        circle = _circle(contract, known)
+        if circle and not told.intersection(circle):
+            told.update(circle)
+            path = next(path for path, name in _references(contract) if name == circle[1])
+            yield contract, path, f"must not look at itself: {' -> '.join(circle)}", ""
+
+
+def ranks(contracts: Sequence[Contract]) -> dict[str, int]:
+    """How many contracts, one looking at the other, stand below each. Those that are equal don't look at each other."""
+    known = {contract.name: contract for contract in contracts}
+    found: dict[str, int] = {}
+
+    def rank(name: str) -> int:
+        if name not in found:
+            below = [rank(each) + 1 for each in looked_at(known[name]) if each in known]
+            found[name] = max(below, default=0)
+        return found[name]
+
+    for contract in contracts:
+        rank(contract.name)
+    return found
+
+
+def looked_at(contract: Contract) -> tuple[str, ...]:
+    """The names of the contracts that it looks at."""
+    return (*contract.of_contracts, *contract.suppressed_by)
+
+
+class Standing:
+    """Which subjects a contract has, and which of them are violated."""
+
+    def __init__(self) -> None:
+        self.subjects: set[str] = set()
+        self.violated: set[str] = set()
+
+    @property
+    def overall(self) -> Shown:
+        """The state as seen from a subject that the contract doesn't have."""
+        if self.violated:
+            return "violated"
+        return "ok" if self.subjects else "unknown"
+
+
+class Relations:
+    """Who looks at whom among `contracts`, and how those stand that take part."""
+
+    def __init__(self, contracts: Iterable[Contract]) -> None:
+        self.dependents: dict[str, list[Contract]] = {}
+        self._standings: dict[str, Standing] = {}
+        for contract in contracts:
+            for name in dict.fromkeys(looked_at(contract)):
+                self.dependents.setdefault(name, []).append(contract)
+                self._standings.setdefault(name, Standing())
+                self._standings.setdefault(contract.name, Standing())
+
+    @property
+    def names(self) -> Set[str]:
+        """The contracts that look at others, or are looked at."""
+        return self._standings.keys()
+
+    def load(self, instances: Mapping[Key, Instance]) -> None:
+        """Forget everything but these."""
+        for name in self._standings:
+            self._standings[name] = Standing()
+        if self._standings:
+            for (name, _), instance in instances.items():
+                if name in self._standings:
+                    self.note(name, instance)
+
+    def note(self, name: str, instance: Instance) -> bool:
+        """Take note of how an instance stands. Whether that changes what those see that look at the contract from
+        another subject."""
+        standing = self._standings[name]
+        before = standing.overall
+        standing.subjects.add(instance.subject)
+        if shown(instance) == "violated":
+            standing.violated.add(instance.subject)
+        else:
+            standing.violated.discard(instance.subject)
+        return standing.overall != before
+
+    def overall(self, name: str) -> Shown:
+        """How contract `name` stands as seen from a subject that it doesn't have."""
+        return self._standings[name].overall
+
+    def only_of(self, dependent: Contract, name: str) -> list[str]:
+        """The subjects of `dependent` that contract `name` doesn't have."""
+        return sorted(self._standings[dependent.name].subjects - self._standings[name].subjects)
+
+    def subjects(self, name: str) -> list[str]:
+        """The subjects of contract `name`, which takes part."""
+        return sorted(self._standings[name].subjects)
+
+
+def _references(contract: Contract) -> Iterator[tuple[str, str]]:
+    for index, name in enumerate(listed(contract.keys.suppressed_by)):
+        if name != LINK:
+            yield at_index("suppressed_by", contract.keys.suppressed_by, index), name
+    for name in contract.of_contracts:
+        yield contract.place_of(name), name
+
+
+def _circle(contract: Contract, known: Mapping[str, Contract]) -> list[str]:
+    """The names on a way from the contract back to itself."""
+    ways = [[contract.name]]
+    seen = set()
+    while ways:
+        way = ways.pop()
+        for name in looked_at(known[way[-1]]):
+            if name == contract.name:
+                return [*way, name]
+            if name in known and name not in seen:
+                seen.add(name)
+                ways.append([*way, name])
+    return []

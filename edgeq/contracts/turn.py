@@ -1,0 +1,371 @@
+"""One turn of the judge: events happen, time goes on, and what follows from it.
+
+Time goes on with the events, so that a backlog is judged in its own time. An event recorded at R proves that it was R,
+to all instances: deadlines that lie `IN_FLIGHT_SECONDS` before R have passed, which leaves others recorded about then
+the time to be committed. To its own instance it proves that nothing came between the newest event and when it
+happened, so a deadline in between has passed, by whatever little. Neither holds for events that are not `trusted`:
+they waited at the broker, nobody knows for how long, and the silence before them proves nothing. Only when they say
+themselves that they happened earlier than they were recorded, their instance takes their word.
+
+The time of an event is its `occurred_at`, but never after its `recorded_at` (a device's clock may be ahead) and not
+before the year 2000 (a device may have no clock).
+
+Contracts that look at others come after those: of an event, of a deadline, and of what follows from either, they see
+the states that result, and none in between.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from ..events import Event
+from .contract import Contract
+from .instance import Change, Instance, Shown, Skipped, Step, Verdict
+from .relations import Key, looked_at
+from .reporting import CLOCKLESS_BEFORE, Outcome, Reporter, due_at, shown
+from .timers import Timers
+
+if TYPE_CHECKING:
+    from .judge import Judge
+
+IN_FLIGHT_SECONDS = 0.3
+INSTANCES_MAX = 100_000
+
+_IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1_000_000)
+_NEVER = -(2**63)
+_LAST_RANK = 2**31
+_WHOLE = Instance(subject="", state="unknown", since=0)  # stands for all of a contract's instances
+
+
+class Turn:
+    """What happened in a turn: the instances that `changed`, the `verdicts` in their order, each with its instance
+    as it became, and which contracts `skipped` an event for which reason."""
+
+    def __init__(self, judge: Judge, timers: Timers) -> None:
+        self.changed: dict[Key, Instance] = {}
+        self.verdicts: list[tuple[Contract, Instance, Verdict]] = []
+        self.skipped: list[tuple[Contract, str]] = []
+        self._judge = judge
+        self._timers = timers
+        self._related = judge.relations.names
+        self._count = len(judge.instances)
+        # Instances that are to look at a contract again, because of a change of it.
+        self._looks: list[tuple[int, Key, str]] = []
+        self._changes: dict[tuple[Key, str], Change] = {}
+
+    # What may happen
+
+    def observe(self, event: Event, *, trusted: bool) -> None:
+        """Let an event happen."""
+        recorded_at = event.recorded_at
+        watermark = recorded_at - _IN_FLIGHT if trusted else _NEVER
+        self._elapse_before(watermark)
+        at, flag = _event_time(event)
+        proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
+        for rank, _, contract, reporter, where, wants in self._judge.index.entries(event.type, event.subject):
+            if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
+                continue
+            if self._looks:
+                self._look_up_to(rank, release=False)
+            skipped = self._observe(contract, reporter, event, at, watermark, proof)
+            if flag or skipped:
+                self.skipped.extend((contract, reason) for reason in (flag, skipped) if reason)
+        if self._looks:
+            self._look_up_to(_LAST_RANK)
+
+    def elapse(self, now: int) -> None:
+        """Let time go on to `now`."""
+        self._elapse_before(now - _IN_FLIGHT)
+
+    def set_clock(self, now: int, step_microseconds: int) -> None:
+        """The machine's clock was set to `now`, by that much: what was left of each deadline is left still, and nothing
+        lies in the future that can't. Calendars go by the new time."""
+        for key, instance in list(self._judge.instances.items()):
+            reporter = self._judge.reporters[key[0]]
+            moved = reporter.set_clock(self._get(key) or instance, now, step_microseconds)
+            self._take(key, reporter.reconsider(moved, now), now)
+        self._look_up_to(_LAST_RANK)
+
+    def settle(self, now: int) -> None:
+        """See to what may have changed since the instances were stored: contracts, their keys, the time zone. No time
+        passes: there may be events that happened before `now` and are yet to come."""
+        judge = self._judge
+        for key, instance in list(judge.instances.items()):
+            reporter = judge.reporters[key[0]]
+            if instance.report is not None or not reporter.plain:
+                self._take(key, reporter.reconsider(instance, now), now)
+                if not judge.contracts[key[0]].suppressed_by:
+                    self._suppress(key, False, now)
+        looking = [contract for contract in judge.contracts.values() if looked_at(contract)]
+        for contract in sorted(looking, key=lambda each: judge.rank[each.name]):
+            seen = {name: judge.relations.subjects(name) for name in contract.of_contracts}
+            for key in [key for key in judge.instances if key[0] == contract.name]:
+                self._suppress(key, self._is_suppressed(contract, key[1]), now)
+                for name in seen:
+                    self._observe_state(contract, key, self._change_of(name, key[1], now), settle=True)
+            for name, subjects in seen.items():
+                for change in [self._change_of(name, subject, now) for subject in subjects]:
+                    new = contract.subject_of_state(change)
+                    if new is not None and self._get((contract.name, new)) is None:
+                        self._observe_state(contract, (contract.name, new), change, settle=True)
+        self._look_up_to(_LAST_RANK)
+
+    def begin(self, contract: Contract, instance: Instance, at: int) -> None:
+        """Begin to watch an instance that isn't there yet."""
+        key = (contract.name, instance.subject)
+        self._take(key, self._begun(contract, instance, at), at)
+        self._look_up_to(_LAST_RANK)
+
+    def lose_link(self, now: int) -> None:
+        """Nothing can be heard any more. Told once for each contract that cares."""
+        self._judge.unheard_since = now
+        self._follow_link(now, None)
+
+    def regain_link(self, now: int) -> None:
+        """Everything can be heard again from `now` on."""
+        since, self._judge.unheard_since = self._judge.unheard_since, None
+        self._follow_link(now, now if since is None else since)
+
+    # What follows
+
+    def _observe(
+        self, contract: Contract, reporter: Reporter, event: Event, at: int, watermark: int, proof: int
+    ) -> str | None:
+        """The reason if the event was skipped."""
+        subject = event.subject if contract.by_subject else contract.subject_of(event)
+        if subject is None:
+            return "missing_field"
+        key = (contract.name, subject)
+        instance = self.changed.get(key) or self._judge.instances.get(key)
+        new = instance is None
+        if instance is None:
+            if self._count >= INSTANCES_MAX:
+                return "too_many_subjects"
+            instance = self._begun(contract, Instance(subject=subject, state="unknown", since=at), at).instance
+        else:
+            memory = instance.memory
+            if event.id <= memory.event_id:
+                return None
+            age = memory.newest - at
+            if age > 0:
+                if age > contract.lateness_microseconds:
+                    return "too_late"
+                if not contract.takes_late:
+                    return "late"
+            if instance.report is not None or (instance.deadline_at is not None and instance.deadline_at < proof):
+                instance = self._elapse_own(key, instance, at, proof)
+        if instance.report is not None and not reporter.takes(instance, at):
+            return None
+        step = contract.observe(instance, event, at, watermark)
+        if isinstance(step, Skipped):
+            return step.reason
+        if new:
+            self._count += 1
+        became, verdict = step
+        if contract.quotes and became.memory.cause_id == event.id:
+            became = replace(became, quotes=contract.quote(event))
+        if verdict is None and became.report is None and became.deadline_at is None and key[0] not in self._related:
+            self.changed[key] = became  # most events change nothing that anybody waits for
+        else:
+            self._step(key, reporter, instance, Step(became, verdict), at)
+        return None
+
+    def _elapse_own(self, key: Key, instance: Instance, at: int, proof: int) -> Instance:
+        """Let the instance's time go on to when an event of it happened."""
+        while (due := due_at(instance)) is not None:
+            if due >= proof:
+                report = instance.report
+                calendar_at = None if report is None else report.calendar_at
+                if report is None or calendar_at is None or calendar_at > at:
+                    break
+                if proof < at and not report.inactive:
+                    break  # it may have come before the end, and have waited
+            self._elapse(key, instance, max(proof, due + 1))
+            instance = self.changed[key]
+        return instance
+
+    def _elapse_before(self, watermark: int) -> None:
+        last = (_NEVER, 0)
+        while True:
+            due = self._timers.pop_due(watermark)
+            if due is None:
+                if not self._looks:
+                    return
+                self._look_up_to(_LAST_RANK)
+                continue
+            at, key = due
+            rank = self._judge.rank[key[0]]
+            if self._looks and (at, rank) != last:  # what follows from the last moment comes before this one
+                self._timers.arm(key, at)
+                self._look_up_to(rank if at == last[0] else _LAST_RANK, release=at != last[0])
+            else:
+                instance = self._get(key)
+                assert instance is not None
+                self._elapse(key, instance, watermark)
+                self._timers.arm(key, due_at(self.changed[key]))
+            last = (at, rank)
+
+    def _elapse(self, key: Key, instance: Instance, until: int) -> None:
+        """Let what is due first of an instance pass."""
+        contract, reporter = self._judge.contracts[key[0]], self._judge.reporters[key[0]]
+        at = due_at(instance)
+        assert at is not None
+        outcome = reporter.elapse(instance, until)
+        if outcome is None:
+            self._step(key, reporter, instance, contract.elapse(instance), at)
+            return
+        self._take(key, outcome, at)
+        if contract.of_contracts and not reporter.takes(instance, at) and reporter.takes(outcome.instance, at):
+            self._look(key, self._change_of(contract.of_contracts[0], key[1], at))
+
+    def _begun(self, contract: Contract, instance: Instance, at: int) -> Outcome:
+        suppressed = self._is_suppressed(contract, instance.subject)
+        unheard = self._judge.unheard_since if contract.suppressed_by_link else None
+        return self._judge.reporters[contract.name].begin(instance, at, suppressed=suppressed, unheard=unheard)
+
+    def _step(self, key: Key, reporter: Reporter, before: Instance, step: Step, at: int) -> None:
+        """Take a step of the kind."""
+        instance = step.instance
+        if step.verdict is None and (instance.report is None or instance.state == before.state):
+            self._put(key, instance, at)
+        else:
+            self._take(key, reporter.after(before, step, at), at)
+
+    def _take(self, key: Key, outcome: Outcome, at: int) -> None:
+        instance, verdicts = outcome
+        if instance is not self._get(key):
+            self._put(key, instance, at)
+        contract = self._judge.contracts[key[0]]
+        self.verdicts += [(contract, instance, verdict) for verdict in verdicts]
+
+    def _put(self, key: Key, instance: Instance, at: int) -> None:
+        if key[0] in self._related:
+            before = self._get(key)
+            self.changed[key] = instance
+            if before is None or shown(before) != shown(instance):
+                self._tell_dependents(key, instance, at)
+        else:
+            self.changed[key] = instance
+        if instance.deadline_at is not None or instance.report is not None:
+            self._timers.arm(key, due_at(instance))
+
+    def _get(self, key: Key) -> Instance | None:
+        return self.changed.get(key) or self._judge.instances.get(key)
+
+    # Contracts that look at others
+
+    def _tell_dependents(self, key: Key, instance: Instance, at: int) -> None:
+        name, subject = key
+        relations = self._judge.relations
+        wide = relations.note(name, instance)
+        change = Change(name, subject, shown(instance), at, instance.memory.cause_id)
+        for dependent in relations.dependents.get(name, ()):
+            self._look_at(dependent, change, wide=wide)
+
+    def _look_at(self, dependent: Contract, change: Change, *, wide: bool) -> None:
+        """Have the instances of `dependent` look that may see the change."""
+        own = (dependent.name, change.subject)
+        if self._get(own) is not None:
+            self._look(own, change)
+        elif change.contract in dependent.of_contracts:
+            subject = dependent.subject_of_state(change)
+            if subject is not None:
+                self._look((dependent.name, subject), change)
+        if wide:
+            for subject in self._judge.relations.only_of(dependent, change.contract):
+                self._look((dependent.name, subject), change)
+
+    def _look(self, key: Key, change: Change) -> None:
+        if (key, change.contract) not in self._changes:
+            heappush(self._looks, (self._judge.rank[key[0]], key, change.contract))
+        self._changes[(key, change.contract)] = change
+
+    def _look_up_to(self, rank: int, *, release: bool = True) -> None:
+        """Have those look that were told to, of contracts up to that rank; what follows may make others look.
+
+        Without `release`, those that are no longer suppressed wait: they may have to be judged first.
+        """
+        waiting = []
+        while self._looks and self._looks[0][0] <= rank:
+            look = heappop(self._looks)
+            _, key, name = look
+            contract = self._judge.contracts[key[0]]
+            if name in contract.suppressed_by:
+                suppressed = self._is_suppressed(contract, key[1])
+                if not suppressed and not release:
+                    waiting.append(look)
+                    continue
+                self._suppress(key, suppressed, self._changes[(key, name)].at)
+            change = self._changes.pop((key, name))
+            if name in contract.of_contracts:
+                self._observe_state(contract, key, change)
+        for look in waiting:
+            heappush(self._looks, look)
+
+    def _suppress(self, key: Key, suppressed: bool, at: int) -> None:
+        instance = self._get(key)
+        if instance is not None:
+            self._take(key, self._judge.reporters[key[0]].suppress(instance, suppressed, at), at)
+
+    def _observe_state(self, contract: Contract, key: Key, change: Change, *, settle: bool = False) -> None:
+        reporter = self._judge.reporters[key[0]]
+        instance = self._get(key)
+        new = instance is None
+        if instance is None:
+            if self._count >= INSTANCES_MAX:
+                self.skipped.append((contract, "too_many_subjects"))
+                return
+            first = Instance(subject=key[1], state="unknown", since=change.at)
+            instance = self._begun(contract, first, change.at).instance
+        at = max(change.at, instance.memory.newest)
+        if not settle:
+            instance = self._elapse_own(key, instance, at, at)
+        if not reporter.takes(instance, at):
+            return
+        states = {name: self._state_of(name, key[1]) for name in contract.of_contracts}
+        step = contract.observe_state(instance, change._replace(at=at), states)
+        if new or step.verdict is not None or step.instance.state != instance.state:
+            self._count += new
+            self._step(key, reporter, instance, step, at)
+
+    def _is_suppressed(self, contract: Contract, subject: str) -> bool:
+        return any(self._state_of(name, subject) == "violated" for name in contract.suppressed_by)
+
+    def _state_of(self, name: str, subject: str) -> Shown:
+        instance = self._get((name, subject))
+        return self._judge.relations.overall(name) if instance is None else shown(instance)
+
+    def _change_of(self, name: str, subject: str, at: int) -> Change:
+        """How a contract stands, as if that had just come about."""
+        return Change(name, subject, self._state_of(name, subject), at, 0)
+
+    def _follow_link(self, at: int, since: int | None) -> None:
+        """Tell those that care that nothing can be heard, or, with `since`, that everything can again."""
+        contracts = [contract for contract in self._judge.contracts.values() if contract.suppressed_by_link]
+        for contract in contracts:
+            keys = [key for key in self._judge.instances if key[0] == contract.name]
+            if not keys:
+                continue
+            self.verdicts.append((contract, _WHOLE, Verdict(
+                what="unknown" if since is None else "resolved", at=at, since=at if since is None else since,
+                reason="link",
+            )))  # fmt: skip
+            reporter = self._judge.reporters[contract.name]
+            for key in keys:
+                instance = self._get(key)
+                assert instance is not None
+                outcome = reporter.unhear(instance, at) if since is None else reporter.hear(instance, at)
+                self._take(key, outcome, at)
+        self._look_up_to(_LAST_RANK)
+
+
+def _event_time(event: Event) -> tuple[int, str | None]:
+    """When an event happened, and why that isn't what it says itself, if it isn't."""
+    if event.occurred_at > event.recorded_at:
+        return event.recorded_at, "future_timestamp"
+    if event.occurred_at < CLOCKLESS_BEFORE and event.occurred_at != event.recorded_at:
+        return event.recorded_at, "no_clock"
+    return event.occurred_at, None
