@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def test_a_worker_that_slept_through_its_lease_can_not_complete_the_job(site: Si
     first = site.work("default")
     dispatch(site, "Gate")
     site.until(lambda: site.attempts(), "the first attempt")
-    os.kill(first.pid, signal.SIGSTOP)
+    put_to_sleep(site, first)
     second = site.work("default")
     site.until(lambda: len(site.attempts()) == 2, "the second attempt")
     assert [pid for _, _, _, pid in site.attempts()] == [first.pid, second.pid]
@@ -105,7 +107,7 @@ def test_a_process_for_jobs_does_not_outlive_its_killed_worker(site: Site) -> No
     [(_, _, _, child)] = site.attempts()
     assert child != worker.pid
     worker.kill()
-    site.until(lambda: not alive(child), "the process of the job to end")
+    site.until(lambda: state(child) in ("", "Z"), "the process of the job to end")
 
 
 SCHEDULED = """\
@@ -137,11 +139,26 @@ def test_a_schedule_killed_between_two_steps_runs_each_time_once(tmp_path: Path,
         appliance.kill()
 
 
-def alive(pid: int) -> bool:
+def put_to_sleep(site: Site, program: Program) -> None:
+    """Stop it, but not in the middle of a commit, which would keep everybody else from writing."""
+    while True:
+        os.kill(program.pid, signal.SIGSTOP)
+        site.until(lambda: state(program.pid) == "T", "it to stop")
+        with closing(sqlite3.connect(site.folder / "edgeq.db", timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                os.kill(program.pid, signal.SIGCONT)
+
+
+def state(pid: int) -> str:
+    """What the kernel says of a process: T for stopped, Z for one that is dead but not buried, and so on."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
+        return ""
 
 
 def dispatch(site: Site, name: str) -> None:
