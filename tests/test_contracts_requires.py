@@ -202,13 +202,16 @@ def test_when_it_is_over(keys: dict[str, Any], history: list[str], said: list[An
         ({**RECENT, "count": 2}, ["x 20", "x 11.999999 recorded 21", "a 22"], [("violated", 22, 22)]),
         (SINCE, ["y 5", "x 3 recorded 6", "a 7"], [("violated", 7, 7)]),
         (SINCE, ["x 5", "y 3 recorded 6", "a 7"], []),
+        (SINCE, ["x 10", "y 7 recorded 10", "x 5 recorded 11", "a 12"], []),
+        (SINCE, ["y 10", "x 9 recorded 10", "y 5 recorded 11", "a 12"], [("violated", 12, 12)]),
         ({"of": "x", "count": 2}, ["x 5", "x 3 recorded 6", "a 7"], []),
         # what comes after the verdict changes nothing
         (RECENT, ["a 10", "x 5 recorded 11"], [("violated", 10, 10)]),
         ({"not": RECENT}, ["a 10", "x 5 recorded 11"], []),
         # but what comes while the verdict waits does
         (AFTER, ["a 10", "x 1 recorded 11"], []),
-        (AFTER, ["a 10", "x -1 recorded 11"], [("violated", 15, 15)]),
+        (AFTER, ["a 10", "x 0 recorded 11"], []),
+        (AFTER, ["a 10", "x -0.000001 recorded 11"], [("violated", 15, 15)]),
         (NOT_AFTER, ["a 10", "x 1 recorded 11"], [("violated", 10, 10)]),
         (AFTER, ["a 0", "a 10", "x 9 recorded 11"], [("violated", 5, 5), ("resolved", 5, 10)]),
         # one that is to be judged is judged by what had happened by its time
@@ -216,6 +219,7 @@ def test_when_it_is_over(keys: dict[str, Any], history: list[str], said: list[An
         (RECENT, ["x 0", "x 12", "a 11 recorded 15"], [("violated", 11, 11)]),
         ({"of": "x", "count": 2}, ["x 0", "x 12", "a 11 recorded 15"], [("violated", 11, 11)]),
         ({"of": "x", "count": 2}, ["x 0", "x 11", "a 11 recorded 15"], []),
+        ({"of": "x", "count": 2}, ["x 10", "x 14", "x 5 recorded 14", "a 11 recorded 15"], []),
         (AFTER, ["x 20", "a 15 recorded 21"], []),
         (AFTER, ["x 20.000001", "a 15 recorded 20.3"], [("violated", 20, 20)]),
         (AFTER, ["x 20.000001", "a 15 recorded 20.300001"], [("violated", 15, 15)]),
@@ -243,6 +247,8 @@ def test_a_late_one_is_skipped_when_too_much_came_after_it_to_tell() -> None:
     assert story.event("x", 10).event("a", 10, occurred=5).skipped == ["late"]
     assert story.event("a", 10.1).skipped == []
     story = Story(requires(SINCE)).event("x", 0).event("y", 5)
+    assert story.event("a", 6, occurred=4).skipped == ["late"]
+    story = Story(requires(SINCE)).event("y", 0).event("x", 5)
     assert story.event("a", 6, occurred=4).skipped == ["late"]
     story = Story(requires({"any_of": [SINCE, BEFORE]})).event("x", 0).event("y", 5)
     assert story.event("a", 6, occurred=4).skipped == []
@@ -420,13 +426,19 @@ def test_what_waited_at_the_broker_proves_no_silence() -> None:
 
 
 def test_silence_while_nothing_could_be_heard_does_not_count() -> None:
-    story = Story(requires(AFTER, suppressed_by="link")).event("x", -60).event("a", 0)
-    with story.judge.turn() as turn:
-        turn.lose_link(micro(3))
-    with story.judge.turn() as turn:
-        turn.regain_link(micro(60))
+    def heard_again() -> Story:
+        story = Story(requires(AFTER, suppressed_by="link")).event("x", -60).event("a", 0)
+        with story.judge.turn() as turn:
+            turn.lose_link(micro(3))
+        with story.judge.turn() as turn:
+            turn.regain_link(micro(60))
+        return story
+
+    story = heard_again()
     assert story.wait(65).told == []
     assert story.wait(65.1).told == [("violated", "a", 65, 65)]
+    assert heard_again().event("x", 65).state() == "ok"
+    assert heard_again().event("x", 61, occurred=-5).state() == "ok"
 
 
 @pytest.mark.parametrize("step", [6 * 3600, -14 * 86400, 56 * 365 * 86400])
@@ -465,8 +477,11 @@ def test_what_may_change_of_a_rule_and_what_makes_it_another() -> None:
     ):  # fmt: skip
         (contract,) = contracts_of(changed)
         assert from_row(contract, row) is None
-    (contract,) = contracts_of(requires({"of": "x", "within": "1h"}, clear_after="1s", name="rule"))
+    (contract,) = contracts_of(requires({"of": "x", "within": "1h"}, clear_after="1s"))
     assert from_row(contract, row) is not None
+    (row,) = Story(requires(SINCE)).event("x", 0).rows()
+    (contract,) = contracts_of(requires({"of": "x", "since": {"of": "y", "where": {"k": 1}}}))
+    assert from_row(contract, row) is None
 
 
 def test_a_stored_memory_that_does_not_fit_the_rule_is_dropped() -> None:

@@ -135,10 +135,10 @@ class Sentinel(QueueProcessor):
 
     async def on_time(self, ctx: ProcessorContext) -> None:
         """See QueueProcessor."""
-        self._turn(ctx, ())
+        self._turn(ctx, None)
 
-    def _turn(self, ctx: ProcessorContext, events: Sequence[Event]) -> None:
-        """Judge what has happened; without events, what the clock says."""
+    def _turn(self, ctx: ProcessorContext, events: Sequence[Event] | None) -> None:
+        """Judge what has happened, or, if that is None, what the clock says."""
         opening, step, now = self._opening, self._step(), self._clock.now()
         stepped = abs(step) >= CLOCK_STEP_SECONDS * MICROSECONDS
         before = self._offset, self._stepped
@@ -153,9 +153,9 @@ class Sentinel(QueueProcessor):
                     self._offset, self._stepped = self._offset + step, self._stepped + step
                 ready_at = self._ready_at()
                 self._follow_link(turn, now, ready_at)
-                for event in events:
+                for event in events or ():
                     turn.observe(event, trusted=ready_at is not None and event.recorded_at >= ready_at)
-                if not events and ready_at is not None and now >= ready_at:
+                if events is None and ready_at is not None and now >= ready_at:
                     turn.elapse(now)
                 self._decide(turn, ctx, opening)
         except BaseException:
