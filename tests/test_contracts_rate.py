@@ -14,7 +14,7 @@ from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, told_event, told_of
 
 from edgeq.contracts.moments import Moments
-from edgeq.contracts.rate import EVENTS_MAX
+from edgeq.contracts.rate import EVENTS_MAX, RateMemory
 from edgeq.events import from_json
 from edgeq.testing.clock import NOON
 
@@ -238,6 +238,19 @@ class TestMoreThan:
         assert story.wait(9.9).state() == "violated"
         assert story.wait(10 + US).state() == "ok"
 
+    def test_what_happened_before_a_step_of_the_clock_happened_that_long_ago(self) -> None:
+        step = 6 * 3600
+        story = Story(MORE).reading(0).reading(12)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(13 + step), step * 1_000_000)
+        story.reading(14 + step).reading(15 + step, occurred=9 + step)
+        assert story.told == [("violated", "a", 14 + step, 14 + step)]
+        story = Story(MORE).reading(0).reading(1).reading(2).wait(11)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(11 + step), step * 1_000_000)
+        story.reading(12 + step, occurred=5 + step)
+        assert story.told[2:] == [("violated", "a", 10 + step, 10 + step)]
+
     def test_a_clock_that_is_behind_after_a_start_moves_all_into_its_past(self) -> None:
         story = Story(MORE).reading(1000).reading(1001).reading(1004)
         story.judge.load([("often", instance) for instance in story.judge.instances.values()], micro(50))
@@ -272,9 +285,12 @@ class TestMoreThan:
         assert len(msgspec.json.encode(instance.memory)) < 55_000
         story = Story({**MORE, "lateness": "1w"})
         for index in range(EVENTS_MAX + 20):
-            story.reading(index * 4)
+            story.reading(index * 5)
         (instance,) = story.judge.instances.values()
+        assert story.told == []
         assert len(msgspec.json.encode(instance.memory)) < 55_000
+        assert isinstance(instance.memory, RateMemory)
+        assert instance.memory.past.count == EVENTS_MAX
         small = Story({**MORE, "more_than": 5})
         for index in range(100):
             small.reading(index)
@@ -381,6 +397,11 @@ class TestFewerThan:
         with story.judge.turn() as turn:
             turn.set_clock(micro(6 + step), step * 1_000_000)
         assert story.wait(10 + step).told == []
+        assert story.wait(10 + step + US).told == [("violated", "a", 10 + step, 10 + step)]
+        story = Story(FEWER).reading(0)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(6 + step), step * 1_000_000)
+        assert story.reading(7 + step, occurred=-1 + step).wait(10 + step).told == []
         assert story.wait(10 + step + US).told == [("violated", "a", 10 + step, 10 + step)]
 
     def test_what_it_says(self) -> None:

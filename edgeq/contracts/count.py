@@ -69,8 +69,8 @@ class CountKeys(KnownKeys, frozen=True, kw_only=True):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """See Keys."""
         yield from super().mistakes()
-        if self.lateness > _LENGTHS[self.per]:
-            yield "lateness", f"must be at most as long as a period ({self.per})"
+        if self.lateness > _LENGTHS[self.per] / 2:
+            yield "lateness", f"must be at most {Duration(_LENGTHS[self.per] / 2)}, which is half of a period"
         if self.at_least is None:
             if self.known:
                 yield "known", "is for at_least: of what was never seen there can't be too many"
@@ -213,12 +213,12 @@ class Count(Contract):
     def elapse(self, instance: Instance) -> Step:
         """See Contract."""
         memory = _memory(instance)
-        if not memory.over_until or self._due_at(memory) != memory.over_until:
-            return self._eased(instance, memory) if _is_met_again(memory) else self._judged(instance, memory)
-        over_until, memory = memory.over_until, replace(memory, over_until=0)
-        if memory.short:
-            return Step(self._waiting(instance, memory))
-        return self._ended(instance, over_until, memory)
+        over_until = memory.over_until
+        if _is_met_again(memory):
+            return self._eased(instance, memory)
+        if over_until and over_until <= self._judged_at(memory.spans[0].end):
+            return self._standing(instance, replace(memory, over_until=0), over_until)
+        return self._judged(instance, memory)
 
     def complaint(self, observed: Any) -> str:
         """See Contract."""
@@ -241,9 +241,7 @@ class Count(Contract):
             memory = _tallied(memory, met=not is_short and not head.over)
         spans = tuple(self._periods.without_first(memory.spans))
         memory = replace(memory, spans=spans, short=memory.short or is_short)
-        if instance.state == "violated":
-            return self._eased(instance, memory)
-        if is_short:
+        if is_short and instance.state != "violated":
             return self._broken(instance, head.end, memory, head)
         if instance.state == "unknown" and is_whole:
             instance = replace(instance, state="ok", since=head.end)
@@ -254,15 +252,15 @@ class Count(Contract):
         return step._replace(instance=self._waiting(step.instance, _memory(step.instance)))
 
     def _eased(self, instance: Instance, memory: CountMemory) -> Step:
-        """A violated instance, which may no longer be."""
+        """A violated instance, which may be met again."""
         if not _is_met_again(memory):
             return Step(self._waiting(instance, memory))
-        memory = replace(memory, short=False)
-        if memory.over_until:
-            return Step(self._waiting(instance, memory))
-        return self._ended(instance, memory.spans[0].met_at, memory)
+        return self._standing(instance, replace(memory, short=False), memory.spans[0].met_at)
 
-    def _ended(self, instance: Instance, at: int, memory: CountMemory) -> Step:
+    def _standing(self, instance: Instance, memory: CountMemory, at: int) -> Step:
+        """A violated instance after a reason for that was gone at `at`."""
+        if memory.short or memory.over_until:
+            return Step(self._waiting(instance, memory))
         step = resolved(instance, at, replace(memory, observed=self._observed(memory, memory.spans[0])))
         return step._replace(instance=self._waiting(step.instance, _memory(step.instance)))
 

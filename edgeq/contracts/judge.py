@@ -13,7 +13,8 @@ from .contract import Contract
 from .index import Index
 from .instance import Instance
 from .relations import Key, Relations, ranks
-from .reporting import Reporter, due_at
+from .reporting import Reporter
+from .telling import due_at
 from .timers import Timers
 from .turn import Turn
 

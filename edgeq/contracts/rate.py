@@ -227,8 +227,6 @@ class Rate(Contract):
 
     def _with_late(self, memory: RateMemory, at: int, most: int) -> tuple[RateMemory, int | None]:
         """The memory with a late event, and when there came to be too many with it."""
-        if memory.over_at > memory.window.last:
-            return self._trimmed(replace(memory, window=memory.window.added(at)), most), None
         times = [*memory.past, *memory.window]
         place = bisect_right(times, at)
         times.insert(place, at)
@@ -238,7 +236,7 @@ class Rate(Contract):
             if since < until and until > memory.told_until:
                 begins = max(since, memory.told_until) if begins is None else begins
                 over_at = max(over_at, until)
-        cut = max(times[-1], memory.told_until) - self._within
+        cut = times[-1] - self._within
         expired, window = Moments().extended(times).split(cut)
         past = Moments().extended(expired).split(cut - self.lateness_microseconds)[1].newest(EVENTS_MAX)
         return self._trimmed(replace(memory, window=window, past=past, over_at=over_at), most), begins

@@ -17,7 +17,7 @@ from ..events import NewEvent
 from ..store.contract_states import ContractState
 from .contract import Contract
 from .instance import Instance, Report, State, Verdict
-from .reporting import expanded, shown
+from .telling import expanded, shown
 from .verdict_event import build
 
 

@@ -11,7 +11,7 @@ from ..config.suggest import did_you_mean
 from .contract import Contract
 from .instance import Instance, Shown
 from .keys import LINK, at_index, listed
-from .reporting import shown
+from .telling import shown
 
 Key = tuple[str, str]  # contract, subject
 

@@ -16,16 +16,17 @@ the states that result, and none in between.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from ..events import Event
 from .contract import Contract
-from .instance import Change, Instance, Shown, Skipped, Step, Verdict
+from .instance import Change, Instance, Skipped, Step, Verdict
+from .looks import LAST_RANK, Looks
 from .relations import Key, looked_at
-from .reporting import CLOCKLESS_BEFORE, Outcome, Reporter, due_at, shown
+from .reporting import CLOCKLESS_BEFORE, Outcome, Reporter
+from .telling import due_at, shown
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ INSTANCES_MAX = 100_000
 
 _IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1_000_000)
 _NEVER = -(2**63)
-_LAST_RANK = 2**31
 _WHOLE = Instance(subject="", state="unknown", since=0)  # stands for all of a contract's instances
 
 
@@ -52,9 +52,7 @@ class Turn:
         self._timers = timers
         self._related = judge.relations.names
         self._count = len(judge.instances)
-        # Instances that are to look at a contract again, because of a change of it.
-        self._looks: list[tuple[int, Key, str]] = []
-        self._changes: dict[tuple[Key, str], Change] = {}
+        self._looks = Looks(judge.relations, judge.rank, self._get)
 
     # What may happen
 
@@ -68,13 +66,13 @@ class Turn:
         for rank, _, contract, reporter, where, wants in self._judge.index.entries(event.type, event.subject):
             if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
                 continue
-            if self._looks:
-                self._look_up_to(rank, release=False)
+            if self._looks.waiting:
+                self._look(rank, release=False)
             skipped = self._observe(contract, reporter, event, at, watermark, proof)
             if flag or skipped:
                 self.skipped.extend((contract, reason) for reason in (flag, skipped) if reason)
-        if self._looks:
-            self._look_up_to(_LAST_RANK)
+        if self._looks.waiting:
+            self._look()
 
     def elapse(self, now: int) -> None:
         """Let time go on to `now`."""
@@ -87,7 +85,7 @@ class Turn:
             reporter = self._judge.reporters[key[0]]
             moved = reporter.set_clock(self._get(key) or instance, now, step_microseconds)
             self._take(key, reporter.reconsider(moved, now), now)
-        self._look_up_to(_LAST_RANK)
+        self._look()
 
     def settle(self, now: int) -> None:
         """See to what may have changed since the instances were stored: contracts, their keys, the time zone. No time
@@ -103,21 +101,21 @@ class Turn:
         for contract in sorted(looking, key=lambda each: judge.rank[each.name]):
             seen = {name: judge.relations.subjects(name) for name in contract.of_contracts}
             for key in [key for key in judge.instances if key[0] == contract.name]:
-                self._suppress(key, self._is_suppressed(contract, key[1]), now)
+                self._suppress(key, self._looks.is_suppressed(contract, key[1]), now)
                 for name in seen:
-                    self._observe_state(contract, key, self._change_of(name, key[1], now), settle=True)
+                    self._observe_state(contract, key, self._looks.standing(name, key[1], now), settle=True)
             for name, subjects in seen.items():
-                for change in [self._change_of(name, subject, now) for subject in subjects]:
+                for change in [self._looks.standing(name, subject, now) for subject in subjects]:
                     new = contract.subject_of_state(change)
                     if new is not None and self._get((contract.name, new)) is None:
                         self._observe_state(contract, (contract.name, new), change, settle=True)
-        self._look_up_to(_LAST_RANK)
+        self._look()
 
     def begin(self, contract: Contract, instance: Instance, at: int) -> None:
         """Begin to watch an instance that isn't there yet."""
         key = (contract.name, instance.subject)
         self._take(key, self._begun(contract, instance, at), at)
-        self._look_up_to(_LAST_RANK)
+        self._look()
 
     def lose_link(self, now: int) -> None:
         """Nothing can be heard any more. Told once for each contract that cares."""
@@ -192,15 +190,15 @@ class Turn:
         while True:
             due = self._timers.pop_due(watermark)
             if due is None:
-                if not self._looks:
+                if not self._looks.waiting:
                     return
-                self._look_up_to(_LAST_RANK)
+                self._look()
                 continue
             at, key = due
             rank = self._judge.rank[key[0]]
-            if self._looks and (at, rank) != last:  # what follows from the last moment comes before this one
+            if self._looks.waiting and (at, rank) != last:  # what follows from the last moment comes before this one
                 self._timers.arm(key, at)
-                self._look_up_to(rank if at == last[0] else _LAST_RANK, release=at != last[0])
+                self._look(rank if at == last[0] else LAST_RANK, release=at != last[0])
             else:
                 instance = self._get(key)
                 assert instance is not None
@@ -219,10 +217,10 @@ class Turn:
             return
         self._take(key, outcome, at)
         if contract.of_contracts and not reporter.takes(instance, at) and reporter.takes(outcome.instance, at):
-            self._look(key, self._change_of(contract.of_contracts[0], key[1], at))
+            self._looks.add(key, self._looks.standing(contract.of_contracts[0], key[1], at))
 
     def _begun(self, contract: Contract, instance: Instance, at: int) -> Outcome:
-        suppressed = self._is_suppressed(contract, instance.subject)
+        suppressed = self._looks.is_suppressed(contract, instance.subject)
         unheard = self._judge.unheard_since if contract.suppressed_by_link else None
         return self._judge.reporters[contract.name].begin(instance, at, suppressed=suppressed, unheard=unheard)
 
@@ -246,7 +244,7 @@ class Turn:
             before = self._get(key)
             self.changed[key] = instance
             if before is None or shown(before) != shown(instance):
-                self._tell_dependents(key, instance, at)
+                self._looks.note(key[0], instance, at)
         else:
             self.changed[key] = instance
         if instance.deadline_at is not None or instance.report is not None:
@@ -257,53 +255,26 @@ class Turn:
 
     # Contracts that look at others
 
-    def _tell_dependents(self, key: Key, instance: Instance, at: int) -> None:
-        name, subject = key
-        relations = self._judge.relations
-        wide = relations.note(name, instance)
-        change = Change(name, subject, shown(instance), at, instance.memory.cause_id)
-        for dependent in relations.dependents.get(name, ()):
-            self._look_at(dependent, change, wide=wide)
-
-    def _look_at(self, dependent: Contract, change: Change, *, wide: bool) -> None:
-        """Have the instances of `dependent` look that may see the change."""
-        own = (dependent.name, change.subject)
-        if self._get(own) is not None:
-            self._look(own, change)
-        elif change.contract in dependent.of_contracts:
-            subject = dependent.subject_of_state(change)
-            if subject is not None:
-                self._look((dependent.name, subject), change)
-        if wide:
-            for subject in self._judge.relations.only_of(dependent, change.contract):
-                self._look((dependent.name, subject), change)
-
-    def _look(self, key: Key, change: Change) -> None:
-        if (key, change.contract) not in self._changes:
-            heappush(self._looks, (self._judge.rank[key[0]], key, change.contract))
-        self._changes[(key, change.contract)] = change
-
-    def _look_up_to(self, rank: int, *, release: bool = True) -> None:
-        """Have those look that were told to, of contracts up to that rank; what follows may make others look.
+    def _look(self, rank: int = LAST_RANK, *, release: bool = True) -> None:
+        """Have those look that are to, of contracts up to that rank; what follows may make others look.
 
         Without `release`, those that are no longer suppressed wait: they may have to be judged first.
         """
         waiting = []
-        while self._looks and self._looks[0][0] <= rank:
-            look = heappop(self._looks)
+        while found := self._looks.pop(rank):
+            look, change = found
             _, key, name = look
             contract = self._judge.contracts[key[0]]
             if name in contract.suppressed_by:
-                suppressed = self._is_suppressed(contract, key[1])
+                suppressed = self._looks.is_suppressed(contract, key[1])
                 if not suppressed and not release:
-                    waiting.append(look)
+                    waiting.append(found)
                     continue
-                self._suppress(key, suppressed, self._changes[(key, name)].at)
-            change = self._changes.pop((key, name))
+                self._suppress(key, suppressed, change.at)
             if name in contract.of_contracts:
                 self._observe_state(contract, key, change)
-        for look in waiting:
-            heappush(self._looks, look)
+        for look, change in waiting:
+            self._looks.put_back(look, change)
 
     def _suppress(self, key: Key, suppressed: bool, at: int) -> None:
         instance = self._get(key)
@@ -325,22 +296,11 @@ class Turn:
             instance = self._elapse_own(key, instance, at, at)
         if not reporter.takes(instance, at):
             return
-        states = {name: self._state_of(name, key[1]) for name in contract.of_contracts}
+        states = {name: self._looks.state_of(name, key[1]) for name in contract.of_contracts}
         step = contract.observe_state(instance, change._replace(at=at), states)
         if new or step.verdict is not None or step.instance.state != instance.state:
             self._count += new
             self._step(key, reporter, instance, step, at)
-
-    def _is_suppressed(self, contract: Contract, subject: str) -> bool:
-        return any(self._state_of(name, subject) == "violated" for name in contract.suppressed_by)
-
-    def _state_of(self, name: str, subject: str) -> Shown:
-        instance = self._get((name, subject))
-        return self._judge.relations.overall(name) if instance is None else shown(instance)
-
-    def _change_of(self, name: str, subject: str, at: int) -> Change:
-        """How a contract stands, as if that had just come about."""
-        return Change(name, subject, self._state_of(name, subject), at, 0)
 
     def _follow_link(self, at: int, since: int | None) -> None:
         """Tell those that care that nothing can be heard, or, with `since`, that everything can again."""
@@ -359,7 +319,7 @@ class Turn:
                 assert instance is not None
                 outcome = reporter.unhear(instance, at) if since is None else reporter.hear(instance, at)
                 self._take(key, outcome, at)
-        self._look_up_to(_LAST_RANK)
+        self._look()
 
 
 def _event_time(event: Event) -> tuple[int, str | None]:

@@ -10,7 +10,7 @@ from edgeq.contracts import Contract, load_contracts
 from edgeq.contracts.instance import Verdict
 from edgeq.contracts.judge import Judge
 from edgeq.contracts.records import from_row, to_row
-from edgeq.contracts.reporting import shown
+from edgeq.contracts.telling import shown
 from edgeq.contracts.turn import Turn
 from edgeq.contracts.verdict_event import verdict_event
 from edgeq.errors import Problem
