@@ -75,8 +75,9 @@ def told_of(mapping: Mapping[str, Any], history: Sequence[Happened], until: int,
 def tell(
     mapping: Mapping[str, Any], history: Sequence[Happened], until: int, chance: Iterator[bool]
 ) -> tuple[list[Told], Judge]:
-    """What the contract says to the history when time goes on to `until`, all in flight included. `chance` says
-    whether it is restarted before an event and before the end, and whether anybody looked at the clock before. Then the judge as it stands at the end."""
+    """What the contract says to the history when time goes on to `until`, all in flight included, and the judge as it
+    stands at the end. `chance` says whether it is restarted before an event and before the end, and whether anybody
+    looked at the clock before."""
     judge = Story(mapping).judge
     (contract,) = judge.contracts.values()
     judge.load([(contract.name, instance) for instance in contract.initial(NOON)], NOON)
