@@ -196,6 +196,8 @@ class TestMoreThan:
         story = Story(MORE).reading(0).reading(4).reading(40).reading(41, occurred=2)
         assert story.told == [("violated", "a", 4, 4)]
         assert story.reading(42).told[1:] == [("resolved", "a", 4, 10)]
+        story = Story(MORE).reading(0).reading(4).reading(40).reading(41, occurred=2).reading(42, occurred=30)
+        assert story.told == [("violated", "a", 4, 4), ("resolved", "a", 4, 10)]
 
     def test_a_late_one_makes_it_last_and_takes_nothing_back(self) -> None:
         story = Story(MORE).reading(0).reading(1).reading(5).reading(6, occurred=3)
@@ -245,6 +247,11 @@ class TestMoreThan:
             turn.set_clock(micro(13 + step), step * 1_000_000)
         story.reading(14 + step).reading(15 + step, occurred=9 + step)
         assert story.told == [("violated", "a", 14 + step, 14 + step)]
+        story = Story(MORE).reading(0).reading(1).reading(12)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(13 + step), step * 1_000_000)
+        story.reading(14 + step, occurred=5 + step)
+        assert story.told == [("violated", "a", 5 + step, 5 + step)]
         story = Story(MORE).reading(0).reading(1).reading(2).wait(11)
         with story.judge.turn() as turn:
             turn.set_clock(micro(11 + step), step * 1_000_000)
