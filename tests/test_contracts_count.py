@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell, told_event
+from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell
 
 from edgeq.contracts.count import SPANS_MAX, CountMemory
 from edgeq.contracts.judge import Judge
@@ -260,7 +260,7 @@ class TestAtLeast:
         story.event("backup.done", at("2026-03-22T02:00+01:00"))
         story.event("backup.done", at("2026-03-23T02:00+01:00")).wait(at("2026-03-30T00:00+02:00"))
         assert story.told == []
-        told = told_event(story.wait(at("2026-03-30T00:00+02:00") + US))
+        told = story.wait(at("2026-03-30T00:00+02:00") + US).events[-1]
         assert told.description == "enough: a 1 backup.done in the week from 2026-03-23, fewer than 3"
         expected = {"count": 1, "from": "2026-03-23", "met": 0, "missed": 1, "streak": 0, "best": 0}
         assert from_json(told.data_json)["observed"] == expected
@@ -343,10 +343,10 @@ class TestAtMost:
         story = Story({**MOST, "of": "door.opened", "timezone": "Europe/Berlin"})
         for second in range(3):
             story.event("door.opened", second, subject="front")
-        told = told_event(story)
+        told = story.events[-1]
         assert told.description == "enough: front 3 door.opened in the hour from 2026-01-01 13:00+01:00, more than 2"
         assert (told.cause_id, from_json(told.data_json)["observed"]["count"]) == (3, 3)
-        assert "observed count 3, from 2026-01-01T13:00+01:00" in told_event(story.wait(H + 1)).description
+        assert "observed count 3, from 2026-01-01T13:00+01:00" in story.wait(H + 1).events[-1].description
 
 
 class TestCalendars:
