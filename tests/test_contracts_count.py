@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell, told_event
+from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell
 
 from edgeq.contracts.count import SPANS_MAX, CountMemory
 from edgeq.contracts.judge import Judge
@@ -260,7 +260,7 @@ class TestAtLeast:
         story.event("backup.done", at("2026-03-22T02:00+01:00"))
         story.event("backup.done", at("2026-03-23T02:00+01:00")).wait(at("2026-03-30T00:00+02:00"))
         assert story.told == []
-        told = told_event(story.wait(at("2026-03-30T00:00+02:00") + US))
+        told = story.wait(at("2026-03-30T00:00+02:00") + US).events[-1]
         assert told.description == "enough: a 1 backup.done in the week from 2026-03-23, fewer than 3"
         expected = {"count": 1, "from": "2026-03-23", "met": 0, "missed": 1, "streak": 0, "best": 0}
         assert from_json(told.data_json)["observed"] == expected
@@ -343,10 +343,10 @@ class TestAtMost:
         story = Story({**MOST, "of": "door.opened", "timezone": "Europe/Berlin"})
         for second in range(3):
             story.event("door.opened", second, subject="front")
-        told = told_event(story)
+        told = story.events[-1]
         assert told.description == "enough: front 3 door.opened in the hour from 2026-01-01 13:00+01:00, more than 2"
         assert (told.cause_id, from_json(told.data_json)["observed"]["count"]) == (3, 3)
-        assert "observed count 3, from 2026-01-01T13:00+01:00" in told_event(story.wait(H + 1)).description
+        assert "observed count 3, from 2026-01-01T13:00+01:00" in story.wait(H + 1).events[-1].description
 
 
 class TestCalendars:
@@ -487,9 +487,16 @@ class TestClocks:
 
     def test_what_is_out_of_force_stays_so(self) -> None:
         story = Story({**MOST, "active": {"times": "12:00-12:30", "timezone": "UTC"}}).reading(0).wait(1900)
-        self.step(story, 2000, 100).wait(20 * H)
+        self.step(story, 2000, 100)
         assert (story.told, streaks(story.judge)) == ([], (0, 0, 0, 0))
-        assert story.shown() == "suppressed"
+        assert (story.shown(), story.judge.instances[("enough", "a")].deadline_at) == ("suppressed", None)
+
+    def test_what_was_missed_stays_so_when_the_clock_is_set(self) -> None:
+        story = Story({**LEAST, "at_least": 1, "at_most": 1, "lateness": "30m"}).reading(0).wait(2 * H + 1801)
+        story.reading(3 * H + 1).reading(3 * H + 2)
+        self.step(story, 9 * H + 10, 6 * H).wait(9 * H + 15)
+        assert times(story) == [("violated", "14:00:00", "14:00:00")]
+        assert times(story.reading(9 * H + 20))[1:] == [("resolved", "14:00:00", "21:00:20")]
 
     def test_what_was_counted_before_a_start_without_a_clock_still_counts(self) -> None:
         story = Story(MOST).reading(0).reading(1)
@@ -525,6 +532,13 @@ def test_lower_limits_are_broken_by_the_next_event_and_missed_periods_by_the_nex
     story = Story(LEAST).reading(0).wait(H + 1).start(H + 2, {**LEAST, "at_least": 3}).reading(H + 3).reading(H + 4)
     assert times(story) == [("violated", "13:00:00", "13:00:00")]
     assert times(story.reading(H + 5))[1:] == [("resolved", "13:00:00", "13:00:05")]
+    story = Story({**LEAST, "at_most": 9}).reading(0).wait(H + 1).start(H + 2, MOST)
+    assert times(story) == [("violated", "13:00:00", "13:00:00"), ("resolved", "13:00:00", "13:00:02")]
+
+
+def test_a_reminder_tells_of_the_event_that_was_one_too_many() -> None:
+    story = Story({**MOST, "remind": "10m"}).reading(0).reading(1).reading(2).reading(3).wait(700)
+    assert [(verdict.reminder, verdict.cause_id) for _, _, verdict in story.verdicts] == [(0, 3), (1, 3)]
 
 
 def test_periods_that_nobody_could_judge_are_few() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, told_event, told_of
+from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, told_of
 
 from edgeq.contracts.moments import Moments
 from edgeq.contracts.rate import EVENTS_MAX, RateMemory
@@ -196,6 +196,8 @@ class TestMoreThan:
         story = Story(MORE).reading(0).reading(4).reading(40).reading(41, occurred=2)
         assert story.told == [("violated", "a", 4, 4)]
         assert story.reading(42).told[1:] == [("resolved", "a", 4, 10)]
+        story = Story(MORE).reading(0).reading(4).reading(40).reading(41, occurred=2).reading(42, occurred=30)
+        assert story.told == [("violated", "a", 4, 4), ("resolved", "a", 4, 10)]
 
     def test_a_late_one_makes_it_last_and_takes_nothing_back(self) -> None:
         story = Story(MORE).reading(0).reading(1).reading(5).reading(6, occurred=3)
@@ -245,6 +247,11 @@ class TestMoreThan:
             turn.set_clock(micro(13 + step), step * 1_000_000)
         story.reading(14 + step).reading(15 + step, occurred=9 + step)
         assert story.told == [("violated", "a", 14 + step, 14 + step)]
+        story = Story(MORE).reading(0).reading(1).reading(12)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(13 + step), step * 1_000_000)
+        story.reading(14 + step, occurred=5 + step)
+        assert story.told == [("violated", "a", 5 + step, 5 + step)]
         story = Story(MORE).reading(0).reading(1).reading(2).wait(11)
         with story.judge.turn() as turn:
             turn.set_clock(micro(11 + step), step * 1_000_000)
@@ -270,10 +277,10 @@ class TestMoreThan:
         story = Story({**MORE, "of": "door.opened", "more_than": 4, "within": "10m"})
         for at in range(5):
             story.event("door.opened", at, subject="front")
-        told = told_event(story)
+        told = story.events[-1]
         assert (told.description, told.cause_id) == ("often: front 5 door.opened within 10m, more than 4", 5)
         assert from_json(told.data_json)["observed"] == 5
-        told = told_event(story.wait(601))
+        told = story.wait(601).events[-1]
         assert told.description == "often: front resolved after 9m56s (observed 4)"
 
     def test_what_it_remembers_is_small(self) -> None:
@@ -406,7 +413,7 @@ class TestFewerThan:
 
     def test_what_it_says(self) -> None:
         story = Story(FEWER).reading(0).reading(9)
-        told = told_event(story.wait(11))
+        told = story.wait(11).events[-1]
         assert told.description == "seldom: a 1 reading within 10s, fewer than 2"
         assert from_json(told.data_json)["observed"] == 1
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import Happened, Told, chances, end_of, histories, told_event, told_of
+from support.histories import Happened, Told, chances, end_of, histories, told_of
 
 from edgeq.contracts.stuck import TEXT_CHARS_MAX
 from edgeq.events import from_json
@@ -199,10 +199,10 @@ class TestStuck:
         story = Story({**STUCK, "for": "2h", "field": "open"})
         for hour in range(3):
             story.event("reading", hour * 3600, data={"open": False})
-        told = told_event(story)
+        told = story.events[-1]
         assert (told.description, told.cause_id) == ("frozen: a open unchanged for 2h (observed false)", 3)
         assert from_json(told.data_json)["observed"] is False
-        told = told_event(story.event("reading", 3 * 3600, data={"open": True}))
+        told = story.event("reading", 3 * 3600, data={"open": True}).events[-1]
         assert told.description == "frozen: a resolved after 1h (observed true)"
 
 
@@ -244,7 +244,7 @@ class TestChange:
     def test_what_it_says(self) -> None:
         story = Story(CREEP).reading(0, 20).reading(5, 20.4).reading(10, 20.4)
         expected = "frozen: a value changed by less than 0.5 for 10s (observed 20.4)"
-        assert told_event(story).description == expected
+        assert story.events[-1].description == expected
 
 
 @pytest.mark.parametrize(

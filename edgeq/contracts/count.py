@@ -243,8 +243,6 @@ class Count(Contract):
         memory = replace(memory, spans=spans, short=memory.short or is_short)
         if is_short and instance.state != "violated":
             return self._broken(instance, head.end, memory, head)
-        if instance.state == "unknown" and is_whole:
-            instance = replace(instance, state="ok", since=head.end)
         return Step(self._waiting(instance, memory))
 
     def _broken(self, instance: Instance, at: int, memory: CountMemory, span: Span) -> Step:

@@ -16,7 +16,7 @@ or, for subjects in `known`, after the contract was first loaded; until then, or
 `unknown`.
 
 N is at most 10,000. An instance remembers the time of that many events and, for `more_than`, while it isn't violated,
-of those of another `lateness`, at most 10,000 more: for N = 5 some 50 bytes, for N = 10,000 up to 55 KB, or twice that.
+of those of another `lateness`, at most 10,000 more: for N = 5 some 50 bytes, for N = 10,000 up to 70 KB, or twice that.
 """
 
 from __future__ import annotations

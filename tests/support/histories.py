@@ -13,8 +13,6 @@ from msgspec.structs import replace
 from edgeq.contracts.instance import Instance, Verdict
 from edgeq.contracts.judge import Judge
 from edgeq.contracts.turn import IN_FLIGHT_SECONDS
-from edgeq.contracts.verdict_event import verdict_event
-from edgeq.events import NewEvent
 from edgeq.testing.clock import NOON
 from support.contracts import Story, event
 
@@ -76,8 +74,8 @@ def tell(
     mapping: Mapping[str, Any], history: Sequence[Happened], until: int, chance: Iterator[bool]
 ) -> tuple[list[Told], Judge]:
     """What the contract says to the history when time goes on to `until`, all in flight included, and the judge as it
-    stands at the end. `chance` says whether it is restarted before an event and before the end, and whether anybody
-    looked at the clock before."""
+    stands then. `chance` says whether it is restarted before an event and before the end, and whether anybody looked at
+    the clock before an event."""
     judge = Story(mapping).judge
     (contract,) = judge.contracts.values()
     judge.load([(contract.name, instance) for instance in contract.initial(NOON)], NOON)
@@ -112,10 +110,3 @@ def tell(
 def end_of(history: Sequence[Happened], after: float) -> int:
     """The moment so many seconds after the history."""
     return (history[-1].recorded_at if history else NOON) + round(after * 1e6)
-
-
-def told_event(story: Story) -> NewEvent:
-    """The event for the only verdict of the last turn of a story."""
-    assert story.turn is not None
-    ((contract, instance, verdict),) = story.turn.verdicts
-    return verdict_event(contract, instance, verdict, NOON)
