@@ -97,6 +97,13 @@ class ModelBreaker:
         """Whether what it stands for works, as far as the store says."""
         return self.shown is None or self.shown.state == "closed"
 
+    def holds_back(self, job_id: int, now: int) -> bool:
+        """Whether it is too early for this job to try it."""
+        shown = self.shown
+        if shown is None or shown.state == "closed" or job_id == shown.probe_id:
+            return False
+        return shown.probe_at is not None and now < shown.probe_at
+
     def failed(self, now: int) -> None:
         """An attempt said that it doesn't work."""
         self.failures.append(now)
@@ -171,11 +178,10 @@ class JobsModel:
                 return "its rate is used up"
         if job.new.needs is not None:
             breaker = self.breakers[job.new.needs]
-            if not breaker.closed:
-                if breaker.probe is not None:
-                    return "another job tries out what it needs"
-                if breaker.shown is not None and breaker.shown.probe_at is not None and now < breaker.shown.probe_at:
-                    return "what it needs is broken"
+            if not breaker.closed and breaker.probe is not None:
+                return "another job tries out what it needs"
+            if breaker.holds_back(job.id, now):
+                return "what it needs is broken"
         return ""
 
     def _rates(self, job: ModelJob) -> list[Starts]:
