@@ -16,7 +16,8 @@ from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import chances
 from support.plays import Said, Scene, play, proven, scenes, told, told_event
 
-from edgeq.contracts.conditions import COUNT_MAX, SPARE
+from edgeq.contracts.conditions import COUNT_MAX
+from edgeq.contracts.leaves import SPARE
 from edgeq.contracts.records import from_row, to_row
 from edgeq.contracts.requires import LEAVES_MAX, WAITING_MAX, RequiresMemory
 from edgeq.contracts.rule import REASONS_CHARS_MAX, Case
