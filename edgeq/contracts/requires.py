@@ -39,8 +39,8 @@ judged is judged by what had happened by its time, as of then if nothing can fol
 too much came after it to tell. At most `WAITING_MAX` events wait for what may follow; another is skipped as
 `too_many_waiting`. What is skipped isn't counted either.
 
-A contract has at most `LEAVES_MAX` conditions that count to `COUNT_MAX` together: some 20 bytes are remembered for each
-event that is counted, so 30 KB at most, and for each that waits.
+A contract has at most `LEAVES_MAX` conditions that count to `COUNT_MAX` together. An instance remembers some 20 bytes
+for each event that they count, 30 KB at most, and some 100 for each that waits.
 """
 
 from __future__ import annotations
