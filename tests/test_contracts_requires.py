@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import chances, told_event
-from support.plays import Said, Scene, play, proven, scenes, told
+from support.histories import chances
+from support.plays import Said, Scene, play, proven, scenes, told, told_event
 
-from edgeq.contracts.conditions import COUNT_MAX, SPARE
+from edgeq.contracts.conditions import COUNT_MAX
+from edgeq.contracts.leaves import SPARE
 from edgeq.contracts.records import from_row, to_row
 from edgeq.contracts.requires import LEAVES_MAX, WAITING_MAX, RequiresMemory
 from edgeq.contracts.rule import REASONS_CHARS_MAX, Case
@@ -121,6 +122,14 @@ def test_what_can_be_said(condition: Condition, history: list[str], allowed: boo
     said = told(requires(condition), scenes(*history), until)
     at = next((float(each.split()[1]) for each in reversed(history) if each[0] == "a"), 0)
     assert said == ([] if allowed else [("violated", at, at)])
+
+
+def test_windows_begin_and_end_for_one_contract() -> None:
+    history = scenes("a 0", "a 35999.999999", "a 36000", "a 64799.999999", "a 64800", "a 36001 recorded 64801")
+    contract = requires({"between": "22:00-06:00", **UTC}, lateness="1d")
+    assert told(contract, history, 70000) == [
+        ("violated", 0, 0), ("resolved", 0, 36000), ("violated", 64800, 64800),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -491,7 +500,7 @@ def test_a_stored_memory_that_does_not_fit_the_rule_is_dropped() -> None:
     assert from_row(contract, to_row(contract, instance)) == instance
     for memory in (
         replace(instance.memory, marks=((), ())),  # type: ignore[type-var]
-        replace(instance.memory, waiting=(Case(1, 0, 0, 0, ()),)),  # type: ignore[type-var]
+        replace(instance.memory, waiting=(Case(1, 0, 0, 0, ()),)),
     ):
         assert from_row(contract, to_row(contract, replace(instance, memory=memory))) is None
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
-from support.histories import chances, told_event
-from support.plays import IN_FLIGHT, Said, Scene, play, proven, scenes, told
+from support.histories import chances
+from support.plays import IN_FLIGHT, Said, Scene, play, proven, scenes, told, told_event
 
 from edgeq.contracts.instance import Instance
 from edgeq.contracts.records import from_row

@@ -141,10 +141,6 @@ class Composite(Contract):
         """See Contract."""
         return (*super().meaning, self._form, self.keys.over)
 
-    def keeps(self, instance: Instance) -> bool:
-        """See Contract."""
-        return not instance.subject if self.keys.over == "all" else super().keeps(instance)
-
     def subject_of_state(self, change: Change) -> str | None:
         """See Contract."""
         return "" if self.keys.over == "all" else super().subject_of_state(change)

@@ -89,7 +89,7 @@ class AtLeast(Term):
         value = self.value(facts)
         values = [part.value(facts) for part in self._parts]
         to_blame = [part for part, truth in zip(self._parts, values, strict=True) if truth is value]
-        told = list(dict.fromkeys(part.reasons(facts, words, any_would_do) for part in to_blame))
+        told = [part.reasons(facts, words, any_would_do) for part in to_blame]
         if len(told) == 1:
             return told[0]
         if any_would_do:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -23,12 +23,13 @@ class Look(NamedTuple):
 
 
 class Looks:
-    """Those that are `waiting`, the first of which is the first; `find` finds an instance as it stands."""
+    """Those that are `waiting`, the first of which is the first. An instance stands as the first of `instances` has it
+    in which it is."""
 
-    def __init__(self, relations: Relations, rank: Mapping[str, int], find: Callable[[Key], Instance | None]) -> None:
+    def __init__(self, relations: Relations, rank: Mapping[str, int], *instances: Mapping[Key, Instance]) -> None:
         self._relations = relations
         self._rank = rank
-        self._find = find
+        self._instances = instances
         self.waiting: list[Look] = []
         self._changes: dict[tuple[Key, str], Change] = {}
 
@@ -76,3 +77,6 @@ class Looks:
     def standing(self, name: str, subject: str, at: int) -> Change:
         """The same, as if that had just come about."""
         return Change(name, subject, self.state_of(name, subject), at, 0)
+
+    def _find(self, key: Key) -> Instance | None:
+        return next((found[key] for found in self._instances if key in found), None)

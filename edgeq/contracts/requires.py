@@ -38,6 +38,9 @@ An event that is late by up to `lateness` counts as of its own time, for what is
 judged is judged by what had happened by its time, as of then if nothing can follow any more; it is skipped as `late` if
 too much came after it to tell. At most `WAITING_MAX` events wait for what may follow; another is skipped as
 `too_many_waiting`. What is skipped isn't counted either.
+
+A contract has at most `LEAVES_MAX` conditions that count to `COUNT_MAX` together. An instance remembers some 20 bytes
+for each event that they count, 30 KB at most, and some 100 for each that waits.
 """
 
 from __future__ import annotations
@@ -50,10 +53,11 @@ from msgspec.structs import replace
 
 from ..events import Event
 from ..patterns import pattern
-from .conditions import COUNT_MAX, Condition, Marks, selects
+from .conditions import COUNT_MAX, Condition, selects
 from .contract import Contract
 from .instance import Instance, Memory, Skipped, State, Step, resolved, violated
 from .keys import EventType, Keys, Period
+from .leaves import Marks
 from .rule import Case, Place, Rule
 
 LEAVES_MAX = 50

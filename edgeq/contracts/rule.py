@@ -8,8 +8,9 @@ import msgspec
 from msgspec.structs import replace
 
 from ..events import Event
-from .conditions import Condition, Leaf, Marks, compile_condition, form_of
-from .logic import Truth
+from .conditions import Condition
+from .leaves import Counted, During, Leaf, Marks, Since
+from .logic import Fact, Not, Term, Truth, all_of, any_of
 
 REASONS_CHARS_MAX = 1000
 
@@ -40,8 +41,8 @@ class Rule:
 
     def __init__(self, keys: Condition) -> None:
         self.leaves: list[Leaf] = []
-        self._condition = compile_condition(keys, self.leaves)
-        self._form = form_of(keys)
+        self._condition = _compile(keys, self.leaves)
+        self._form = _form(keys)
         self._none: Sequence[Marks] = ((),) * len(self.leaves)
 
     @property
@@ -120,3 +121,24 @@ class Rule:
             return None
         ends_at = case.since + leaf.after_microseconds
         return ends_at if ends_at > case.passed else None
+
+
+def _compile(keys: Condition, leaves: list[Leaf]) -> Term:
+    """The condition as a term whose facts are those of `leaves`, to which its own are added."""
+    if keys.not_ is not None:
+        return Not(_compile(keys.not_, leaves))
+    if keys.all_of is not None:
+        return all_of([_compile(part, leaves) for part in keys.all_of])
+    if keys.any_of is not None:
+        return any_of([_compile(part, leaves) for part in keys.any_of])
+    if keys.of is None:
+        leaves.append(During(keys))
+    else:
+        leaves.append(Counted(keys) if keys.since is None else Since(keys))
+    return Fact(len(leaves) - 1)
+
+
+def _form(keys: Condition) -> object:
+    """How the condition is made of others: what JSON can say."""
+    parts = [_form(part) for _, part in keys.parts()]
+    return ["not" if keys.not_ else "all_of" if keys.all_of else "any_of", *parts] if parts else "."

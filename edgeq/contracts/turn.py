@@ -52,7 +52,7 @@ class Turn:
         self._timers = timers
         self._related = judge.relations.names
         self._count = len(judge.instances)
-        self._looks = Looks(judge.relations, judge.rank, self._get)
+        self._looks = Looks(judge.relations, judge.rank, self.changed, judge.instances)
 
     # What may happen
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from edgeq.contracts.judge import Judge
 from edgeq.contracts.turn import IN_FLIGHT_SECONDS, Turn
+from edgeq.events import NewEvent
 from edgeq.testing.clock import NOON
-from support.contracts import contracts_of, event, micro
+from support.contracts import Story, contracts_of, event, micro
 from support.histories import through_json
 
 IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1e6)
@@ -105,6 +106,11 @@ def told(mapping: Mapping[str, Any], history: Sequence[Scene], until: float) -> 
     never = play([mapping], history, until, repeat(False))
     assert play([mapping], history, until, repeat(True)) == never
     return [each.seconds for each in never]
+
+
+def told_event(story: Story) -> NewEvent:
+    """The event for the last verdict of a story."""
+    return story.events[-1]
 
 
 def proven(scene: Scene, *, kept: bool) -> int:
