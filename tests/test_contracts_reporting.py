@@ -330,6 +330,25 @@ class TestUnknown:
         assert story.verdicts == []
 
 
+class TestOtherKeys:
+    """A kind that says what becomes of an instance under other values of its keys."""
+
+    @pytest.mark.parametrize("before", ["violated", "ok"])
+    def test_what_follows_is_told(self, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
+        story = Told({**GAUGE, "of": "gauge"}).gauge(0, before)
+        after = "ok" if before == "violated" else "violated"
+        monkeypatch.setattr(Gauge, "adapted", lambda self, instance: replace(instance, state=after, since=micro(3)))
+        story.restart(4)
+        assert story.state() == before, "the keys are the same"
+        monkeypatch.setattr(Gauge, "keys_id", 7)
+        story.restart(5)
+        assert story.state() == after
+        assert story.words()[-1][:3] == (("resolved", 0, 5) if before == "violated" else ("violated", 3, 5))
+        count = len(story.words())
+        story.restart(6)
+        assert len(story.words()) == count
+
+
 def hours(begin: int, end: int, **more: Any) -> dict[str, Any]:
     """In force from so many minutes after NOON until so many."""
     times = f"{12 + begin // 60}:{begin % 60:02}-{12 + end // 60}:{end % 60:02}"

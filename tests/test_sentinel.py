@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.contracts import ABSENCE, DEADLINE, THRESHOLD, micro
+from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 from support.watching import SOON, Bench, watching
 
+from edgeq.contracts.judge import Judge
 from edgeq.events import Event, from_json
 from edgeq.processors.processor import ProcessorContext
 from edgeq.store import contract_states
@@ -170,3 +172,13 @@ async def test_odd_subjects_are_kept_as_they_are(bench: Bench) -> None:
     ]  # fmt: skip
     assert (await bench.words())[0] == "cold: value above 5 (observed 9)"
     assert from_json((await contract_states.find(bench.store, limit=1))[0].detail)["kind"] == "threshold"
+
+
+def test_a_turn_leaves_nothing_to_the_collector() -> None:
+    """Each turn holds what it changed: many of them would be much."""
+    judge = Judge(contracts_of(THRESHOLD))
+    with judge.turn() as turn:
+        turn.elapse(NOON)
+    gone = weakref.ref(turn)
+    del turn
+    assert gone() is None

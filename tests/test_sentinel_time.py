@@ -234,3 +234,71 @@ async def test_nothing_happens_at_a_clock_that_is_set_before_it_was_ever_right(b
     assert await bench.states() == [("reports", "a", "violated")]
     await bench.hear()
     assert [each.type for each in await bench.told()] == ["contract.violated", "contract.resolved"]
+
+
+class TestWaitingEvents:
+    """Events that were recorded by another clock than the one that is there when they are judged."""
+
+    @pytest.mark.parametrize("step", [6 * 3600, -14 * 86400, 56 * 365 * 86400, -56 * 365 * 86400])
+    async def test_they_move_with_a_step(self, bench: Bench, step: float) -> None:
+        await bench.start(ABSENCE, DEADLINE)
+        await bench.hear(subject="a")
+        await bench.hear("opened", subject="door")
+        await bench.at(5)
+        await bench.miss(subject="a")
+        await bench.miss("closed", subject="door")
+        await bench.miss("opened", subject="gate", occurred=4)
+        bench.clock.advance(1)
+        bench.clock.step(step)
+        await bench.miss("opened", subject="hatch")
+        await bench.catch_up()
+        await bench.at(step + 6)
+        assert await bench.told() == []
+        await bench.at(step + 60)
+        assert [(each.subject, each.occurred_at) for each in await bench.told()] == [
+            ("gate", micro(step + 14)), ("a", micro(step + 15)), ("hatch", micro(step + 16)),
+        ]  # fmt: skip
+
+    async def test_two_steps(self, bench: Bench) -> None:
+        await bench.start(ABSENCE)
+        await bench.hear()
+        await bench.at(5)
+        await bench.miss()
+        bench.clock.step(3600)
+        await bench.hear("noise")
+        await bench.miss()
+        bench.clock.step(3600)
+        await bench.at(7205)
+        await bench.at(7214)
+        assert await bench.told() == []
+
+    async def test_a_backlog_from_the_future_proves_nothing(self, bench: Bench) -> None:
+        """A boot with a clock that is behind."""
+        await bench.start(ABSENCE)
+        await bench.hear(subject="a")
+        await bench.hear(subject="b")
+        await bench.at(5)
+        await bench.miss(subject="a")
+        bench.clock.step(-NOON / 1e6)
+        await bench.start(ABSENCE)
+        await bench.catch_up()
+        await bench.at(-NOON / 1e6 + 14)
+        assert await bench.told() == []
+        bench.clock.step(NOON / 1e6 + 3600)
+        await bench.at(3614.1)
+        assert await bench.told() == []
+        await bench.at(3616)
+        assert [each.subject for each in await bench.told()] == ["a", "b"]
+
+    async def test_a_backlog_from_before_there_was_a_clock_is_taken_as_it_comes(self, bench: Bench) -> None:
+        bench.clock.step(-NOON / 1e6)
+        await bench.start(ABSENCE)
+        await bench.hear(subject="a")
+        await bench.miss(subject="a")
+        bench.clock.step(NOON / 1e6)
+        await bench.start(ABSENCE)
+        await bench.catch_up()
+        await bench.at(9)
+        assert await bench.told() == []
+        await bench.at(11)
+        assert [each.occurred_at for each in await bench.told()] == [micro(10)]

@@ -158,7 +158,8 @@ class Contract(ABC):
         that remembers more times moves them along; one whose deadlines hang on the calendar finds them anew."""
         memory, deadline_at = instance.memory, instance.deadline_at
         if memory.newest > now:
-            instance = replace(instance, memory=replace(memory, newest=now))
+            newest = min(memory.newest + step_microseconds, now)
+            instance = replace(instance, memory=replace(memory, newest=newest))
         if deadline_at is not None:
             reachable = min(deadline_at + step_microseconds, now + self.patience_microseconds)
             if reachable != deadline_at:

@@ -8,7 +8,8 @@ they waited at the broker, nobody knows for how long, and the silence before the
 themselves that they happened earlier than they were recorded, their instance takes their word.
 
 The time of an event is its `occurred_at`, but never after its `recorded_at` (a device's clock may be ahead) and not
-before the year 2000 (a device may have no clock).
+before the year 2000 (a device may have no clock). Of an event that was recorded before the machine's clock was set
+(`moved`), it is the time at which it would have been recorded by the clock as it is now.
 
 Contracts that look at others come after those: of an event, of a deadline, and of what follows from either, they see
 the states that result, and none in between.
@@ -37,6 +38,7 @@ INSTANCES_MAX = 100_000
 
 _IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1_000_000)
 _NEVER = -(2**63)
+_SAME_CLOCK = 60_000_000  # what happened about when it was recorded was told by a clock as wrong as the machine's
 _WHOLE = Instance(subject="", state="unknown", since=0)  # stands for all of a contract's instances
 
 
@@ -56,12 +58,12 @@ class Turn:
 
     # What may happen
 
-    def observe(self, event: Event, *, trusted: bool) -> None:
-        """Let an event happen."""
-        recorded_at = event.recorded_at
+    def observe(self, event: Event, *, trusted: bool, moved: int = 0) -> None:
+        """Let an event happen. `moved`: by how many microseconds the clock was set after the event was recorded."""
+        recorded_at = event.recorded_at + moved
         watermark = recorded_at - _IN_FLIGHT if trusted else _NEVER
         self._elapse_before(watermark)
-        at, flag = _event_time(event)
+        at, flag = _event_time(event, recorded_at)
         proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
         for rank, _, contract, reporter, where, wants in self._judge.index.entries(event.type, event.subject):
             if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
@@ -322,10 +324,13 @@ class Turn:
         self._look()
 
 
-def _event_time(event: Event) -> tuple[int, str | None]:
+def _event_time(event: Event, recorded_at: int) -> tuple[int, str | None]:
     """When an event happened, and why that isn't what it says itself, if it isn't."""
-    if event.occurred_at > event.recorded_at:
-        return event.recorded_at, "future_timestamp"
-    if event.occurred_at < CLOCKLESS_BEFORE and event.occurred_at != event.recorded_at:
-        return event.recorded_at, "no_clock"
-    return event.occurred_at, None
+    at = event.occurred_at
+    if recorded_at != event.recorded_at and abs(at - event.recorded_at) < _SAME_CLOCK:
+        at += recorded_at - event.recorded_at
+    if at > recorded_at:
+        return recorded_at, "future_timestamp"
+    if at < CLOCKLESS_BEFORE <= recorded_at:
+        return recorded_at, "no_clock"
+    return at, None

@@ -19,9 +19,10 @@ What can be relied on, and why:
   settled, all those that are over pass. What was recorded before the link settled, such as by an earlier run, doesn't
   prove anybody's silence either: of two events that edgeq recorded itself, the time between may have been spent at the
   broker.
-- **A step of the clock is no time that passed.** What was left of each deadline is left after it. Deadlines of an
-  earlier run that are further away than they can be, because the clock is behind after a boot, are given their full
-  length.
+- **A step of the clock is no time that passed.** What was left of each deadline is left after it, and events that were
+  recorded before it, and wait, move with it. Deadlines of an earlier run that are further away than they can be,
+  because the clock is behind after a boot, are given their full length. What another run recorded by a clock that was
+  ahead of what it is now, or before the machine had a clock, is taken as it comes, and proves no silence.
 - **A contract that cares about the link is told that there is none** (`suppressed_by: link`) once there was none for
   `LINK_SECONDS`, and that there is one when silence counts again.
 - **Contracts that are gone leave nothing behind.** When they are loaded, what is violated is resolved with the reason
@@ -41,6 +42,7 @@ from ..contracts.instance import Instance
 from ..contracts.judge import Judge
 from ..contracts.link import Link
 from ..contracts.records import closing_event, from_row, to_row
+from ..contracts.reporting import CLOCKLESS_BEFORE
 from ..contracts.turn import IN_FLIGHT_SECONDS, Turn
 from ..contracts.verdict_event import verdict_event
 from ..events import Event, NewEvent
@@ -56,6 +58,7 @@ LINK_SECONDS = 30.0
 CLOCK_STEP_SECONDS = 1.0
 
 _SETTLE = round(SETTLE_SECONDS * MICROSECONDS)
+_STEP = round(CLOCK_STEP_SECONDS * MICROSECONDS)
 _AFTER_DEADLINE = round(IN_FLIGHT_SECONDS * MICROSECONDS) + 1
 
 
@@ -65,6 +68,13 @@ class _Opening(NamedTuple):
     gone: list[tuple[str, str]]
     closings: list[NewEvent]
     new: list[tuple[Contract, Instance]]
+
+
+class _Set(NamedTuple):
+    """The clock was set by `step` microseconds when it showed `until`, and events from before may still wait."""
+
+    until: int
+    step: int
 
 
 class Sentinel(QueueProcessor):
@@ -123,7 +133,7 @@ class Sentinel(QueueProcessor):
     def due_at(self) -> int | None:
         """See QueueProcessor."""
         now = self._clock.now()
-        if self._opening is not None or abs(self._step()) >= CLOCK_STEP_SECONDS * MICROSECONDS:
+        if self._opening is not None or abs(self._step()) >= _STEP:
             return now
         ready_at = self._ready_at()
         link_at = self._link_due_at(now, ready_at)
@@ -140,8 +150,8 @@ class Sentinel(QueueProcessor):
     def _turn(self, ctx: ProcessorContext, events: Sequence[Event] | None) -> None:
         """Judge what has happened, or, if that is None, what the clock says."""
         opening, step, now = self._opening, self._step(), self._clock.now()
-        stepped = abs(step) >= CLOCK_STEP_SECONDS * MICROSECONDS
-        before = self._offset, self._stepped
+        stepped = abs(step) >= _STEP
+        before = self._offset, self._stepped, self._set
         try:
             with self._judge.turn() as turn:
                 if opening is not None:
@@ -151,17 +161,23 @@ class Sentinel(QueueProcessor):
                 if stepped:
                     turn.set_clock(now, step)
                     self._offset, self._stepped = self._offset + step, self._stepped + step
+                    earlier = self._set or _Set(now - step, 0)
+                    self._set = _Set(earlier.until, earlier.step + step)
                 ready_at = self._ready_at()
                 self._follow_link(turn, now, ready_at)
                 for event in events or ():
-                    turn.observe(event, trusted=ready_at is not None and event.recorded_at >= ready_at)
+                    moved, sure = self._moved(event, now)
+                    trusted = sure and ready_at is not None and event.recorded_at + moved >= ready_at
+                    turn.observe(event, trusted=trusted, moved=moved)
                 if events is None and ready_at is not None and now >= ready_at:
                     turn.elapse(now)
                 self._decide(turn, ctx, opening)
         except BaseException:
-            self._offset, self._stepped = before
+            self._offset, self._stepped, self._set = before
             raise
         self._opening = None
+        if events is None:
+            self._set = None  # all that was recorded before is judged
 
     def _decide(self, turn: Turn, ctx: ProcessorContext, opening: _Opening | None) -> None:
         """Hand the outcome of a turn over."""
@@ -222,6 +238,16 @@ class Sentinel(QueueProcessor):
             turn.lose_link(now)
         else:
             turn.regain_link(now)
+
+    def _moved(self, event: Event, now: int) -> tuple[int, bool]:
+        """By how much the clock was set since `event` was recorded, and whether that is known."""
+        recorded_at, moved = event.recorded_at, 0
+        if self._set is not None and (recorded_at <= self._set.until if self._set.step > 0 else recorded_at > now):
+            moved = self._set.step
+        shown = recorded_at + moved
+        if shown > now + _STEP or shown < CLOCKLESS_BEFORE <= now:
+            return now - recorded_at, False
+        return moved, True
 
     def _step(self) -> int:
         """By how many microseconds the clock was set since the last turn."""
