@@ -95,6 +95,7 @@ class Sentinel(QueueProcessor):
         self._settled_at: int | None = None
         self._stepped = 0
         self._offset = self._clock.offset()
+        self._set: _Set | None = None
         self._opening: _Opening | None = None
 
     def filter_item(self, event: Event) -> bool:
