@@ -188,6 +188,17 @@ class TestCooldown:
         story = Told(self.COOL).bad(0).bad(3, subject="b")
         assert what(story.words("b")) == ["violated", "resolved"]
 
+    def test_what_follows_on_unknown_is_told_at_once(self) -> None:
+        story = Told(self.COOL).bad(0).gauge(3, "unknown").gauge(5, "violated")
+        assert story.words()[2:] == [("unknown", 3, 3, 1, "gap"), ("violated", 5, 5, 2)]
+        assert story.shown() == "violated"
+
+    def test_what_follows_on_flapping_is_told_at_once(self) -> None:
+        flap = {**GAUGE, "cooldown": "1h", "flapping": {"changes": 3, "within": "10s"}}
+        story = Told(flap).bad(0).gauge(3, "violated").wait(14)
+        assert isinstance(story, Told)
+        assert story.words()[2:] == [("flapping", 0, 3, 2), ("violated", 3, 13, 2)]
+
     def test_without_it_any_more_what_was_held_back_is_told(self) -> None:
         story = Told(self.COOL).bad(0).gauge(5, "violated")
         story.start(7, GAUGE)
@@ -651,12 +662,15 @@ class TestOfContracts:
         before = list(story.verdicts)
         assert story.restart(9).restart(10).verdicts == before
 
-    def test_it_can_be_out_of_force(self) -> None:
-        story = Power({**self.BOTH, **hours(1, 2)}, *self.MAPPINGS[1:]).gauge(0, "violated").power(5, "violated")
-        assert story.of("both") == []
-        story.gauge(10, "ok", "b").wait(61)
-        story.power(62, "violated")
-        assert ("violated", 60, 60, 1) in story.of("both") or story.of("both") == []
+    @pytest.mark.parametrize("restart", [False, True])
+    def test_it_looks_when_it_comes_into_force(self, restart: bool) -> None:
+        story = Power({**self.BOTH, "subject": "a", **hours(1, 2)}, *self.MAPPINGS[1:])
+        story.gauge(0, "violated").power(5, "violated")
+        assert (story.of("both"), story.shown("both")) == ([], "suppressed")
+        if restart:
+            story.restart(30)
+        story.wait(61)
+        assert story.of("both") == [("violated", 60, 60, 1)]
 
 
 class TestLink:

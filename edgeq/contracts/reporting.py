@@ -15,7 +15,8 @@ keys every verdict is told as it comes. Times are event time, as the judge lets 
   event without a subject, reason `link`), and so is the end of it; then what stands is told. No absence is judged: the
   silence until then doesn't count.
 - `cooldown`: a violation that begins sooner than that after the last one was told to be resolved is `pending` until the
-  cooldown is over, and then told if it still stands. One that ends exactly then has ended.
+  cooldown is over, and then told if it still stands. One that ends exactly then has ended. What follows on `unknown` or
+  `flapping` is told at once.
 - `remind`: a violation is told again that long after it was told, and so on, with a growing `reminder`, while it stands
   and nothing holds it back. Reminders that nobody was there to tell are not made up for: of several that are over at
   one look, only the last is told, under its own number.

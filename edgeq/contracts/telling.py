@@ -157,7 +157,8 @@ class Teller:
     def _tell_violated(self, instance: Instance, report: Report, at: int, verdict: Verdict | None) -> Told:
         episode, since = report.episode, report.since
         if not episode:
-            if report.resolved_at is not None and at < report.resolved_at + self._cooldown:
+            cooling = report.resolved_at is not None and at < report.resolved_at + self._cooldown
+            if cooling and report.told == "ok":
                 return report, ()
             episode, since = instance.episode, instance.since
         if verdict is None or verdict.what != "violated" or report.episode:

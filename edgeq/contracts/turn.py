@@ -297,6 +297,9 @@ class Turn:
         if not settle:
             instance = self._elapse_own(key, instance, at, at)
         if not reporter.takes(instance, at):
+            if new:  # it looks when it comes into force
+                self._count += 1
+                self._put(key, instance, at)
             return
         states = {name: self._looks.state_of(name, key[1]) for name in contract.of_contracts}
         step = contract.observe_state(instance, change._replace(at=at), states)
