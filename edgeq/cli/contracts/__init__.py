@@ -1,0 +1,10 @@
+"""`edgeq contracts`: what stands, why, what would have been said, and tests of contracts. A file for each verb."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def contracts() -> None:
+    """Promises about events: where they stand, and what they would have said."""
