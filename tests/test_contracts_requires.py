@@ -493,6 +493,14 @@ def test_what_may_change_of_a_rule_and_what_makes_it_another() -> None:
     assert from_row(contract, row) is None
 
 
+def test_what_changes_within_a_nested_rule_holds_for_what_waits() -> None:
+    story = Story(requires({"any_of": [{**AFTER, "after": "5s"}]})).event("a", 0)
+    (before,) = story.judge.instances.values()
+    story.start(1, requires({"any_of": [{**AFTER, "after": "8s"}]}))
+    (after,) = story.judge.instances.values()
+    assert (before.deadline_at, after.deadline_at) == (micro(5), micro(8))
+
+
 def test_a_stored_memory_that_does_not_fit_the_rule_is_dropped() -> None:
     story = Story(requires(AFTER)).event("a", 0)
     (contract,) = story.judge.contracts.values()

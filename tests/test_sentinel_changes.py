@@ -122,6 +122,14 @@ class TestChanges:
         await bench.start(THRESHOLD)
         assert [each.type for each in await bench.told()] == ["contract.violated", "contract.resolved"]
 
+    async def test_the_order_in_which_keys_are_written_means_nothing(self, bench: Bench) -> None:
+        one = {"unit": {"exists": False}, "value": {"above": 1, "below": 9}}
+        other = {"value": {"below": 9, "above": 1}, "unit": {"exists": False}}
+        await bench.start({**THRESHOLD, "where": one})
+        await bench.hear(value=7)
+        await bench.start({**THRESHOLD, "where": other})
+        assert await bench.states() == [("cold", "a", "violated")]
+
     async def test_what_was_told_and_is_held_back_is_closed_too(self, bench: Bench) -> None:
         quiet = {**THRESHOLD, "suppressed_by": ["power"]}
         power = {**THRESHOLD, "name": "power", "of": "power"}

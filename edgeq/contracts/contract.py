@@ -32,6 +32,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 from zlib import crc32
 
+import msgspec
 from msgspec.structs import replace
 
 from ..clock import rfc3339
@@ -96,7 +97,7 @@ class Contract(ABC):
     def meaning(self) -> tuple[object, ...]:
         """What a stored state means: values of keys (what JSON can say). Under other values it would mean something
         else, and an instance that was stored under others is closed; under the same it is kept."""
-        return (self.types, self.of_contracts, self.keys.by, sorted(self.keys.where.items(), key=str))
+        return (self.types, self.of_contracts, self.keys.by, self.keys.where)
 
     @abstractmethod
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
@@ -171,14 +172,14 @@ class Contract(ABC):
     @cached_property
     def meaning_id(self) -> int:
         """A number for the kind and `meaning`."""
-        return crc32(repr((self.kind, self.meaning)).encode())
+        return _number((self.kind, self.meaning))
 
     @cached_property
     def keys_id(self) -> int:
         """A number for the values of the kind's own keys."""
         common = set(Keys.__struct_fields__)
         own = [name for name in self.keys.__struct_fields__ if name not in common]
-        return crc32(repr([(name, getattr(self.keys, name)) for name in own]).encode())
+        return _number({name: getattr(self.keys, name) for name in own})
 
     def wants(self, event: Event) -> bool:
         """Whether `event`, which is of one of `types` and whose subject fits, is about this contract: whether its data
@@ -228,6 +229,11 @@ def say(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {say(each)}" for name, each in value.items())
     return "nothing" if value is None else str(value)
+
+
+def _number(value: object) -> int:
+    """The same number for the same value, in whatever order its mappings are written."""
+    return crc32(msgspec.json.encode(value, enc_hook=repr, order="sorted"))
 
 
 def _calendar(keys: Keys) -> Calendar | None:

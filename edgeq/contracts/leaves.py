@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right, insort
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..clock import LATEST, MICROSECONDS
 from ..events import Event
@@ -74,7 +73,7 @@ class Counted(Leaf):
         self._name = told(keys.of, keys.where)
         self._window = _window(keys)
         self._most = keys.count if keys.within is None else keys.count + SPARE
-        self.meaning = (keys.of, _sorted(keys.where), keys.count, keys.within is None)
+        self.meaning = (keys.of, keys.where, keys.count, keys.within is None)
 
     def found(self, marks: Marks, at: int) -> int | None:
         """See Leaf."""
@@ -130,7 +129,7 @@ class Since(Leaf):
         self._is_wanted = selects(keys.of, keys.where)
         self._is_since = selects(since.of, since.where)
         self._name, self._since = told(keys.of, keys.where), told(since.of, since.where)
-        self.meaning = (keys.of, _sorted(keys.where), since.of, _sorted(since.where))
+        self.meaning = (keys.of, keys.where, since.of, since.where)
 
     def counts(self, event: Event) -> bool:
         """See Leaf."""
@@ -187,10 +186,6 @@ class During(Leaf):
         """See Leaf."""
         shown = f"{reading_at(at // MICROSECONDS, self._local):{self._shows}}"
         return f"at {shown}, wanted {'not ' if found else ''}{self._wanted}"
-
-
-def _sorted(where: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted(where.items(), key=str)
 
 
 def _window(keys: Condition) -> str:

@@ -108,7 +108,7 @@ class EventSequence(Contract):
     @property
     def meaning(self) -> tuple[object, ...]:
         """See Contract."""
-        return (*super().meaning, self.keys.must, [sorted(step.where.items(), key=str) for step in self._steps])
+        return (*super().meaning, self.keys.must, [step.where for step in self._steps])
 
     def wants(self, event: Event) -> bool:
         """See Contract."""
