@@ -270,6 +270,36 @@ def test_over_all_is_one_instance() -> None:
     ]
 
 
+def test_over_all_sees_parts_as_a_whole_also_if_one_has_a_subject_without_a_name() -> None:
+    history = happened("open 1 at 0", "cold 1 at 1")
+    nameless = [Scene("cold", 2, subject="", data={"value": 0}), Scene("cold", 3, subject="", data={"value": 1})]
+    whole = {**BOTH, "over": "all"}
+    assert said(whole, COLD, OPEN, history=[*history, *nameless, *happened("cold 0 at 4")]) == [("violated", "", 1, 1)]
+    assert said(whole, COLD, OPEN, history=[*nameless[:1], *happened("open 1 at 3", "cold 1 at 4")]) == [
+        ("violated", "", 4, 4),
+    ]  # fmt: skip
+
+
+def test_what_is_for_all_is_suppressed_by_a_contract_as_a_whole() -> None:
+    rule = {"name": "rule", "kind": "requires", "of": "x", "if": {"of": "a"}, "same": "any", "suppressed_by": "cold"}
+    story = Story(rule, COLD).event("cold", 0, subject="", data={"value": 0}).event("a", 0)
+    assert story.shown("rule", "") == "ok"
+    assert story.event("cold", 1, data={"value": 1}).shown("rule", "") == "suppressed"
+    assert story.event("cold", 2, data={"value": 0}).shown("rule", "") == "ok"
+
+
+def test_a_part_as_a_whole_is_not_known_to_be_ok_while_one_of_its_subjects_is_not() -> None:
+    """Otherwise what nobody knows would be a recovery."""
+    late = {"name": "late", "kind": "absence", "of": "cold", "every": "10s", "known": ["a", "b"]}
+    whole = composite({"any_of": ["late"]}, over="all")
+    story = Story(whole, late).event("cold", 0)
+    assert story.state("whole", "") == "unknown"
+    assert story.event("cold", 1, subject="b").state("whole", "") == "ok"
+    inner = composite({"not": "whole"}, name="outer", over="all")
+    story = Story(whole, late, inner).event("cold", 0)
+    assert story.state("outer", "") == "unknown"
+
+
 def test_a_part_that_does_not_exist_for_anybody_is_not_known() -> None:
     story = Story(BOTH, EITHER | {"name": "other"}, COLD, OPEN).event("cold", 0, data={"value": 1})
     assert (story.state("whole"), story.state("other")) == ("unknown", "violated")

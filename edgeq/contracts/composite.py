@@ -11,9 +11,10 @@ known, which is neither (see `logic`). What is true or false without it is so; o
 if it is violated, stays so until it is known not to be. That isn't told: the parts tell of themselves.
 
 `over: subjects` (default): each subject that one of the parts has, and that fits `subject`, is judged on its own. A
-part that doesn't have it counts as violated if it is for any subject, as ok if it has others, and else as not known.
-This is for parts with the same subjects, and for parts that stand for all of them. `over: all`: there is one instance,
-without a name, and a part is violated if it is for any subject.
+part that doesn't have it counts as a whole: as violated if it is for any subject, as ok if it is `ok` or `pending` for
+all that it has, and else as not known. This is for parts with the same subjects, and for parts that stand for all of
+them. `over: all`: there is one instance, without a name, and each part counts as a whole, also if it has a subject
+without a name.
 
 A contract can't be made of itself, not through others either, nor of contracts that don't exist.
 """
@@ -111,6 +112,7 @@ class Composite(Contract):
     keys: CompositeKeys
 
     def __init__(self, keys: CompositeKeys) -> None:
+        self.for_all = keys.over == "all"
         super().__init__(keys)
         self._places: dict[str, str] = {}
         self._form = self._read(keys, "")
@@ -140,10 +142,6 @@ class Composite(Contract):
     def meaning(self) -> tuple[object, ...]:
         """See Contract."""
         return (*super().meaning, self._form, self.keys.over)
-
-    def subject_of_state(self, change: Change) -> str | None:
-        """See Contract."""
-        return "" if self.keys.over == "all" else super().subject_of_state(change)
 
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:
         """See Contract."""

@@ -50,13 +50,16 @@ _QUOTE_CHARS_MAX = 200
 class Contract(ABC):
     """Base of all kinds. `types` are the types of events, or patterns of them, that it wants to see.
 
-    `takes_late`: `observe` may be called with an event that is older than the newest of its instance.
+    `takes_late`: `observe` may be called with an event that is older than the newest of its instance. `for_all`: there
+    is one instance, without a name, for all subjects, and it looks at other contracts as a whole; to be set before
+    `Contract.__init__`.
     """
 
     kind: ClassVar[str]
     keys_type: ClassVar[type[Keys]]
     memory_type: ClassVar[type[Memory]] = Memory
     takes_late: ClassVar[bool] = False
+    for_all = False
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
@@ -68,7 +71,7 @@ class Contract(ABC):
         self.suppressed_by_link = LINK in listed(keys.suppressed_by)
         self.where = compile_where(keys.where)
         self._by = None if keys.by == "subject" else parse_path(keys.by)
-        self.by_subject = self._by is None
+        self.by_subject = self._by is None and not self.for_all
         self._quoted = [name for name in dict.fromkeys(placeholders(keys.message)) if name.startswith("data.")]
         self.quotes = bool(self._quoted)
 
@@ -110,9 +113,10 @@ class Contract(ABC):
         """What a change of another contract's state makes of the instance.
 
         `states` holds, for each name in `of_contracts`, where that contract stands as seen from the instance: its state
-        for the same subject, if it has that instance; else `violated` if it is violated for any subject, `ok` if it
-        isn't but has instances, and `unknown` if it has none. It holds the states of all contracts after what happened
-        at `change.at`, so nobody sees a state that never stood. `change.at` isn't before `memory.newest`.
+        for the same subject, if it has that instance; else, or seen from one `for_all`, `violated` if it is violated
+        for any subject, `ok` if it is `ok` or `pending` for all that it has, and else, or if it has none, `unknown`. It
+        holds the states of all contracts after what happened at `change.at`, so nobody sees a state that never stood.
+        `change.at` isn't before `memory.newest`.
 
         Called once more after a start for every subject, with states that may be the same as before: an instance that
         stands right already must come out as it is, and without a verdict.
@@ -192,6 +196,8 @@ class Contract(ABC):
 
     def subject_of(self, event: Event) -> str | None:
         """The instance that `event` belongs to, or None when it lacks the field that says so."""
+        if self.for_all:
+            return ""
         if self._by is None:
             return event.subject
         value = lookup(event.data, self._by)
@@ -203,6 +209,8 @@ class Contract(ABC):
     def subject_of_state(self, change: Change) -> str | None:
         """The instance that begins with a change of another contract's state, if it isn't there yet; None: none does,
         and only those that are there see the change."""
+        if self.for_all:
+            return ""
         return change.subject if self.fits_subject(change.subject) else None
 
     def quote(self, event: Event) -> tuple[str, ...]:

@@ -36,9 +36,9 @@ class Looks:
     def note(self, name: str, instance: Instance, at: int) -> None:
         """An instance of contract `name` is new, or seen to be in another state: those that see it are to look."""
         wide = self._relations.note(name, instance)
-        change = Change(name, instance.subject, shown(instance), at, instance.memory.cause_id)
+        change = Change(name, instance.subject, shown(instance), at, _cause_id(instance))
         for dependent in self._relations.dependents.get(name, ()):
-            own = (dependent.name, change.subject)
+            own = (dependent.name, "" if dependent.for_all else change.subject)
             if self._find(own) is not None:
                 self.add(own, change)
             elif name in dependent.of_contracts and (subject := dependent.subject_of_state(change)) is not None:
@@ -67,16 +67,26 @@ class Looks:
 
     def is_suppressed(self, contract: Contract, subject: str) -> bool:
         """Whether a contract in its `suppressed_by` is violated."""
-        return any(self.state_of(name, subject) == "violated" for name in contract.suppressed_by)
+        return any(self._standing(contract, name, subject)[0] == "violated" for name in contract.suppressed_by)
 
-    def state_of(self, name: str, subject: str) -> Shown:
-        """How contract `name`, which is looked at, stands as seen from `subject`."""
-        instance = self._find((name, subject))
-        return self._relations.overall(name) if instance is None else shown(instance)
+    def states(self, contract: Contract, subject: str) -> Mapping[str, Shown]:
+        """How those of its `of_contracts` stand as seen from an instance of `contract`."""
+        return {name: self._standing(contract, name, subject)[0] for name in contract.of_contracts}
 
-    def standing(self, name: str, subject: str, at: int) -> Change:
-        """The same, as if that had just come about."""
-        return Change(name, subject, self.state_of(name, subject), at, 0)
+    def standing(self, contract: Contract, name: str, subject: str, at: int) -> Change:
+        """How one of them does, as if that had just come about at `at`."""
+        state, cause_id = self._standing(contract, name, subject)
+        return Change(name, subject, state, at, cause_id)
+
+    def _standing(self, contract: Contract, name: str, subject: str) -> tuple[Shown, int]:
+        instance = None if contract.for_all else self._find((name, subject))
+        return (self._relations.overall(name), 0) if instance is None else (shown(instance), _cause_id(instance))
 
     def _find(self, key: Key) -> Instance | None:
         return next((found[key] for found in self._instances if key in found), None)
+
+
+def _cause_id(instance: Instance) -> int:
+    """The event by which the instance stands as it does."""
+    memory = instance.memory
+    return memory.cause_id if instance.state in ("violated", "pending") else memory.event_id

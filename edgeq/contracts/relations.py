@@ -56,18 +56,25 @@ def looked_at(contract: Contract) -> tuple[str, ...]:
 
 
 class Standing:
-    """Which subjects a contract has, and which of them are violated."""
+    """Which subjects a contract has, which of them are violated, and of which it isn't known."""
 
     def __init__(self) -> None:
         self.subjects: set[str] = set()
         self.violated: set[str] = set()
+        self.not_known: set[str] = set()
 
     @property
     def overall(self) -> Shown:
         """The state as seen from a subject that the contract doesn't have."""
         if self.violated:
             return "violated"
-        return "ok" if self.subjects else "unknown"
+        return "ok" if self.subjects and not self.not_known else "unknown"
+
+    def note(self, subject: str, state: Shown) -> None:
+        """Take note of how the contract stands for a subject."""
+        self.subjects.add(subject)
+        (self.violated.add if state == "violated" else self.violated.discard)(subject)
+        (self.not_known.add if state in ("unknown", "suppressed") else self.not_known.discard)(subject)
 
 
 class Relations:
@@ -101,11 +108,7 @@ class Relations:
         another subject."""
         standing = self._standings[name]
         before = standing.overall
-        standing.subjects.add(instance.subject)
-        if shown(instance) == "violated":
-            standing.violated.add(instance.subject)
-        else:
-            standing.violated.discard(instance.subject)
+        standing.note(instance.subject, shown(instance))
         return standing.overall != before
 
     def overall(self, name: str) -> Shown:

@@ -106,12 +106,11 @@ class Requires(Contract):
     keys: RequiresKeys
 
     def __init__(self, keys: RequiresKeys) -> None:
-        self._any = keys.same == "any"
+        self.for_all = keys.same == "any"
         self._is_of = selects(keys.of, keys.where)
         self._is_judged = pattern(keys.subject)
         # Events of all subjects must come; those to be judged are told apart here.
-        super().__init__(replace(keys, subject="*") if self._any else keys)
-        self.by_subject = self.by_subject and not self._any
+        super().__init__(replace(keys, subject="*") if self.for_all else keys)
         self._rule = Rule(keys.if_)
 
     @property
@@ -134,10 +133,6 @@ class Requires(Contract):
         """See Contract."""
         return self._judges(event) or self._rule.counts(event)
 
-    def subject_of(self, event: Event) -> str | None:
-        """See Contract."""
-        return "" if self._any else super().subject_of(event)
-
     def keeps(self, instance: Instance) -> bool:
         """See Contract."""
         memory, length = _memory(instance), len(self._rule.leaves)
@@ -151,7 +146,7 @@ class Requires(Contract):
         if self._judges(event):
             quotes = self.quote(event) if self.quotes else ()
             new = rule.begun(memory.marks, event, at, watermark)
-            new = replace(new, subject=event.subject if self._any else "", quotes=quotes)
+            new = replace(new, subject=event.subject if self.for_all else "", quotes=quotes)
             if rule.value(new) is None:
                 if -1 in new.found:
                     return Skipped("late")

@@ -105,9 +105,9 @@ class Turn:
             for key in [key for key in judge.instances if key[0] == contract.name]:
                 self._suppress(key, self._looks.is_suppressed(contract, key[1]), now)
                 for name in seen:
-                    self._observe_state(contract, key, self._looks.standing(name, key[1], now), settle=True)
+                    self._observe_state(contract, key, self._looks.standing(contract, name, key[1], now), settle=True)
             for name, subjects in seen.items():
-                for change in [self._looks.standing(name, subject, now) for subject in subjects]:
+                for change in [self._looks.standing(contract, name, subject, now) for subject in subjects]:
                     new = contract.subject_of_state(change)
                     if new is not None and self._get((contract.name, new)) is None:
                         self._observe_state(contract, (contract.name, new), change, settle=True)
@@ -219,7 +219,7 @@ class Turn:
             return
         self._take(key, outcome, at)
         if contract.of_contracts and not reporter.takes(instance, at) and reporter.takes(outcome.instance, at):
-            self._looks.add(key, self._looks.standing(contract.of_contracts[0], key[1], at))
+            self._looks.add(key, self._looks.standing(contract, contract.of_contracts[0], key[1], at))
 
     def _begun(self, contract: Contract, instance: Instance, at: int) -> Outcome:
         suppressed = self._looks.is_suppressed(contract, instance.subject)
@@ -301,8 +301,7 @@ class Turn:
                 self._count += 1
                 self._put(key, instance, at)
             return
-        states = {name: self._looks.state_of(name, key[1]) for name in contract.of_contracts}
-        step = contract.observe_state(instance, change._replace(at=at), states)
+        step = contract.observe_state(instance, change._replace(at=at), self._looks.states(contract, key[1]))
         if new or step.verdict is not None or step.instance.state != instance.state:
             self._count += new
             self._step(key, reporter, instance, step, at)
