@@ -33,6 +33,25 @@ def pattern(text: str) -> Callable[[str], bool]:
     return fits
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a text that fits both patterns. Takes time in proportion to the product of their lengths."""
+    waiting, seen = [(0, 0)], set()
+    while waiting:
+        place = first, second = waiting.pop()
+        signs = one[first : first + 1], other[second : second + 1]
+        if signs == ("", ""):
+            return True
+        if place in seen:
+            continue
+        seen.add(place)
+        if "*" in signs:  # it ends, or stands for one more sign of the other
+            waiting += [(first + 1, second)] if signs[0] else []
+            waiting += [(first, second + 1)] if signs[1] else []
+        elif signs[0] == signs[1]:
+            waiting.append((first + 1, second + 1))
+    return False
+
+
 class AnyOf:
     """Whether a text fits one of several patterns. Remembers the answers: for texts that come again and again."""
 

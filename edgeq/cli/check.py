@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import Any
 
 import click
 
 from ..config.load import sqlite_path
+from ..contracts.lint import EVENTS_MAX, Seen, Written, emitted_by, warnings
+from ..errors import StoreError
 from ..plan import Plan
-from .common import as_json, configured, load_plan
+from ..processors.kinds import KINDS
+from ..store import contract_states, events
+from .common import as_json, configured, load_plan, open_store
 from .printing import say, say_error, say_json
 
 
@@ -18,13 +24,15 @@ from .printing import say, say_error, say_json
 def check(json_lines: bool) -> None:
     """Validate the configuration and say what would run.
 
-    Imports the app, too. Ends with 0, or with 78 and every mistake.
+    Imports the app, too, and compares contracts with the events that were stored last. Ends with 0, also when there
+    are warnings, or with 78 and every mistake.
     """
     plan = load_plan()
+    warned = [*plan.warnings, *_contract_warnings(plan)]
     if json_lines:
-        say_json(_summary(plan))
+        say_json(_summary(plan, warned))
         return
-    for warning in plan.warnings:
+    for warning in warned:
         say_error(f"warning: {warning}")
     config = plan.loaded.config
     say(f"{', '.join(plan.loaded.files) or 'no file: all defaults'}: fine")
@@ -44,7 +52,39 @@ def _list(name: str, items: list[str]) -> None:
     say(f"{name:<12}{len(items)}{': ' if items else ''}{', '.join(items)}")
 
 
-def _summary(plan: Plan) -> dict[str, Any]:
+def _contract_warnings(plan: Plan) -> list[str]:
+    """What to warn of in contracts. Without a store there is nothing to compare them with."""
+    if not plan.contracts:
+        return []
+    written = [Written(*each) for each in zip(plan.contracts, plan.loaded.config.contracts, strict=True)]
+    seen, found = Seen(), []
+    if os.path.exists(sqlite_path(plan.loaded.config.store.url)):
+        try:
+            seen = asyncio.run(_seen(plan))
+        except StoreError as error:
+            found.append(f"contracts could not be compared with what is stored: {error}")
+    return found + [str(problem) for problem in warnings(written, _emitted(plan), seen)]
+
+
+async def _seen(plan: Plan) -> Seen:
+    async with open_store(plan.loaded) as store:
+        subjects: dict[str, set[str]] = {}
+        for row in await contract_states.every(store):
+            subjects.setdefault(row.contract, set()).add(row.subject)
+        return Seen([event async for event in events.latest(store, EVENTS_MAX)], subjects)
+
+
+def _emitted(plan: Plan) -> list[str] | None:
+    """Patterns of the types of events that something emits; None when one's own code may emit any."""
+    config = plan.loaded.config
+    own = any(section.data.get("kind") not in KINDS for section in config.processors.values())
+    jobs = config.schedules or any(route.dispatch or route.controller for route in config.routes)
+    if own or jobs or config.app.modules:
+        return None
+    return [each for route in config.routes for each in emitted_by(route)]
+
+
+def _summary(plan: Plan, warned: list[str]) -> dict[str, Any]:
     config = plan.loaded.config
     return {
         "files": plan.loaded.files,
@@ -56,5 +96,5 @@ def _summary(plan: Plan) -> dict[str, Any]:
         "queues": list(config.jobs.queues),
         "schedules": [schedule.name for schedule in config.schedules],
         "sources": [source.name for source in plan.sources],
-        "warnings": plan.warnings,
+        "warnings": warned,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from peewee import fn
@@ -22,9 +22,21 @@ _ALL = (
 )  # fmt: skip
 
 _AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(Events.id).limit(p))
+_BEFORE = Statement(lambda p: Events.select(*_ALL).where(Events.id < p).order_by(Events.id.desc()).limit(p))
 _ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+# Without the addition SQLite may go through the table by id, and not by the index of the keys.
+_KEYED = Statement(
+    lambda p: (
+        Events.select(*_ALL)
+        .where((Events.idempotency_key >= p) & (Events.idempotency_key < p) & (Events.id + 0 >= p))
+        .order_by((Events.id + 0).desc())
+        .limit(p)
+    )
+)
 _COUNT_AFTER = Statement(lambda p: Events.select(fn.COUNT(Events.id)).where(Events.id > p))
+
+_ID_END = 2**63 - 1
 
 _tags_json: dict[tuple[str, ...], str] = {(): "[]"}
 
@@ -55,6 +67,36 @@ def append(tx: Tx, events: Sequence[NewEvent]) -> Appended:
 async def after(store: Store, last_consumed_id: int, limit: int) -> list[Event]:
     """Up to `limit` events with an id greater than `last_consumed_id`, in order of id."""
     return [_event(row) for row in await store.read(_AFTER, (last_consumed_id, limit))]
+
+
+async def before(store: Store, event_id: int, limit: int) -> list[Event]:
+    """Up to `limit` events with a smaller id, the newest first."""
+    return [_event(row) for row in await store.read(_BEFORE, (event_id, limit))]
+
+
+async def latest(store: Store, count: int, page: int = 500) -> AsyncIterator[Event]:
+    """The latest events, `count` at most, the newest first. Memory holds a page of them."""
+    event_id = _ID_END
+    while count > 0 and (found := await before(store, event_id, min(page, count))):
+        for event in found:
+            yield event
+        event_id, count = found[-1].id, count - len(found)
+
+
+async def keyed(store: Store, prefix: str, *, limit: int, first_id: int = 0) -> list[Event]:
+    """The latest events, `limit` at most, whose idempotency key begins with `prefix` and whose id isn't below
+    `first_id`, the newest first. Costs in proportion to how many have such a key."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [_event(row) for row in await store.read(_KEYED, (prefix, end, first_id, limit))]
+
+
+async def id_before(store: Store, moment: int) -> int:
+    """An id before which all events were recorded before `moment` (microseconds since 1970 UTC), as far as the clock
+    was right. Looks at few events: it goes back in steps that double."""
+    newest, step = await head(store), 1000
+    while (found := await before(store, newest - step, 1)) and found[0].recorded_at >= moment:
+        step *= 2
+    return max(0, newest - step)
 
 
 async def one(store: Store, event_id: int) -> Event | None:
