@@ -183,6 +183,21 @@ class TestWindows:
         assert autumn == moment("2026-10-25T02:15+02:00")
         assert windows.next_change(autumn) == moment("2026-10-25T02:45+01:00")
 
+    def test_the_only_one_of_a_week_may_be_left_out(self) -> None:
+        windows = Windows(["sun"], ["02:15-02:45"], BERLIN)
+        assert windows.next_change(moment("2026-03-23T12:00+01:00")) == moment("2026-04-05T02:15+02:00")
+
+    def test_the_clocks_are_asked_once_for_a_window(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        windows = Windows([], ["08:00-16:00"], BERLIN)
+        noon = moment("2026-06-05T12:00+02:00")
+        assert windows.holds(noon)
+        monkeypatch.setattr(Windows, "_around", lambda *_: 1 / 0)
+        inside = [moment("2026-06-05T08:00+02:00"), noon - 1, noon + 1, moment("2026-06-05T16:00+02:00") - 1]
+        assert all(map(windows.holds, inside))
+        assert {windows.next_change(at) for at in inside} == {moment("2026-06-05T16:00+02:00")}
+        with pytest.raises(ZeroDivisionError):
+            windows.holds(inside[0] - 1)
+
     @pytest.mark.parametrize(
         "times", [[], ["00:00-24:00"], ["00:00-12:00", "11:00-24:00"], ["12:00-00:00", "00:00-12:00"]]
     )

@@ -24,12 +24,13 @@ from ..zones import change_of_clocks, machine_zone, moment_of, offset_at, readin
 Unit = Literal["hour", "day", "week", "month"]
 Times = tuple[int, int]
 Span = tuple[int, int]
+Stretch = tuple[int, int | None, bool]
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
 _WEEK = 7 * 86400 * MICROSECONDS  # what goes on for longer never ends
-_HORIZON_DAYS = 9
+_HORIZON_DAYS = 16  # the only window of a week may be left out by a change of the clocks
 _FOUND_MAX = 8
 _HOUR_SECONDS = 3600
 
@@ -125,29 +126,48 @@ def period(unit: Unit, at: int, local: tzinfo) -> Span:
 
 
 class Windows:
-    """Times of day on days of the week, in a time zone. A window over midnight belongs to the day it begins on."""
+    """Times of day on days of the week, in a time zone. A window over midnight belongs to the day it begins on.
+
+    To ask the clocks costs half a millisecond, so what was found out last is remembered: many events come in one
+    window, and many subjects to its end.
+    """
 
     def __init__(self, days: Iterable[str], times: Iterable[str], local: tzinfo) -> None:
         """Raises ValueError; no days are all days, no times the whole day."""
         self._days = frozenset[int]().union(*(parse_days(each) for each in days)) or frozenset(range(7))
         self._times: Sequence[Times] = [parse_times(each) for each in times] or [(0, _DAY_MINUTES)]
         self._local = local
+        self._found: deque[Stretch] = deque(maxlen=_FOUND_MAX)
 
     def holds(self, at: int) -> bool:
         """Whether `at` lies in a window."""
-        return any(begin <= at < end for begin, end in self._around(at))
+        return self._stretch(at)[2]
 
     def next_change(self, at: int) -> int | None:
         """The first moment after `at` at which a window begins or ends; None when none ever does."""
+        return self._stretch(at)[1]
+
+    def _stretch(self, at: int) -> Stretch:
+        """From when on until before when (None: for ever) it is as it is at `at`, in a window or not."""
+        for found in self._found:
+            if found[0] <= at and (found[1] is None or at < found[1]):
+                return found
+        found = self._find(at)
+        self._found.appendleft(found)
+        return found
+
+    def _find(self, at: int) -> Stretch:
+        ended = at
         for begin, end in self._around(at):
             if at < begin:
-                return begin
+                return ended, begin, False
             if at < end:
-                return end if end - at <= _WEEK else None
-        return None
+                return begin, end if end - at <= _WEEK else None, True
+            ended = end
+        return ended, None, False
 
     def _around(self, at: int) -> Iterator[Span]:
-        """The windows from before `at` until more than a week after it, those that touch made one, in order."""
+        """The windows from before `at` until two weeks after it, those that touch made one, in order."""
         today = reading_at(at // MICROSECONDS, self._local).date()
         days = (today + timedelta(days=step) for step in range(-2, _HORIZON_DAYS))
         spans = sorted(
@@ -180,41 +200,22 @@ class Windows:
 
 
 class Calendar:
-    """When a contract is in force: from `valid_from`, until before `valid_until`, and within `windows`.
-
-    Remembers what it last found out: many subjects come to the end of one window.
-    """
+    """When a contract is in force: from `valid_from`, until before `valid_until`, and within `windows`."""
 
     def __init__(self, windows: Windows | None, valid_from: int | None = None, valid_until: int | None = None) -> None:
         self._windows = windows
         self._from = valid_from
         self._until = valid_until
-        self._found: deque[tuple[int, int | None, bool]] = deque(maxlen=_FOUND_MAX)
 
     def is_active(self, at: int) -> bool:
         """Whether it is in force at `at`."""
-        return self._stretch(at)[2]
-
-    def next_change(self, at: int) -> int | None:
-        """The first moment after `at` at which `is_active` changes; None when it never does."""
-        return self._stretch(at)[1]
-
-    def _stretch(self, at: int) -> tuple[int, int | None, bool]:
-        """A moment from which on until before another (None: for ever) it is in force, or isn't, as it is at `at`."""
-        for found in self._found:
-            if found[0] <= at and (found[1] is None or at < found[1]):
-                return found
-        found = at, self._change_after(at), self._holds(at)
-        self._found.appendleft(found)
-        return found
-
-    def _holds(self, at: int) -> bool:
         if (self._from is not None and at < self._from) or (self._until is not None and at >= self._until):
             return False
         return self._windows is None or self._windows.holds(at)
 
-    def _change_after(self, at: int) -> int | None:
-        active = self._holds(at)
+    def next_change(self, at: int) -> int | None:
+        """The first moment after `at` at which `is_active` changes; None when it never does."""
+        active = self.is_active(at)
         while self._until is None or at < self._until:
             if self._from is not None and at < self._from:
                 at = self._from
@@ -224,7 +225,7 @@ class Calendar:
                 if not coming:
                     return None
                 at = min(coming)
-            if self._holds(at) is not active:
+            if self.is_active(at) is not active:
                 return at
         return None
 
