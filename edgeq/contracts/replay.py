@@ -1,10 +1,12 @@
 """Contracts judged over events that are over, with a clock that goes by them: what they would have said.
 
-Nothing is touched: no store, no machine's clock. The same events give the verdicts that the Sentinel gives live: it
-looks at the clock whenever something is due, and here each deadline passes by itself, too, before the event that comes
-after it. What isn't in the events can't be known: whether the sensors could be heard, which is taken for granted, and
-whether the machine's clock was set. A leap from before the year 2000 (a machine that had no clock) counts as that; any
-other leap forward is a silence.
+Nothing is touched: no store, no machine's clock. The same events give the verdicts that the Sentinel gives live: both
+watch in the same way (see `watch`), the Sentinel looks at the clock whenever something is due, and here each deadline
+passes by itself, too, before the event that comes after it.
+
+What isn't in the events isn't known unless it is told: whether the sensors could be heard (`lose_link`), and whether
+the machine's clock was set (`set_clock`). A leap from before the year 2000, where a machine has no clock yet, counts as
+that; any other leap forward is a silence.
 """
 
 from __future__ import annotations
@@ -14,33 +16,38 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..clock import MICROSECONDS
+from ..clock import EARLIEST, MICROSECONDS, Clock
 from ..events import Event, NewEvent
 from .contract import Contract
 from .instance import Instance
-from .judge import Judge
 from .relations import Key
 from .reporting import CLOCKLESS_BEFORE
 from .turn import IN_FLIGHT_SECONDS, Turn
 from .verdict_event import verdict_event
+from .watch import SETTLE_SECONDS, Watch
 
-AFTER_DEADLINE = round(IN_FLIGHT_SECONDS * MICROSECONDS) + 1
+What = Literal["violated", "resolved", "unknown", "flapping", "skipped"]
+
+_IN_FLIGHT = round(IN_FLIGHT_SECONDS * MICROSECONDS)
+_SETTLE = round(SETTLE_SECONDS * MICROSECONDS)
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """A verdict of `contract` on `subject`, or that it `skipped` an event or did not take its word for when it happened
-    (`reason` says why).
+    """A verdict of `contract` on `subject`, or that it `skipped` an event or didn't take its word for when it happened
+    (`reason` says why; `failed`: the event can't be judged by any contract, such as for data that isn't JSON, and
+    `contract` is empty).
 
     Times are microseconds since 1970 UTC. `event_id` is the event behind the verdict, or the one that was skipped (0:
-    none). `event` is what the Sentinel would have recorded of a verdict, at the time of the replay.
+    none). `event` is what the Sentinel records of a verdict, at the time of the replay.
     """
 
     at: int
     contract: str
     subject: str
-    what: Literal["violated", "resolved", "unknown", "flapping", "skipped"]
+    what: What
     event_id: int = 0
     since: int = 0
+    ended_at: int | None = None
     episode: int = 0
     reason: str | None = None
     reminder: int = 0
@@ -50,84 +57,142 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replay:
-    """Judges `contracts`. Call `begin` first, then `observe` and `elapse` in any order."""
+    """Judges `contracts`. Call `begin` first and once, then the others in the order of time."""
 
     def __init__(self, contracts: Sequence[Contract]) -> None:
-        self.now = 0
-        self._judge = Judge(contracts)
+        self._clock = _VirtualClock()
+        self._link = _ToldLink()
+        self._watch = Watch(contracts, self._clock, self._link)
+
+    @property
+    def now(self) -> int:
+        """What the clock of the replay shows, in microseconds since 1970 UTC."""
+        return self._clock.now()
 
     @property
     def instances(self) -> Mapping[Key, Instance]:
         """Every instance as it stands, by contract and subject."""
-        return self._judge.instances
+        return self._watch.judge.instances
 
     def instance(self, contract: str, subject: str) -> Instance | None:
         """Where a contract stands for a subject; None when it doesn't know that."""
-        return self._judge.instances.get((contract, subject))
+        return self.instances.get((contract, subject))
 
     def begin(self, now: int) -> list[Said]:
-        """Begin at `now`, as at a first load."""
-        self.now = now
-        with self._judge.turn() as turn:
-            for contract in self._judge.contracts.values():
-                for instance in contract.initial(now):
-                    turn.begin(contract, instance, now)
-            turn.settle(now)
-        return self._said(turn)
+        """Begin at `now`, as at a first load, with sensors that have been heard for long."""
+        self._clock.go(now)
+        self._link.settled = now - _SETTLE
+        self._watch.open([])
+        return self._look()
 
     def observe(self, event: Event) -> list[Said]:
-        """Let an event happen, when it was recorded. They come in the order of their ids."""
+        """Let an event happen when it was recorded. They come in the order of their ids."""
         said: list[Said] = []
         if self.now < CLOCKLESS_BEFORE <= event.recorded_at:
             said += self.set_clock(event.recorded_at)
-        said += self._pass(event.recorded_at)
-        self.now = max(self.now, event.recorded_at)
-        if not self._judge.index.cares(event.type):
+        said += self.wait(event.recorded_at)
+        if not self._watch.judge.index.cares(event.type):
             return said
-        clockless = event.recorded_at < CLOCKLESS_BEFORE <= self.now
-        with self._judge.turn() as turn:
-            turn.observe(event, trusted=not clockless, moved=self.now - event.recorded_at if clockless else 0)
+        try:
+            with self._watch.turn([event]) as turn:
+                pass
+        except Exception as error:  # noqa: BLE001 - a kind of somebody else's may raise anything
+            failed = Said(
+                at=event.recorded_at, contract="", subject=event.subject, what="skipped", event_id=event.id,
+                reason="failed", message=f"{type(error).__name__}: {error}",
+            )  # fmt: skip
+            return [*said, failed]
         return said + self._said(turn, event)
 
-    def elapse(self, now: int) -> list[Said]:
-        """Let time go on to `now`; what is due before has passed then, nothing being in flight any more."""
-        said = self._pass(now + AFTER_DEADLINE - 1)
-        self.now = max(self.now, now)
+    def wait(self, until: int) -> list[Said]:
+        """Let time go on to `until`. Events that happened just before it may still be on their way."""
+        said: list[Said] = []
+        while (due := self._watch.due_at()) is not None and due <= until:
+            self._clock.go(due)
+            said += self._look()
+            if self._watch.due_at() == due:
+                self._clock.go(due + MICROSECONDS)  # as the Sentinel's timer rests
+        self._clock.go(until)
         return said
+
+    def elapse(self, now: int) -> list[Said]:
+        """Let time go on to `now` with nothing on its way any more: what was due before has passed then."""
+        return self.wait(now + _IN_FLIGHT)
 
     def set_clock(self, now: int) -> list[Said]:
-        """The machine's clock was set to `now`; no time has passed."""
-        step, self.now = now - self.now, now
-        with self._judge.turn() as turn:
-            turn.set_clock(now, step)
+        """The machine's clock is set to `now`; no time has passed, and everything recorded before was judged."""
+        self._clock.step(now)
+        return self._look()
+
+    def lose_link(self) -> list[Said]:
+        """Nothing can be heard from now on."""
+        self._link.settled = None
+        return self._look()
+
+    def regain_link(self) -> list[Said]:
+        """Everything can be heard again from now on, and what waited at the broker comes in."""
+        self._link.settled = self.now
+        return self._look()
+
+    def _look(self) -> list[Said]:
+        with self._watch.turn(None) as turn:
+            pass
         return self._said(turn)
 
-    def _pass(self, until: int) -> list[Said]:
-        """Look at the clock whenever something is due, as long as that is up to `until`."""
-        said: list[Said] = []
-        while (earliest := self._judge.earliest()) is not None and earliest + AFTER_DEADLINE <= until:
-            self.now = max(self.now, earliest + AFTER_DEADLINE)
-            with self._judge.turn() as turn:
-                turn.elapse(self.now)
-            said += self._said(turn)
-        return said
-
     def _said(self, turn: Turn, event: Event | None = None) -> list[Said]:
-        said = [
-            Said(
+        said = []
+        for contract, instance, verdict in turn.verdicts:
+            told = verdict_event(contract, instance, verdict, self.now)
+            said.append(Said(
                 at=verdict.at, contract=contract.name, subject=instance.subject, what=verdict.what,
-                event_id=verdict.cause_id, since=verdict.since, episode=verdict.episode, reason=verdict.reason,
-                reminder=verdict.reminder, observed=verdict.observed, message=told.description, event=told,
-            )
-            for contract, instance, verdict in turn.verdicts
-            for told in [verdict_event(contract, instance, verdict, self.now)]
-        ]  # fmt: skip
+                event_id=verdict.cause_id, since=verdict.since, ended_at=verdict.ended_at, episode=verdict.episode,
+                reason=verdict.reason, reminder=verdict.reminder, observed=verdict.observed,
+                message=told.description.removeprefix(f"{contract.name}: "), event=told,
+            ))  # fmt: skip
         if event is not None:
-            said += [
-                Said(
+            for contract, reason in turn.skipped:
+                said.append(Said(
                     at=event.occurred_at, contract=contract.name, subject=event.subject, what="skipped",
                     event_id=event.id, reason=reason,
-                )
-                for contract, reason in turn.skipped
-            ]  # fmt: skip
+                ))  # fmt: skip
         return said
+
+
+class _VirtualClock(Clock):
+    """A clock that is where it is told to be."""
+
+    def __init__(self) -> None:
+        self._now = EARLIEST
+        self._offset = 0
+
+    def now(self) -> int:
+        """See Clock.now."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """See Clock.monotonic."""
+        return (self._now - self._offset) / MICROSECONDS
+
+    def offset(self) -> int:
+        """See Clock.offset."""
+        return self._offset
+
+    def go(self, now: int) -> None:
+        """Time passes; it doesn't run backwards."""
+        self._now = max(self._now, now)
+
+    def step(self, now: int) -> None:
+        """It is set, and no time passes."""
+        self._offset += now - self._now
+        self._now = now
+
+
+class _ToldLink:
+    """A link that is as it is told to be."""
+
+    def __init__(self) -> None:
+        self.settled: int | None = 0
+
+    def settled_at(self) -> int | None:
+        """See Link."""
+        return self.settled
