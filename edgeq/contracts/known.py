@@ -21,9 +21,13 @@ class KnownKeys(Keys, frozen=True, kw_only=True):
         """See Keys."""
         yield from super().mistakes()
         fits = pattern(self.subject)
+        seen: set[str] = set()
         for index, subject in enumerate(self.known):
             if self.by == "subject" and not fits(subject):
                 yield f"known[{index}]", f"{subject!r} doesn't fit subject: {self.subject}"
+            elif subject in seen:
+                yield f"known[{index}]", f"{subject!r} is there twice"
+            seen.add(subject)
 
 
 def is_watched(instance: Instance, keys: KnownKeys) -> bool:
