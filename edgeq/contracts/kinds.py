@@ -41,20 +41,20 @@ ENTRY_POINTS = "edgeq.contracts"
 def load_contracts(sections: Sequence[Section], problems: list[Problem]) -> list[Contract]:
     """The contracts that `sections` describe; every mistake is appended to `problems`."""
     contracts: list[Contract] = []
-    read: dict[str, Section] = {}
+    named: dict[str, Section] = {}
     for section in sections:
         contract = _load(section, problems)
-        if contract is None:
+        name = section.data.get("name") if contract is None else contract.name
+        if isinstance(name, str) and name in named:
+            first = named[name].where("name")
+            problems.append(section.problem("name", f"there is another contract {name!r}", f"at {first}"))
             continue
-        if contract.name in read:
-            first = read[contract.name].where("name")
-            problems.append(section.problem("name", f"there is another contract {contract.name!r}", f"at {first}"))
-        else:
+        if isinstance(name, str):
+            named[name] = section
+        if contract is not None:
             contracts.append(contract)
-            read[contract.name] = section
-    names = [name for section in sections if isinstance(name := section.data.get("name"), str)]
-    for contract, key, message, hint in relation_faults(contracts, names):
-        problems.append(read[contract.name].problem(key, message, hint))
+    for contract, key, message, hint in relation_faults(contracts, named):
+        problems.append(named[contract.name].problem(key, message, hint))
     return contracts
 
 
