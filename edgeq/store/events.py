@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from peewee import fn
 
 from ..events import Event, NewEvent, to_json
-from .store import Row, Statement, Store, Tx
+from .store import ZERO, Row, Statement, Store, Tx
 from .tables import Events
 
 _COLUMNS = (
@@ -29,10 +29,13 @@ _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).
 _KEYED = Statement(
     lambda p: (
         Events.select(*_ALL)
-        .where((Events.idempotency_key >= p) & (Events.idempotency_key < p) & (Events.id + 0 >= p))
-        .order_by((Events.id + 0).desc())
+        .where((Events.idempotency_key >= p) & (Events.idempotency_key < p) & (Events.id + ZERO > p))
+        .order_by((Events.id + ZERO).desc())
         .limit(p)
     )
+)
+_FIRST_AFTER = Statement(
+    lambda p: Events.select(Events.id, Events.recorded_at).where(Events.id > p).order_by(Events.id).limit(p)
 )
 _COUNT_AFTER = Statement(lambda p: Events.select(fn.COUNT(Events.id)).where(Events.id > p))
 
@@ -83,20 +86,11 @@ async def latest(store: Store, count: int, page: int = 500) -> AsyncIterator[Eve
         event_id, count = found[-1].id, count - len(found)
 
 
-async def keyed(store: Store, prefix: str, *, limit: int, first_id: int = 0) -> list[Event]:
-    """The latest events, `limit` at most, whose idempotency key begins with `prefix` and whose id isn't below
-    `first_id`, the newest first. Costs in proportion to how many have such a key."""
+async def keyed(store: Store, prefix: str, *, limit: int, after_id: int = 0) -> list[Event]:
+    """The latest events, `limit` at most, whose idempotency key begins with `prefix` and whose id is greater than
+    `after_id`, the newest first. Costs in proportion to how many have such a key."""
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-    return [_event(row) for row in await store.read(_KEYED, (prefix, end, first_id, limit))]
-
-
-async def id_before(store: Store, moment: int) -> int:
-    """An id before which all events were recorded before `moment` (microseconds since 1970 UTC), as far as the clock
-    was right. Looks at few events: it goes back in steps that double."""
-    newest, step = await head(store), 1000
-    while (found := await before(store, newest - step, 1)) and found[0].recorded_at >= moment:
-        step *= 2
-    return max(0, newest - step)
+    return [_event(row) for row in await store.read(_KEYED, (prefix, end, after_id, limit))]
 
 
 async def one(store: Store, event_id: int) -> Event | None:
@@ -115,6 +109,27 @@ async def head(store: Store) -> int:
     """The highest event id, 0 when there is none."""
     rows = await store.read(_HEAD, (1,))
     return int(rows[0][0]) if rows else 0
+
+
+async def first_recorded_at(store: Store) -> int | None:
+    """When the first event that is still there was recorded; None without events."""
+    rows = await store.read(_FIRST_AFTER, (0, 1))
+    return None if not rows else int(rows[0][1])
+
+
+async def id_before(store: Store, moment: int) -> int:
+    """An id: those after it belong to events recorded at `moment` (microseconds since 1970 UTC) or later, those up to
+    it to earlier ones. Found by halving, in some twenty looks: where times don't grow with ids (a clock was set, a
+    commit waited), it is one of the places at which they pass `moment`."""
+    low, high = 0, await head(store)
+    while low < high:
+        middle = (low + high) // 2
+        rows = await store.read(_FIRST_AFTER, (middle, 1))
+        if not rows or rows[0][1] >= moment:
+            high = middle
+        else:
+            low = rows[0][0]
+    return low
 
 
 async def count_after(store: Store, event_id: int) -> int:
