@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -29,7 +29,9 @@ from .relations import check_channels, completed
 from .schema import Config, LoadedConfig
 from .tree import Map, Node, Scalar, Seq, copy, flatten, merge, overlay
 
-__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "load_to_plan", "redacted", "sqlite_path"]
+__all__ = ["LEVELS_MAX", "NODES_MAX", "find", "load", "load_file", "load_to_plan", "redacted", "sqlite_path"]
+
+T = TypeVar("T")
 
 NODES_MAX = 100_000
 LEVELS_MAX = 64
@@ -89,6 +91,24 @@ def load_to_plan(
         config=completed(config, str(folder)), files=names, folder=str(folder), places=origin.places,
         shown=origin.shown, problems=problems,
     )  # fmt: skip
+
+
+def load_file(
+    path: Path, record: type[T], *, ignore: Collection[str] = (), environ: Mapping[str, str] = os.environ
+) -> tuple[T | None, list[Problem]]:
+    """One file by itself as a `record`, all of whose keys have defaults, and every mistake in it; keys with a mistake
+    in them have their defaults. None when the file can't be read at all.
+
+    There is no `conf.d` and no variable `EDGEQ_…`; `${NAME}` is filled in, and keys in `ignore` are passed over.
+    """
+    problems: list[Problem] = []
+    root = _Reader(problems).read(path)
+    if root is None:
+        return None, problems
+    data, origin = flatten(root, environment.filler(environ), problems, FAILED)
+    converter = Converter("", origin, problems, files.secret_reader(path.parent, environ))
+    value = converter.record(record, data, "", ignore)
+    return (converter.what_is_right(record, data) if value is FAILED else value), problems
 
 
 def _read_files(main: Path, problems: list[Problem]) -> tuple[Map | None, list[str]]:
