@@ -22,7 +22,7 @@ from .mqtt.session import Session
 from .notifications.outbox import Sender
 from .plan import Plan
 from .processors.runner import ProcessorRunner
-from .processors.sentinel import close_all
+from .processors.sentinel import Sentinel, close_all
 from .redrive import Redriver
 from .service import Service
 from .store import dead_letters, jobs, meta, notifications, schedules
@@ -98,6 +98,12 @@ class Parts:
             clock,
         )
         self._landed_before = 0
+
+    @property
+    def sentinel(self) -> Sentinel | None:
+        """The processor that judges contracts, if there is one."""
+        processors = (runner.processor for runner in self.runners.values())
+        return next((each for each in processors if isinstance(each, Sentinel)), None)
 
     def services(self) -> list[Service]:
         """Everything but the session and the intake, in the order of starting."""

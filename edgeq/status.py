@@ -16,6 +16,7 @@ from .store.store import Health, Store
 
 if TYPE_CHECKING:
     from .app import App
+    from .processors.sentinel import Sentinel
 
 SAMPLE_SECONDS = 5.0
 _SAMPLES = 12
@@ -109,6 +110,7 @@ class Status:
             place["state"] = "not configured" if runner is None else runner.state
             if runner is not None and runner.busy_with is not None:
                 place["busy_with"], place["busy_since"] = runner.busy_with
+        _add_skips(answer, parts.sentinel)
         answer["workers"] = [
             {
                 "queue": name,
@@ -136,6 +138,20 @@ class Status:
             "messages_per_second": round((metrics.received.total() - received) / seconds, 2),
             "events_per_second": round((metrics.events.total() - events_then) / seconds, 2),
         }
+
+
+def _add_skips(answer: dict[str, Any], sentinel: Sentinel | None) -> None:
+    """Say of each contract which events it couldn't judge since the start, by reason, and the last of them."""
+    if sentinel is None or not sentinel.skipped:
+        return
+    known = {each["contract"]: each for each in answer.setdefault("contracts", [])}
+    for name, reasons in sorted(sentinel.skipped.items()):
+        if name not in known:
+            known[name] = {"contract": name}
+            answer["contracts"].append(known[name])
+        last = sentinel.last_skipped[name]
+        known[name]["skipped"] = reasons
+        known[name]["last_skipped"] = {"event_id": last.event_id, "reason": last.reason, "subject": last.subject}
 
 
 def _state(cursor: cursors.Cursor) -> str:

@@ -131,9 +131,11 @@ async def test_what_cannot_be_judged_is_counted(bench: Bench) -> None:
     await bench.hear(value=3, occurred=99)
     await bench.hear(value=4, occurred=-1)
     assert bench.sentinel.skipped == {
-        ("cold", "not_a_number"): 1, ("cold", "future_timestamp"): 1, ("cold", "late"): 1,
-        ("reports", "future_timestamp"): 1, ("reports", "late"): 1,
+        "cold": {"not_a_number": 1, "future_timestamp": 1, "late": 1}, "reports": {"future_timestamp": 1, "late": 1},
     }  # fmt: skip
+    last = bench.sentinel.last_skipped["cold"]
+    assert (last.reason, last.event_id, last.subject) == ("late", 3, "a")
+    assert bench.metrics.contract_skipped.values == {"cold": 3, "reports": 2}
     assert bench.metrics.skipped.values == {"not_a_number": 1, "future_timestamp": 2, "late": 2}
 
 

@@ -83,7 +83,7 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
         made.append(f"route         {route['topic']}: {route['messages']} messages{seen}")
     made += [f"processor     {place['name']}: {_processor(place, now)}" for place in answer.get("processors", [])]
     made += _jobs(answer, now)
-    made += [f"contract      {each['contract']}: {_numbers(each)}" for each in answer.get("contracts", [])]
+    made += [f"contract      {each['contract']}: {_contract(each)}" for each in answer.get("contracts", [])]
     for channel, counts in answer.get("notifications", {}).items():
         error = counts.get("error") or counts.get("last_error")
         made.append(f"channel       {channel}: {_numbers(counts)}{_why(error)}")
@@ -170,6 +170,15 @@ def _jobs(answer: dict[str, Any], now: int) -> list[str]:
         if breaker["state"] != "closed"
     ]
     return made
+
+
+def _contract(counts: dict[str, Any]) -> str:
+    last = counts.get("last_skipped")
+    if last is None:
+        return _numbers(counts)
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(counts["skipped"].items()))
+    whose = f" of {last['subject']}" if last["subject"] else ""
+    return f"{_numbers(counts)}; skipped {skipped}, the last one event {last['event_id']}{whose}"
 
 
 def _numbers(counts: dict[str, Any]) -> str:

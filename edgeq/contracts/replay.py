@@ -150,10 +150,10 @@ class Replay:
                 message=told.description.removeprefix(f"{contract.name}: "), event=told,
             ))  # fmt: skip
         if event is not None:
-            for contract, reason in turn.skipped:
+            for skip in turn.skipped:
                 said.append(Said(
-                    at=event.occurred_at, contract=contract.name, subject=event.subject, what="skipped",
-                    event_id=event.id, reason=reason,
+                    at=event.occurred_at, contract=skip.contract.name, subject=skip.subject, what="skipped",
+                    event_id=skip.event_id, reason=skip.reason,
                 ))  # fmt: skip
         return said
 

@@ -17,7 +17,7 @@ the states that result, and none in between.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -42,14 +42,24 @@ _SAME_CLOCK = 60_000_000  # what happened about when it was recorded was told by
 _WHOLE = Instance(subject="", state="unknown", since=0)  # stands for all of a contract's instances
 
 
+class Skip(NamedTuple):
+    """A contract couldn't judge an event, or not by the time that it claims. `reason` is one short word from a fixed
+    set, `event_id` and `subject` those of the event."""
+
+    contract: Contract
+    reason: str
+    event_id: int
+    subject: str
+
+
 class Turn:
     """What happened in a turn: the instances that `changed`, the `verdicts` in their order, each with its instance
-    as it became, and which contracts `skipped` an event for which reason."""
+    as it became, and what was `skipped`."""
 
     def __init__(self, judge: Judge, timers: Timers) -> None:
         self.changed: dict[Key, Instance] = {}
         self.verdicts: list[tuple[Contract, Instance, Verdict]] = []
-        self.skipped: list[tuple[Contract, str]] = []
+        self.skipped: list[Skip] = []
         self._judge = judge
         self._timers = timers
         self._related = judge.relations.names
@@ -72,7 +82,8 @@ class Turn:
                 self._look(rank, release=False)
             skipped = self._observe(contract, reporter, event, at, watermark, proof)
             if flag or skipped:
-                self.skipped.extend((contract, reason) for reason in (flag, skipped) if reason)
+                reasons = filter(None, (flag, skipped))
+                self.skipped.extend(Skip(contract, reason, event.id, event.subject) for reason in reasons)
         if self._looks.waiting:
             self._look()
 
@@ -289,7 +300,7 @@ class Turn:
         new = instance is None
         if instance is None:
             if self._count >= INSTANCES_MAX:
-                self.skipped.append((contract, "too_many_subjects"))
+                self.skipped.append(Skip(contract, "too_many_subjects", change.cause_id, key[1]))
                 return
             first = Instance(subject=key[1], state="unknown", since=change.at)
             instance = self._begun(contract, first, change.at).instance

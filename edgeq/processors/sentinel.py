@@ -32,7 +32,7 @@ from ..contracts.contract import Contract
 from ..contracts.instance import Instance
 from ..contracts.link import Link
 from ..contracts.records import closing_event, from_row, to_row
-from ..contracts.turn import Turn
+from ..contracts.turn import Skip, Turn
 from ..contracts.verdict_event import verdict_event
 from ..contracts.watch import LINK_SECONDS, SETTLE_SECONDS, Watch
 from ..events import Event, NewEvent
@@ -56,11 +56,13 @@ class _Opening(NamedTuple):
 class Sentinel(QueueProcessor):
     """Judges `contracts`. `link` None: the sensors can always be heard.
 
-    `skipped` counts, by contract and reason, the events that could not be judged, or not by the time they claim.
+    `skipped` counts, by contract and reason, the events that could not be judged, or not by the time they claim, since
+    the start; `last_skipped` holds the last one of each contract.
     """
 
     def __init__(self, contracts: Sequence[Contract], metrics: Metrics, clock: Clock, link: Link | None = None) -> None:
-        self.skipped: dict[tuple[str, str], int] = {}
+        self.skipped: dict[str, dict[str, int]] = {}
+        self.last_skipped: dict[str, Skip] = {}
         self._watch = Watch(contracts, clock, link)
         self._judge = self._watch.judge
         self._metrics = metrics
@@ -127,11 +129,14 @@ class Sentinel(QueueProcessor):
     def _row(self, contract: str, instance: Instance) -> ContractState:
         return to_row(self._judge.contracts[contract], instance)
 
-    def _tally(self, skipped: Sequence[tuple[Contract, str]]) -> None:
-        for contract, reason in skipped:
+    def _tally(self, skipped: Sequence[Skip]) -> None:
+        for skip in skipped:
+            name, reason = skip.contract.name, skip.reason
             self._metrics.skipped.add(1, reason)
-            key = (contract.name, reason)
-            self.skipped[key] = self.skipped.get(key, 0) + 1
+            self._metrics.contract_skipped.add(1, name)
+            reasons = self.skipped.setdefault(name, {})
+            reasons[reason] = reasons.get(reason, 0) + 1
+            self.last_skipped[name] = skip
 
 
 async def close_all(store: Store, metrics: Metrics, clock: Clock) -> None:

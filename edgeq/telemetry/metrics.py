@@ -48,6 +48,7 @@ class Metrics:
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
         self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
         self.skipped = Counter("edgeq_skipped_total", "Events or values skipped, by reason.", "reason")
+        self.contract_skipped = Counter("edgeq_contract_skipped_total", "The same, by contract.", "contract")
 
     def all(self) -> list[Counter]:
         """Every counter, in the order above."""

@@ -136,7 +136,7 @@ class Story:
     def skipped(self) -> list[str]:
         """Why the last event was skipped."""
         assert self.turn is not None
-        return [reason for _, reason in self.turn.skipped]
+        return [skip.reason for skip in self.turn.skipped]
 
     def _heard(self, turn: Turn) -> Story:
         self.turn = turn
