@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
+from .replay import replay
+
 
 @click.group()
 def contracts() -> None:
     """Promises about events: where they stand, and what they would have said."""
+
+
+contracts.add_command(replay)

@@ -1,0 +1,234 @@
+"""`edgeq contracts replay`: what contracts would have said over the events that are stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ...clock import MICROSECONDS, Clock, rfc3339
+from ...config.files import in_order
+from ...config.load import load_file
+from ...config.schema import Config, LoadedConfig
+from ...config.section import Section
+from ...config.suggest import did_you_mean
+from ...contracts import Contract, load_contracts
+from ...contracts.calendar import local_zone, parse_moment
+from ...contracts.history import Stretch, find, moments
+from ...contracts.relations import looked_at
+from ...contracts.replay import Replay, Said
+from ...contracts.tally import FLAP_SECONDS, Tallies, Tally
+from ...contracts.verdict_event import spoken
+from ...errors import ConfigError, EdgeqError, Problem
+from ...events import from_json
+from ...patterns import pattern
+from ...units import Duration
+from ..common import as_json, configured, load_config, open_store
+from ..printing import cell, say, say_error, say_json, say_table
+
+_COLUMNS = ("contract", "violations", "time violated", "flaps", "unknown", "skipped", "open at the end")
+_OPEN_SHOWN = 5
+_OTHER_KEYS = frozenset(each.encode_name for each in msgspec.structs.fields(Config)) - {"contracts"}
+
+
+class ContractsFile(msgspec.Struct, frozen=True):
+    """What is read of a file with contracts to try out."""
+
+    contracts: list[Section] = []
+
+
+@click.command()
+@click.argument("file", required=False)
+@click.option(
+    "--since",
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="Over the last so long, such as 7d, or since a time.",
+)
+@click.option("--until", default="", metavar="TIME", help="Until so long ago, or until then. By default until now.")
+@click.option("--contract", "names", multiple=True, metavar="NAME", help="Only this one; may be given more than once.")
+@click.option("--subject", default="*", help="Only what is said of this subject; * stands for any text.")
+@as_json
+@configured
+def replay(file: str | None, since: str, until: str, names: tuple[str, ...], subject: str, json_lines: bool) -> None:
+    """What contracts would have said of what happened.
+
+    The contracts of the configuration are judged over the stored events, or, to try some out, those of FILE (a YAML
+    file with contracts: in it, such as another configuration). Nothing is changed, and a running appliance isn't
+    disturbed. Times are durations, counted back from now, or such as 2026-03-31T12:00:00+02:00.
+
+    How contracts stood before isn't known: each begins as if it were new. Whether the sensors could be heard isn't
+    known either: every silence counts.
+    """
+    loaded = load_config()
+    contracts = _contracts(loaded, file)
+    judged = _chosen(contracts, names)
+    now = Clock().now()
+    begin, end = _moment("--since", since, now), _moment("--until", until or "0", now)
+    if begin >= end:
+        raise click.UsageError(f"--since: {rfc3339(begin)} isn't before {rfc3339(end)}")
+    wanted = names or [contract.name for contract in contracts]
+    printer = _Printer(wanted, subject, json_lines)
+    stretch, count = asyncio.run(_replay(loaded, judged, (begin, end), printer))
+    printer.end(stretch, count, begin)
+
+
+def _contracts(loaded: LoadedConfig, file: str | None) -> list[Contract]:
+    problems: list[Problem] = []
+    if file is None:
+        contracts = load_contracts(loaded.config.contracts, problems)
+        found, order = bool(contracts), loaded.files
+    else:
+        read, problems = load_file(Path(file), ContractsFile, ignore=_OTHER_KEYS)
+        contracts = load_contracts(read.contracts, problems) if read else []
+        found, order = bool(contracts), [file]
+    if problems:
+        raise ConfigError(in_order(problems, order))
+    if not found:
+        raise EdgeqError(
+            f"there are no contracts in {file or os.path.basename(loaded.files[0])}",
+            hint="write some below contracts:, or name a file that has some",
+        )
+    return contracts
+
+
+def _chosen(contracts: Sequence[Contract], names: Sequence[str]) -> list[Contract]:
+    """Those of these names (or all), and what they look at."""
+    known = {contract.name: contract for contract in contracts}
+    for name in names:
+        if name not in known:
+            raise EdgeqError(f"there is no contract {name!r}", hint=did_you_mean(name, known))
+    chosen = list(names or known)
+    for name in chosen:  # it grows meanwhile
+        chosen += [each for each in looked_at(known[name]) if each not in chosen]
+    return [contract for contract in contracts if contract.name in chosen]
+
+
+def _moment(option: str, text: str, now: int) -> int:
+    try:
+        return now - Duration.parse(text).microseconds
+    except ValueError:
+        try:
+            return parse_moment(text, local_zone(""))
+        except ValueError:
+            hint = "must be a duration such as 24h or 7d, or a time such as 2026-03-31T12:00:00+02:00"
+            raise click.UsageError(f"{option} {hint}, not {text!r}") from None
+
+
+async def _replay(
+    loaded: LoadedConfig, contracts: Sequence[Contract], span: tuple[int, int], printer: _Printer
+) -> tuple[Stretch, int]:
+    """The stretch that was judged, and how many events it has."""
+    replay = Replay(contracts)
+    count = 0
+    async with open_store(loaded) as store:
+        stretch = await find(store, *span)
+        printer.print(replay.begin(stretch.since))
+        with _progress(stretch) as advance:
+            async for page in moments(store, stretch):
+                for event, clock_set in page:
+                    if clock_set:
+                        printer.print(replay.set_clock(event.recorded_at))
+                    printer.print(replay.observe(event))
+                count += len(page)
+                advance(page[-1].event.id if page else stretch.last_id)
+        printer.print(replay.elapse(stretch.until))
+    return stretch, count
+
+
+class _Printer:
+    """Prints what is said by the contracts of these names, of subjects that fit, and what it comes to."""
+
+    def __init__(self, names: Sequence[str], subject: str, json_lines: bool) -> None:
+        self._tallies = Tallies(names)
+        self._fits = pattern(subject)
+        self._json_lines = json_lines
+
+    def print(self, what: list[Said]) -> None:
+        """Count what is said, and print the verdicts."""
+        for said in what:
+            if not said.contract:
+                self._tallies.add(said)
+            elif said.contract in self._tallies.of and self._fits(said.subject):
+                self._tallies.add(said)
+                if said.event is not None:
+                    self._print(said)
+
+    def _print(self, said: Said) -> None:
+        if self._json_lines:
+            assert said.event is not None
+            data = from_json(said.event.data_json)
+            say_json({"at": said.at, "verdict": said.what, "subject": said.subject, **data})
+        else:
+            say("  ".join(map(cell, (rfc3339(said.at), f"{said.what:<8}", said.contract, said.message))))
+
+    def end(self, stretch: Stretch, count: int, asked: int) -> None:
+        """Print the summary."""
+        for name, tally in self._tallies.of.items():
+            tally.finish(stretch.until)
+            if self._json_lines:
+                say_json(_as_json(name, tally))
+        if self._json_lines:
+            say_json({
+                "since": stretch.since, "until": stretch.until, "events": count, "failed": self._tallies.failed,
+            })  # fmt: skip
+            return
+        if any(tally.violations or tally.unknowns for tally in self._tallies.of.values()):
+            say()
+        say_table(_COLUMNS, [_row(*each) for each in self._tallies.of.items()], empty="")
+        say()
+        say(f"{count} events from {rfc3339(stretch.since)} to {rfc3339(stretch.until)}")
+        if stretch.since > asked:
+            say("the first event that is stored is of then")
+        say("what was before isn't known: each contract began as if it were new")
+        if any(tally.flaps for tally in self._tallies.of.values()):
+            say(f"a flap is a violation that begins within {Duration(FLAP_SECONDS)} of the end of the one before it")
+        if self._tallies.failed:
+            say_error(f"{self._tallies.failed} events could not be judged; the first: {self._tallies.failure}")
+
+
+def _row(name: str, tally: Tally) -> tuple[Any, ...]:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in tally.skipped.most_common())
+    subjects = sorted(tally.open)
+    more = ", …" if len(subjects) > _OPEN_SHOWN else ""
+    names = f": {', '.join(filter(None, subjects[:_OPEN_SHOWN]))}{more}" if any(subjects) else ""
+    violated = spoken(tally.violated_microseconds / MICROSECONDS) if tally.violated_microseconds else ""
+    return (
+        name, tally.violations, violated, tally.flaps, tally.unknowns, skipped,
+        f"{len(subjects)}{names}" if subjects else "",
+    )  # fmt: skip
+
+
+def _as_json(name: str, tally: Tally) -> dict[str, Any]:
+    return {
+        "contract": name, "violations": tally.violations,
+        "violated_seconds": tally.violated_microseconds / MICROSECONDS, "flaps": tally.flaps,
+        "unknown": tally.unknowns, "reminders": tally.reminders, "skipped": dict(tally.skipped),
+        "open": [{"subject": subject, "since": since} for subject, since in sorted(tally.open.items())],
+    }  # fmt: skip
+
+
+@contextmanager
+def _progress(stretch: Stretch) -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal how far the replay is, when told up to which id; silent elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda event_id: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    mixed = sys.stdout is not None and sys.stdout.isatty()  # verdicts go above the bar
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=mixed, redirect_stderr=True
+    ) as bar:
+        task = bar.add_task("events", total=max(1, stretch.last_id - stretch.after_id))
+        yield lambda event_id: bar.update(task, completed=event_id - stretch.after_id)
