@@ -150,11 +150,13 @@ class Replay:
                 message=told.description.removeprefix(f"{contract.name}: "), event=told,
             ))  # fmt: skip
         if event is not None:
-            for skip in turn.skipped:
-                said.append(Said(
+            said += [
+                Said(
                     at=event.occurred_at, contract=skip.contract.name, subject=skip.subject, what="skipped",
                     event_id=skip.event_id, reason=skip.reason,
-                ))  # fmt: skip
+                )
+                for skip in turn.skipped
+            ]  # fmt: skip
         return said
 
 
