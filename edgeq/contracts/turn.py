@@ -23,11 +23,12 @@ from msgspec.structs import replace
 
 from ..events import Event
 from .contract import Contract
+from .draft import Draft
 from .instance import Change, Instance, Skipped, Step, Verdict
-from .looks import LAST_RANK, Looks
+from .looks import LAST_RANK
 from .relations import Key, looked_at
-from .reporting import CLOCKLESS_BEFORE, Outcome, Reporter
-from .telling import due_at, shown
+from .reporting import CLOCKLESS_BEFORE, Reporter
+from .telling import due_at
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ class Turn:
     as it became, and what was `skipped`."""
 
     def __init__(self, judge: Judge, timers: Timers) -> None:
-        self.changed: dict[Key, Instance] = {}
-        self.verdicts: list[tuple[Contract, Instance, Verdict]] = []
         self.skipped: list[Skip] = []
         self._judge = judge
         self._timers = timers
+        self._draft = Draft(judge, timers)
+        self._looks = self._draft.looks
         self._related = judge.relations.names
         self._count = len(judge.instances)
-        self._looks = Looks(judge.relations, judge.rank, self.changed, judge.instances)
+        self.changed, self.verdicts = self._draft.changed, self._draft.verdicts
 
     # What may happen
 
@@ -96,8 +97,8 @@ class Turn:
         lies in the future that can't. Calendars go by the new time."""
         for key, instance in list(self._judge.instances.items()):
             reporter = self._judge.reporters[key[0]]
-            moved = reporter.set_clock(self._get(key) or instance, now, step_microseconds)
-            self._take(key, reporter.reconsider(moved, now), now)
+            moved = reporter.set_clock(self._draft.get(key) or instance, now, step_microseconds)
+            self._draft.take(key, reporter.reconsider(moved, now), now)
         self._look()
 
     def settle(self, now: int) -> None:
@@ -107,7 +108,7 @@ class Turn:
         for key, instance in list(judge.instances.items()):
             reporter = judge.reporters[key[0]]
             if instance.report is not None or not reporter.plain:
-                self._take(key, reporter.reconsider(instance, now), now)
+                self._draft.take(key, reporter.reconsider(instance, now), now)
                 if not judge.contracts[key[0]].suppressed_by:
                     self._suppress(key, False, now)
         looking = [contract for contract in judge.contracts.values() if looked_at(contract)]
@@ -120,14 +121,14 @@ class Turn:
             for name, subjects in seen.items():
                 for change in [self._looks.standing(contract, name, subject, now) for subject in subjects]:
                     new = contract.subject_of_state(change)
-                    if new is not None and self._get((contract.name, new)) is None:
+                    if new is not None and self._draft.get((contract.name, new)) is None:
                         self._observe_state(contract, (contract.name, new), change, settle=True)
         self._look()
 
     def begin(self, contract: Contract, instance: Instance, at: int) -> None:
         """Begin to watch an instance that isn't there yet."""
         key = (contract.name, instance.subject)
-        self._take(key, self._begun(contract, instance, at), at)
+        self._draft.take(key, self._draft.begun(contract, instance, at), at)
         self._look()
 
     def lose_link(self, now: int) -> None:
@@ -155,7 +156,7 @@ class Turn:
         if instance is None:
             if self._count >= INSTANCES_MAX:
                 return "too_many_subjects"
-            instance = self._begun(contract, Instance(subject=subject, state="unknown", since=at), at).instance
+            instance = self._draft.begun(contract, Instance(subject=subject, state="unknown", since=at), at).instance
         else:
             memory = instance.memory
             if event.id <= memory.event_id:
@@ -167,7 +168,7 @@ class Turn:
                 if not contract.takes_late:
                     return "late"
             if instance.report is not None or (instance.deadline_at is not None and instance.deadline_at < proof):
-                instance = self._elapse_own(key, instance, at, proof)
+                instance = self._draft.elapse_own(key, instance, at, proof)
         if instance.report is not None and not reporter.takes(instance, at):
             return None
         step = contract.observe(instance, event, at, watermark)
@@ -181,22 +182,8 @@ class Turn:
         if verdict is None and became.report is None and became.deadline_at is None and key[0] not in self._related:
             self.changed[key] = became  # most events change nothing that anybody waits for
         else:
-            self._step(key, reporter, instance, Step(became, verdict), at)
+            self._draft.step(key, reporter, instance, Step(became, verdict), at)
         return None
-
-    def _elapse_own(self, key: Key, instance: Instance, at: int, proof: int) -> Instance:
-        """Let the instance's time go on to when an event of it happened."""
-        while (due := due_at(instance)) is not None:
-            if due >= proof:
-                report = instance.report
-                calendar_at = None if report is None else report.calendar_at
-                if report is None or calendar_at is None or calendar_at > at:
-                    break
-                if proof < at and not report.inactive:
-                    break  # it may have come before the end, and have waited
-            self._elapse(key, instance, max(proof, due + 1))
-            instance = self.changed[key]
-        return instance
 
     def _elapse_before(self, watermark: int) -> None:
         last = (_NEVER, 0)
@@ -213,58 +200,11 @@ class Turn:
                 self._timers.arm(key, at)
                 self._look(rank if at == last[0] else LAST_RANK, release=at != last[0])
             else:
-                instance = self._get(key)
+                instance = self._draft.get(key)
                 assert instance is not None
-                self._elapse(key, instance, watermark)
+                self._draft.elapse(key, instance, watermark)
                 self._timers.arm(key, due_at(self.changed[key]))
             last = (at, rank)
-
-    def _elapse(self, key: Key, instance: Instance, until: int) -> None:
-        """Let what is due first of an instance pass."""
-        contract, reporter = self._judge.contracts[key[0]], self._judge.reporters[key[0]]
-        at = due_at(instance)
-        assert at is not None
-        outcome = reporter.elapse(instance, until)
-        if outcome is None:
-            self._step(key, reporter, instance, contract.elapse(instance), at)
-            return
-        self._take(key, outcome, at)
-        if contract.of_contracts and not reporter.takes(instance, at) and reporter.takes(outcome.instance, at):
-            self._looks.add(key, self._looks.standing(contract, contract.of_contracts[0], key[1], at))
-
-    def _begun(self, contract: Contract, instance: Instance, at: int) -> Outcome:
-        suppressed = self._looks.is_suppressed(contract, instance.subject)
-        unheard = self._judge.unheard_since if contract.suppressed_by_link else None
-        return self._judge.reporters[contract.name].begin(instance, at, suppressed=suppressed, unheard=unheard)
-
-    def _step(self, key: Key, reporter: Reporter, before: Instance, step: Step, at: int) -> None:
-        """Take a step of the kind."""
-        instance = step.instance
-        if step.verdict is None and (instance.report is None or instance.state == before.state):
-            self._put(key, instance, at)
-        else:
-            self._take(key, reporter.after(before, step, at), at)
-
-    def _take(self, key: Key, outcome: Outcome, at: int) -> None:
-        instance, verdicts = outcome
-        if instance is not self._get(key):
-            self._put(key, instance, at)
-        contract = self._judge.contracts[key[0]]
-        self.verdicts += [(contract, instance, verdict) for verdict in verdicts]
-
-    def _put(self, key: Key, instance: Instance, at: int) -> None:
-        if key[0] in self._related:
-            before = self._get(key)
-            self.changed[key] = instance
-            if before is None or shown(before) != shown(instance):
-                self._looks.note(key[0], instance, at)
-        else:
-            self.changed[key] = instance
-        if instance.deadline_at is not None or instance.report is not None:
-            self._timers.arm(key, due_at(instance))
-
-    def _get(self, key: Key) -> Instance | None:
-        return self.changed.get(key) or self._judge.instances.get(key)
 
     # Contracts that look at others
 
@@ -290,32 +230,32 @@ class Turn:
             self._looks.put_back(look, change)
 
     def _suppress(self, key: Key, suppressed: bool, at: int) -> None:
-        instance = self._get(key)
+        instance = self._draft.get(key)
         if instance is not None:
-            self._take(key, self._judge.reporters[key[0]].suppress(instance, suppressed, at), at)
+            self._draft.take(key, self._judge.reporters[key[0]].suppress(instance, suppressed, at), at)
 
     def _observe_state(self, contract: Contract, key: Key, change: Change, *, settle: bool = False) -> None:
         reporter = self._judge.reporters[key[0]]
-        instance = self._get(key)
+        instance = self._draft.get(key)
         new = instance is None
         if instance is None:
             if self._count >= INSTANCES_MAX:
                 self.skipped.append(Skip(contract, "too_many_subjects", change.cause_id, key[1]))
                 return
             first = Instance(subject=key[1], state="unknown", since=change.at)
-            instance = self._begun(contract, first, change.at).instance
+            instance = self._draft.begun(contract, first, change.at).instance
         at = max(change.at, instance.memory.newest)
         if not settle:
-            instance = self._elapse_own(key, instance, at, at)
+            instance = self._draft.elapse_own(key, instance, at, at)
         if not reporter.takes(instance, at):
             if new:  # it looks when it comes into force
                 self._count += 1
-                self._put(key, instance, at)
+                self._draft.put(key, instance, at)
             return
         step = contract.observe_state(instance, change._replace(at=at), self._looks.states(contract, key[1]))
         if new or step.verdict is not None or step.instance.state != instance.state:
             self._count += new
-            self._step(key, reporter, instance, step, at)
+            self._draft.step(key, reporter, instance, step, at)
 
     def _follow_link(self, at: int, since: int | None) -> None:
         """Tell those that care that nothing can be heard, or, with `since`, that everything can again."""
@@ -330,10 +270,10 @@ class Turn:
             )))  # fmt: skip
             reporter = self._judge.reporters[contract.name]
             for key in keys:
-                instance = self._get(key)
+                instance = self._draft.get(key)
                 assert instance is not None
                 outcome = reporter.unhear(instance, at) if since is None else reporter.hear(instance, at)
-                self._take(key, outcome, at)
+                self._draft.take(key, outcome, at)
         self._look()
 
 
