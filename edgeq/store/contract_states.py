@@ -21,9 +21,25 @@ _REST = (
 _ALL = (*_KEY, *_REST)
 
 _EVERY = Statement(lambda p: ContractStates.select(*_ALL).order_by(*_KEY))
+_ONE = Statement(
+    lambda p: ContractStates.select(*_ALL).where((ContractStates.contract == p) & (ContractStates.subject == p))
+)
 _COUNTS = Statement(
     lambda p: (
         ContractStates.select(ContractStates.contract, ContractStates.state, pw.fn.COUNT(ContractStates.subject))
+        .group_by(ContractStates.contract, ContractStates.state)
+        .order_by(ContractStates.contract, ContractStates.state)
+    )
+)
+_SUMMARY = Statement(
+    lambda p: (
+        ContractStates.select(
+            ContractStates.contract,
+            ContractStates.state,
+            pw.fn.COUNT(ContractStates.subject),
+            pw.fn.MIN(ContractStates.since),
+            pw.fn.MIN(ContractStates.deadline_at),
+        )
         .group_by(ContractStates.contract, ContractStates.state)
         .order_by(ContractStates.contract, ContractStates.state)
     )
@@ -56,6 +72,17 @@ class ContractState(msgspec.Struct, frozen=True):
     deadline_at: int | None
     episode: int
     detail: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How many subjects of a contract are in a state: `since` is when the first of them came to be, `deadline_at` the
+    next time at which one changes if nothing comes."""
+
+    contract: str
+    state: str
+    subjects: int
+    since: int
+    deadline_at: int | None
 
 
 class LatestStates(Generic[T]):
@@ -116,6 +143,17 @@ async def counts(store: Store) -> list[dict[str, Any]]:
     for contract, state, count in await store.read(_COUNTS):
         found.setdefault(contract, {"contract": contract})[state] = count
     return list(found.values())
+
+
+async def summary(store: Store) -> list[Standing]:
+    """How each contract stands, by contract and state."""
+    return [Standing(*row) for row in await store.read(_SUMMARY)]
+
+
+async def one(store: Store, contract: str, subject: str) -> ContractState | None:
+    """The state of a contract for a subject, or None."""
+    rows = await store.read(_ONE, (contract, subject))
+    return _state(rows[0]) if rows else None
 
 
 def _state(row: Row) -> ContractState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .listing import list_contracts
 from .replay import replay
 
 
@@ -12,4 +13,5 @@ def contracts() -> None:
     """Promises about events: where they stand, and what they would have said."""
 
 
+contracts.add_command(list_contracts)
 contracts.add_command(replay)
