@@ -33,7 +33,8 @@ from ..events import Event
 from ..units import Duration
 from .calendar import Unit, ZoneKey, local_zone
 from .contract import Contract, say
-from .instance import Instance, Memory, Skipped, Step, resolved, violated
+from .counted import CountMemory, Limits, memory_of
+from .instance import Instance, Skipped, Step, resolved, violated
 from .keys import EventType
 from .known import KnownKeys, is_watched
 from .reporting import CLOCKLESS_BEFORE
@@ -84,21 +85,6 @@ class CountKeys(KnownKeys, frozen=True, kw_only=True):
                 yield "active.days", f"must not be given: at_least is about whole periods, and no {self.per} would be"
 
 
-class CountMemory(Memory, frozen=True, kw_only=True, omit_defaults=True):
-    """`spans`: the first period that isn't judged yet, and those after it in which anything happened. Only periods that
-    begin at `judged_from` or later are judged for too few. `short`: a period was missed, and none after it has had
-    enough; `over_until`: the end of the one that has too many (0: none has). The rest counts judged periods."""
-
-    spans: tuple[Span, ...] = ()
-    judged_from: int | None = None
-    short: bool = False
-    over_until: int = 0
-    met: int = 0
-    missed: int = 0
-    streak: int = 0
-    best: int = 0
-
-
 class Count(Contract):
     """See the module's text."""
 
@@ -111,8 +97,7 @@ class Count(Contract):
     def __init__(self, keys: CountKeys) -> None:
         super().__init__(keys)
         self._periods = Periods(keys.per, local_zone(keys.timezone))
-        self._least = keys.at_least
-        self._most = keys.at_most
+        self._limits = Limits(keys.at_least, keys.at_most)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -140,17 +125,11 @@ class Count(Contract):
 
     def adapted(self, instance: Instance) -> Instance:
         """See Contract."""
-        memory = _memory(instance)
-        spans = tuple(
-            replace(
-                span,
-                met_at=(span.met_at or span.newest) if self._is_enough(span) else 0,
-                over=span.over and self._is_too_many(span),
-            )
-            for span in memory.spans
-        )
+        memory = memory_of(instance)
+        spans = tuple(map(self._limits.adapted, memory.spans))
         over_until = memory.over_until if any(span.over for span in spans) else 0
-        memory = replace(memory, spans=spans, short=memory.short and self._least is not None, over_until=over_until)
+        short = memory.short and self._limits.least is not None
+        memory = replace(memory, spans=spans, short=short, over_until=over_until)
         if instance.state == "violated" and not (memory.short or over_until):
             instance = replace(instance, state="ok", since=memory.newest)
         return self._set_right(instance, memory)
@@ -158,12 +137,12 @@ class Count(Contract):
     def resume(self, instance: Instance, at: int) -> Instance:
         """See Contract. Streaks go on."""
         resumed = super().resume(instance, at)
-        memory = replace(_memory(instance), spans=(), judged_from=None, short=False, over_until=0)
+        memory = replace(memory_of(instance), spans=(), judged_from=None, short=False, over_until=0)
         return resumed if at < CLOCKLESS_BEFORE else self._waiting(resumed, self._begun(memory, at))
 
     def heard_again(self, instance: Instance, at: int) -> Instance:
         """See Contract."""
-        memory = _memory(instance)
+        memory = memory_of(instance)
         if memory.judged_from is None:
             return instance
         judged_from = max(memory.judged_from, self._periods.at(at).start)
@@ -173,7 +152,7 @@ class Count(Contract):
         """See Contract. Periods that the clock was set out of, or that now lie ahead, aren't judged any more; one that
         it was set into is watched in part."""
         instance = super().stepped(instance, now, step_microseconds)
-        memory = _memory(instance)
+        memory = memory_of(instance)
         if now >= CLOCKLESS_BEFORE and self._is_elsewhere(memory, now, step_microseconds):
             memory = self._begun(memory, now)
         return self._set_right(instance, memory)
@@ -182,7 +161,7 @@ class Count(Contract):
         """See Contract."""
         if at < CLOCKLESS_BEFORE:
             return Skipped("no_clock")
-        memory = _memory(instance)
+        memory = memory_of(instance)
         if not memory.spans:
             memory = replace(self._begun(memory, at), judged_from=max(at, watermark))
         if at < memory.spans[0].start:
@@ -190,10 +169,8 @@ class Count(Contract):
         before, span, after = self._periods.locate(memory.spans, at)
         if len(before) + len(after) >= SPANS_MAX:
             return Skipped("too_many_periods")
-        span = replace(span, count=span.count + 1, newest=max(span.newest, at))
-        met_at = span.met_at or (span.newest if self._is_enough(span) else 0)
-        is_one_too_many = self._is_too_many(span) and not span.over
-        span = replace(span, met_at=met_at, over=span.over or is_one_too_many)
+        was_over, span = span.over, self._limits.counted(span, at)
+        is_one_too_many = span.over and not was_over
         memory = replace(
             memory,
             newest=max(memory.newest, at),
@@ -206,15 +183,15 @@ class Count(Contract):
             return self._eased(instance, memory)
         if is_one_too_many:
             return self._broken(instance, span.newest, memory, span)
-        if instance.state == "unknown" and (self._least is None or met_at):
+        if instance.state == "unknown" and (self._limits.least is None or span.met_at):
             instance = replace(instance, state="ok", since=at)
         return Step(self._waiting(instance, memory))
 
     def elapse(self, instance: Instance) -> Step:
         """See Contract."""
-        memory = _memory(instance)
+        memory = memory_of(instance)
         over_until = memory.over_until
-        if _is_met_again(memory):
+        if memory.is_met_again:
             return self._eased(instance, memory)
         if over_until and over_until <= self._judged_at(memory.spans[0].end):
             return self._standing(instance, replace(memory, over_until=0), over_until)
@@ -224,8 +201,9 @@ class Count(Contract):
         """See Contract."""
         seen = observed if isinstance(observed, dict) else {}
         count, begin = seen.get("count"), say(seen.get("from")).replace("T", " ")
-        is_over = self._most is not None and isinstance(count, int) and count > self._most
-        limit = f"more than {self._most}" if is_over else f"fewer than {self._least}"
+        least, most = self.keys.at_least, self.keys.at_most
+        is_over = most is not None and isinstance(count, int) and count > most
+        limit = f"more than {most}" if is_over else f"fewer than {least}"
         return f"{say(count)} {self.keys.of} in the {self.keys.per} from {begin}, {limit}"
 
     # Steps
@@ -236,9 +214,9 @@ class Count(Contract):
         is_whole = memory.judged_from is None or head.start >= memory.judged_from
         if self.calendar is not None:  # what was violated at the end of that is judged on
             is_whole = is_whole and self.calendar.is_active(head.start) and self.calendar.is_active(head.end - 1)
-        is_short = is_whole and self._least is not None and not head.met_at
+        is_short = is_whole and self._limits.least is not None and not head.met_at
         if is_whole or head.over:
-            memory = _tallied(memory, met=not is_short and not head.over)
+            memory = memory.tallied(met=not is_short and not head.over)
         spans = tuple(self._periods.without_first(memory.spans))
         memory = replace(memory, spans=spans, short=memory.short or is_short)
         if is_short and instance.state != "violated":
@@ -247,11 +225,11 @@ class Count(Contract):
 
     def _broken(self, instance: Instance, at: int, memory: CountMemory, span: Span) -> Step:
         step = violated(instance, at, replace(memory, observed=self._observed(memory, span)))
-        return step._replace(instance=self._waiting(step.instance, _memory(step.instance)))
+        return step._replace(instance=self._waiting(step.instance, memory_of(step.instance)))
 
     def _eased(self, instance: Instance, memory: CountMemory) -> Step:
         """A violated instance, which may be met again."""
-        if not _is_met_again(memory):
+        if not memory.is_met_again:
             return Step(self._waiting(instance, memory))
         return self._standing(instance, replace(memory, short=False), memory.spans[0].met_at)
 
@@ -260,18 +238,18 @@ class Count(Contract):
         if memory.short or memory.over_until:
             return Step(self._waiting(instance, memory))
         step = resolved(instance, at, replace(memory, observed=self._observed(memory, memory.spans[0])))
-        return step._replace(instance=self._waiting(step.instance, _memory(step.instance)))
+        return step._replace(instance=self._waiting(step.instance, memory_of(step.instance)))
 
     def _set_right(self, instance: Instance, memory: CountMemory) -> Instance:
         """An instance that nothing happened to. Out of force, it waits for nothing."""
-        rests = instance.deadline_at is None and bool(_memory(instance).spans)
+        rests = instance.deadline_at is None and bool(memory_of(instance).spans)
         return replace(instance, memory=memory) if rests else self._waiting(instance, memory)
 
     def _waiting(self, instance: Instance, memory: CountMemory) -> Instance:
         return replace(instance, memory=memory, deadline_at=self._due_at(memory) if memory.spans else None)
 
     def _due_at(self, memory: CountMemory) -> int:
-        if _is_met_again(memory):
+        if memory.is_met_again:
             return memory.spans[0].met_at
         due_at = self._judged_at(memory.spans[0].end)
         return min(due_at, memory.over_until) if memory.over_until else due_at
@@ -303,12 +281,6 @@ class Count(Contract):
             return False
         return self._periods.at(now - step_microseconds) != self._periods.at(now)
 
-    def _is_enough(self, span: Span) -> bool:
-        return self._least is not None and span.count >= self._least
-
-    def _is_too_many(self, span: Span) -> bool:
-        return self._most is not None and span.count > self._most
-
     def _observed(self, memory: CountMemory, span: Span) -> dict[str, Any]:
         return {
             "count": span.count,
@@ -318,22 +290,3 @@ class Count(Contract):
             "streak": memory.streak,
             "best": memory.best,
         }
-
-
-def _memory(instance: Instance) -> CountMemory:
-    memory = instance.memory
-    if isinstance(memory, CountMemory):
-        return memory
-    return CountMemory(newest=memory.newest, event_id=memory.event_id)
-
-
-def _is_met_again(memory: CountMemory) -> bool:
-    """Whether the first period that isn't judged ends it that one was missed."""
-    return memory.short and memory.spans[0].met_at > 0
-
-
-def _tallied(memory: CountMemory, *, met: bool) -> CountMemory:
-    if not met:
-        return replace(memory, missed=memory.missed + 1, streak=0)
-    streak = memory.streak + 1
-    return replace(memory, met=memory.met + 1, streak=streak, best=max(memory.best, streak))
