@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell
 
-from edgeq.contracts.count import SPANS_MAX, CountMemory
+from edgeq.contracts.count import SPANS_MAX
+from edgeq.contracts.counted import CountMemory
 from edgeq.contracts.judge import Judge
 from edgeq.events import from_json
 from edgeq.testing.clock import NOON
@@ -427,6 +428,59 @@ class TestCalendars:
         story.reading(2 * H + 6).wait(2 * H + 10)
         assert (story.state(), streaks(story.judge)) == ("violated", (0, 1, 0, 0))
         assert times(story.reading(2 * H + 11))[1:] == [("resolved", "13:00:00", "14:00:11")]
+
+
+class TestMachineZone:
+    """A gateway that is moved to another time zone; there it is NOON of Thursday in UTC."""
+
+    DAILY: ClassVar = {**LEAST, "per": "day", "timezone": "", "known": ["a"]}
+
+    @pytest.mark.parametrize(
+        ("zone", "first_whole_day_ends"),
+        [
+            ("UTC", 36), ("Pacific/Auckland", 47), ("Pacific/Kiritimati", 46), ("Asia/Kolkata", 54.5),
+            ("America/New_York", 41), ("Pacific/Pago_Pago", 47),
+        ],
+    )  # fmt: skip
+    def test_only_whole_days_are_missed(
+        self, monkeypatch: pytest.MonkeyPatch, zone: str, first_whole_day_ends: float
+    ) -> None:
+        monkeypatch.setenv("TZ", "UTC")
+        story = Story(self.DAILY)
+        monkeypatch.setenv("TZ", zone)
+        story.restart(H).wait(100 * H)
+        assert story.told == [("violated", "a", first_whole_day_ends * H, first_whole_day_ends * H)]
+
+    @pytest.mark.parametrize("zone", ["Pacific/Auckland", "Asia/Kolkata", "America/New_York", "Pacific/Pago_Pago"])
+    @pytest.mark.parametrize("moved", [1, 11, 13, 20])
+    def test_each_event_counts_once(self, monkeypatch: pytest.MonkeyPatch, zone: str, moved: int) -> None:
+        exactly = {**self.DAILY, "at_least": 24, "at_most": 24, "lateness": "2h"}
+        monkeypatch.setenv("TZ", "UTC")
+        story = Story(exactly)
+        for hour in range(200):
+            if hour == moved:
+                monkeypatch.setenv("TZ", zone)
+                story.restart(hour * H + 1)
+            story.reading((hour + 1.5) * H, occurred=(hour + 0.25) * H)
+        assert (story.told, story.skipped) == ([], [])
+        met, missed, _, _ = streaks(story.judge)
+        assert met in (6, 7), "of 200 hours, where days begin at another hour"
+        assert missed == 0
+
+    def test_windows_go_by_the_new_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        office = {
+            "name": "office",
+            "kind": "threshold",
+            "of": "reading",
+            "above": 5,
+            "active": {"times": "08:00-17:00"},
+        }
+        monkeypatch.setenv("TZ", "UTC")
+        story = Story(office).reading(0, 1)
+        assert story.shown() == "ok"
+        monkeypatch.setenv("TZ", "Asia/Tokyo")  # there it is 21:00
+        assert story.restart(1).shown() == "suppressed"
+        assert story.judge.earliest() == micro(11 * H)
 
 
 class TestClocks:

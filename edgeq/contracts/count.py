@@ -10,9 +10,10 @@ periods are missed in a row, also by a gateway that wasn't there, each is counte
 
 A period that was watched only in part isn't judged for `at_least`: the first one of a subject (from its first event on
 or, for what is in `known`, from when the contract was first loaded), one at the beginning of which the contract wasn't
-in force, and one into which or out of which the clock was set by more than `lateness`. Nor, with `suppressed_by: link`,
-is one that ended while nothing could be heard. Where the contract goes out of force with the end of a period, or soon
-after, that period is judged right before.
+in force, one into which or out of which the clock was set by more than `lateness`, and one in which the machine's time
+zone became another one, with what is left then until the next begins. Nor, with `suppressed_by: link`, is one that
+ended while nothing could be heard. Where the contract goes out of force with the end of a period, or soon after, that
+period is judged right before.
 
 Each judged period was met or missed (by either limit). How many were, how many in a row, and how many at best, is
 remembered and part of what was observed. Of a period that is judged nothing counts any more (`too_late`), of a time
@@ -211,7 +212,7 @@ class Count(Contract):
     def _judged(self, instance: Instance, memory: CountMemory) -> Step:
         """The first period is over, and nothing counts in it any more."""
         head = memory.spans[0]
-        is_whole = memory.judged_from is None or head.start >= memory.judged_from
+        is_whole = (memory.judged_from is None or head.start >= memory.judged_from) and self._periods.is_whole(head)
         if self.calendar is not None:  # what was violated at the end of that is judged on
             is_whole = is_whole and self.calendar.is_active(head.start) and self.calendar.is_active(head.end - 1)
         is_short = is_whole and self._limits.least is not None and not head.met_at

@@ -50,6 +50,10 @@ class Periods:
         behind = self.locate(spans, spans[0].end)
         return (behind[1], *behind[2])
 
+    def is_whole(self, span: Span) -> bool:
+        """Whether it is a period, and not what was left when the zone became another one."""
+        return period(self._unit, span.start, self._local) == (span.start, span.end)
+
     def name(self, span: Span) -> str:
         """When it begins, as people say it: a date, or for an hour its time with the distance from UTC."""
         begin = datetime.fromtimestamp(span.start // MICROSECONDS, self._local)
