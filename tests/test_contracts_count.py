@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.contracts import THRESHOLD, Story, contracts_of, event, micro, problems_of
+from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, tell
 
 from edgeq.contracts.count import SPANS_MAX
