@@ -12,14 +12,17 @@ RANK = {"c": 0, "b": 1}
 CHANGES = st.lists(st.tuples(st.sampled_from(KEYS), st.none() | st.integers(0, 50)), max_size=60)
 
 
-@given(CHANGES, st.integers(0, 60))
-def test_deadlines_come_in_order(changes: list[tuple[Key, int | None]], until: int) -> None:
+@given(CHANGES, st.integers(0, 60), st.integers(-1, 60))
+def test_deadlines_come_in_order(changes: list[tuple[Key, int | None]], until: int, near: int) -> None:
     deadlines: dict[Key, int | None] = {}
     timers = Timers(deadlines.get, RANK)
     for key, at in changes:
         deadlines[key] = at
         timers.arm(key, at)
-        assert timers.earliest() == min((each for each in deadlines.values() if each is not None), default=None)
+        first = min((each for each in deadlines.values() if each is not None), default=None)
+        found = timers.earliest(near)
+        assert found == first or (found is not None and near < found and (first is None or found < first))
+    assert timers.earliest() == min((each for each in deadlines.values() if each is not None), default=None)
     expected = sorted((at, key) for key, at in deadlines.items() if at is not None and at < until)
     popped = []
     while due := timers.pop_due(until):
@@ -28,6 +31,25 @@ def test_deadlines_come_in_order(changes: list[tuple[Key, int | None]], until: i
         popped.append((at, key))
         deadlines[key] = None
     assert popped == expected
+
+
+def test_a_deadline_that_moves_on_is_not_looked_for_before_it_is_near() -> None:
+    deadlines: dict[Key, int | None] = dict.fromkeys(KEYS, 100)
+    asked: list[Key] = []
+
+    def deadline_of(key: Key) -> int | None:
+        asked.append(key)
+        return deadlines[key]
+
+    timers = Timers(deadline_of, RANK)
+    for at in range(100, 150):
+        for key in KEYS:
+            deadlines[key] = at
+            timers.arm(key, at)
+        assert timers.earliest(99) == 100
+        assert timers.pop_due(100) is None
+    assert asked == []
+    assert timers.earliest(100) == 149
 
 
 def test_moving_a_deadline_on_and_back_costs_no_room() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ..clock import LATEST
 from .contract import Contract
 from .index import Index
 from .instance import Instance
@@ -48,9 +49,10 @@ class Judge:
         self.relations.load(self.instances)
         self._arm_all()
 
-    def earliest(self) -> int | None:
-        """When the next deadline lies, in microseconds since 1970 UTC. It may be elapsed `IN_FLIGHT_SECONDS` later."""
-        return self._timers.earliest()
+    def earliest(self, until: int = LATEST) -> int | None:
+        """When the next deadline lies, in microseconds since 1970 UTC; if that is after `until` or never, perhaps only
+        a moment in between. It may be elapsed `IN_FLIGHT_SECONDS` later."""
+        return self._timers.earliest(until)
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:

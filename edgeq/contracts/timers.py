@@ -1,13 +1,16 @@
 """Deadlines by time: which of many instances is due first.
 
 An instance has at most one live entry in the heap. Moving its deadline on costs nothing: its entry stays, and is put
-to the right place when it comes up. So the heap doesn't grow with what was cancelled.
+to the right place when its time has come. So the heap doesn't grow with what was cancelled, and deadlines that move
+with every event aren't looked for with every event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
+
+from ..clock import LATEST
 
 Key = tuple[str, str]  # contract, subject
 
@@ -38,10 +41,12 @@ class Timers:
             self._heap = [(when, self._rank[each[0]], each) for each, when in self._queued.items()]
             heapify(self._heap)
 
-    def earliest(self) -> int | None:
-        """When the first instance is due."""
+    def earliest(self, until: int = LATEST) -> int | None:
+        """When the first instance is due; if that is after `until` or never, perhaps only a moment in between."""
         while self._heap:
             at, _, key = self._heap[0]
+            if at > until:
+                return at
             if self._queued.get(key) == at:
                 if self._deadline_of(key) == at:
                     return at
@@ -54,7 +59,7 @@ class Timers:
     def pop_due(self, before: int) -> tuple[int, Key] | None:
         """The first instance that is due before `before`, and when; it has to be armed again after. None when there
         is none."""
-        at = self.earliest()
+        at = self.earliest(before - 1)
         if at is None or at >= before:
             return None
         _, _, key = heappop(self._heap)

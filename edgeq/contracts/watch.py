@@ -35,6 +35,7 @@ CLOCK_STEP_SECONDS = 1.0
 
 _SETTLE = round(SETTLE_SECONDS * MICROSECONDS)
 _STEP = round(CLOCK_STEP_SECONDS * MICROSECONDS)
+_AHEAD = 5_000_000  # deadlines that are further away, and may have moved on, are looked at when they are near
 _AFTER_DEADLINE = round(IN_FLIGHT_SECONDS * MICROSECONDS) + 1
 
 
@@ -80,7 +81,7 @@ class Watch:
             return now
         ready_at = self._ready_at()
         link_at = self._link_due_at(now, ready_at)
-        earliest = self.judge.earliest()
+        earliest = self.judge.earliest(now + _AHEAD)
         if earliest is None:
             return link_at
         due = now + _SETTLE if ready_at is None else max(earliest + _AFTER_DEADLINE, ready_at)
