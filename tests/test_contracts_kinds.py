@@ -4,7 +4,7 @@ of order.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, Story, contracts_of, event, micro
@@ -106,112 +106,6 @@ class TestDeadline:
         assert only_event(Story(DEADLINE).event("opened", 0).wait(20)).description == (
             "closes: a no closed within 10s of opened"
         )
-
-
-class TestThreshold:
-    """`above: 5`."""
-
-    FOR: ClassVar = {**THRESHOLD, "for": "10s"}
-    CLEAR: ClassVar = {**THRESHOLD, "clear": {"below": 3}}
-    CLEAR_FOR: ClassVar = {**THRESHOLD, "clear": {"below": 3, "for": "10s"}}
-
-    @pytest.mark.parametrize(("value", "violated"), [(5, False), (5.0000001, True), (4.9, False), (10**300, True)])
-    def test_at_the_limit(self, value: float, violated: bool) -> None:
-        assert (Story(THRESHOLD).reading(0, value).told != []) is violated
-
-    def test_below_is_the_other_way_round(self) -> None:
-        below = {"name": "cold", "kind": "threshold", "of": "reading", "below": 5, "clear": {"above": 6}}
-        story = Story(below).reading(0, 5).reading(1, 4).reading(2, 6).reading(3, 6.1)
-        assert story.told == [("violated", "a", 1, 1), ("resolved", "a", 1, 3)]
-
-    def test_without_clear_it_is_over_at_the_limit(self) -> None:
-        story = Story(THRESHOLD).reading(0, 6).reading(1, 7).reading(2, 5)
-        assert story.told == [("violated", "a", 0, 0), ("resolved", "a", 0, 2)]
-
-    @pytest.mark.parametrize(
-        ("until", "told"),
-        [(10 - US, []), (10, []), (10 + US, [("violated", "a", 10, 10), ("resolved", "a", 10, 10 + US)])],
-    )
-    def test_a_breach_ends_as_long_after_its_beginning_as_for(self, until: float, told: list[Any]) -> None:
-        story = Story(self.FOR).reading(0, 6).reading(until, 5)
-        assert story.told == [pytest.approx(each) for each in told]
-
-    def test_a_value_holds_until_the_next(self) -> None:
-        story = Story(self.FOR).reading(0, 6)
-        assert story.state() == "pending"
-        assert story.wait(10).told == []
-        assert story.wait(10 + US).told == [("violated", "a", 10, 10)]
-
-    def test_a_breach_goes_on_from_its_first_value(self) -> None:
-        story = Story(self.FOR).reading(0, 6).reading(4, 9).reading(8, 6).wait(11)
-        assert story.told == [("violated", "a", 10, 10)]
-
-    def test_a_good_value_begins_it_anew(self) -> None:
-        story = Story(self.FOR).reading(0, 6).reading(9, 5).reading(9.5, 6).wait(19)
-        assert story.told == []
-        assert story.wait(20).told == [("violated", "a", 19.5, 19.5)]
-
-    @pytest.mark.parametrize(("value", "resolved"), [(5, False), (3, False), (2.99, True)])
-    def test_clear_is_another_limit(self, value: float, resolved: bool) -> None:
-        story = Story(self.CLEAR).reading(0, 6).reading(1, value)
-        assert (story.state() == "ok") is resolved
-
-    def test_clear_for_is_a_time_of_its_own(self) -> None:
-        story = Story(self.CLEAR_FOR).reading(0, 6).reading(1, 2).reading(5, 1)
-        assert story.wait(11).told == [("violated", "a", 0, 0)]
-        assert story.wait(11 + US).told[1:] == [("resolved", "a", 0, 11)]
-
-    @pytest.mark.parametrize("value", [6, 3, 4])
-    def test_clear_for_begins_anew_with_a_value_that_is_not_clear(self, value: float) -> None:
-        story = Story(self.CLEAR_FOR).reading(0, 6).reading(1, 2).reading(5, value).reading(6, 2)
-        assert story.wait(16).told[1:] == []
-        assert story.wait(17).told[1:] == [("resolved", "a", 0, 16)]
-
-    def test_clear_with_only_a_time_means_not_beyond_the_limit(self) -> None:
-        story = Story({**THRESHOLD, "clear": {"for": "10s"}}).reading(0, 6).reading(1, 5).wait(12)
-        assert story.told == [("violated", "a", 0, 0), ("resolved", "a", 0, 11)]
-
-    @pytest.mark.parametrize(
-        ("data", "reason"),
-        [
-            ({}, "missing_field"),
-            ([1], "missing_field"),
-            ({"value": "6"}, "not_a_number"),
-            ({"value": True}, "not_a_number"),
-            ({"value": None}, "not_a_number"),
-            ({"value": [6]}, "not_a_number"),
-            ({"value": 10**400}, "not_a_number"),
-        ],
-    )
-    def test_what_cannot_be_compared_is_skipped(self, data: Any, reason: str) -> None:
-        story = Story(THRESHOLD).event("reading", 0, data=data)
-        assert story.skipped == [reason]
-        assert story.judge.instances == {}
-        story.reading(1, 6).event("reading", 2, data=data)
-        assert (story.skipped, story.state()) == ([reason], "violated")
-
-    def test_a_field_further_down(self) -> None:
-        story = Story({**THRESHOLD, "field": "data.probe.celsius"})
-        assert story.event("reading", 0, data={"probe": {"celsius": 6}}).state() == "violated"
-
-    def test_a_duplicate_changes_nothing(self) -> None:
-        story = Story(THRESHOLD).reading(0, 6).reading(0, 6).reading(1, 4).reading(1, 4)
-        assert story.told == [("violated", "a", 0, 0), ("resolved", "a", 0, 1)]
-
-    def test_an_older_value_changes_nothing(self) -> None:
-        story = Story(THRESHOLD).reading(5, 6).reading(6, 4, occurred=4.9)
-        assert (story.skipped, story.state()) == (["late"], "violated")
-
-    def test_what_it_says(self) -> None:
-        contract = {**self.FOR, "above": -15, "clear": {"below": -16}}
-        story = Story(contract).reading(0, -14).reading(5, -12.5).wait(11)
-        told = only_event(story)
-        assert told.description == "cold: a value above -15 for 10s (observed -12.5)"
-        assert (told.cause_id, from_json(told.data_json)["observed"]) == (1, -12.5)
-        told = only_event(story.reading(3611, -17.0))
-        assert told.description == "cold: a resolved after 1h (observed -17)"
-        told = only_event(Story({**THRESHOLD, "message": "{observed} degrees!"}).reading(0, 6.5))
-        assert told.description == "cold: 6.5 degrees!"
 
 
 class TestTime:
