@@ -14,6 +14,8 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Literal
 
@@ -26,6 +28,7 @@ Times = tuple[int, int]
 Span = tuple[int, int]
 Stretch = tuple[int, int | None, bool]
 
+_machine_in: ContextVar[str] = ContextVar("machine_in", default="")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"(\d\d?):(\d\d)")
 _DAY_MINUTES = 24 * 60
@@ -78,7 +81,18 @@ def parse_moment(text: str, local: tzinfo, *, end: bool = False) -> int:
 
 def local_zone(name: str) -> tzinfo:
     """The time zone of that name, or the machine's if it is empty. Raises ValueError."""
+    name = name or _machine_in.get()
     return zone(name) if name else machine_zone(os.environ)[0]
+
+
+@contextmanager
+def machine_in(name: str) -> Iterator[None]:
+    """In the block, the machine's time zone is taken to be that of this name."""
+    token = _machine_in.set(name)
+    try:
+        yield
+    finally:
+        _machine_in.reset(token)
 
 
 def _checks_times(text: str) -> None:

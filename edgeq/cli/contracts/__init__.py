@@ -6,6 +6,7 @@ import click
 
 from .listing import list_contracts
 from .replay import replay
+from .unit_tests import test
 
 
 @click.group()
@@ -15,3 +16,4 @@ def contracts() -> None:
 
 contracts.add_command(list_contracts)
 contracts.add_command(replay)
+contracts.add_command(test)

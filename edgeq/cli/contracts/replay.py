@@ -18,7 +18,6 @@ from ...config.files import in_order
 from ...config.load import load_file
 from ...config.schema import Config, LoadedConfig
 from ...config.section import Section
-from ...config.suggest import did_you_mean
 from ...contracts import Contract, load_contracts
 from ...contracts.calendar import local_zone, parse_moment
 from ...contracts.history import Stretch, find, moments
@@ -26,12 +25,13 @@ from ...contracts.relations import looked_at
 from ...contracts.replay import Replay, Said
 from ...contracts.tally import FLAP_SECONDS, Tallies, Tally
 from ...contracts.verdict_event import spoken
-from ...errors import ConfigError, EdgeqError, Problem
+from ...errors import ConfigError, EdgeqError
 from ...events import from_json
 from ...patterns import pattern
 from ...units import Duration
 from ..common import as_json, configured, load_config, open_store
 from ..printing import cell, say, say_error, say_json, say_table
+from .configured import configured_contracts, no_such_contract
 
 _COLUMNS = ("contract", "violations", "time violated", "flaps", "unknown", "skipped", "open at the end")
 _OPEN_SHOWN = 5
@@ -82,17 +82,14 @@ def replay(file: str | None, since: str, until: str, names: tuple[str, ...], sub
 
 
 def _contracts(loaded: LoadedConfig, file: str | None) -> list[Contract]:
-    problems: list[Problem] = []
     if file is None:
-        contracts = load_contracts(loaded.config.contracts, problems)
-        found, order = bool(contracts), loaded.files
+        contracts = configured_contracts(loaded)
     else:
         read, problems = load_file(Path(file), ContractsFile, ignore=_OTHER_KEYS)
         contracts = load_contracts(read.contracts, problems) if read else []
-        found, order = bool(contracts), [file]
-    if problems:
-        raise ConfigError(in_order(problems, order))
-    if not found:
+        if problems:
+            raise ConfigError(in_order(problems, [file]))
+    if not contracts:
         raise EdgeqError(
             f"there are no contracts in {file or os.path.basename(loaded.files[0])}",
             hint="write some below contracts:, or name a file that has some",
@@ -105,7 +102,7 @@ def _chosen(contracts: Sequence[Contract], names: Sequence[str]) -> list[Contrac
     known = {contract.name: contract for contract in contracts}
     for name in names:
         if name not in known:
-            raise EdgeqError(f"there is no contract {name!r}", hint=did_you_mean(name, known))
+            raise no_such_contract(name, list(known))
     chosen = list(names or known)
     for name in chosen:  # it grows meanwhile
         chosen += [each for each in looked_at(known[name]) if each not in chosen]
