@@ -115,6 +115,16 @@ class Absence(Contract):
         period = Duration(self.keys.every + self.keys.grace)
         return f"no {self.keys.of} for {period} ({'never seen' if observed is None else f'last {observed}'})"
 
+    def promise(self) -> str:
+        """See Contract."""
+        grace = f", {self.keys.grace} later at most" if self.keys.grace else ""
+        return f"{self.keys.of} comes at least every {self.keys.every}{grace}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        period = Duration(self.keys.every + self.keys.grace)
+        return f"{self.keys.of}{self.whose(instance)} that isn't older than {period}"
+
     def _silent(self, instance: Instance, since: int) -> Instance:
         """An instance whose silence counts since then."""
         before = instance.memory

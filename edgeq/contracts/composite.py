@@ -186,6 +186,15 @@ class Composite(Contract):
         """See Contract."""
         return f"{observed} for {self.keys.for_}" if self.keys.for_ else str(observed)
 
+    def promise(self) -> str:
+        """See Contract."""
+        lasting = f" for {self.keys.for_}" if self.keys.for_ else ""
+        return f"it is never so{lasting} that {_described(self._form)}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        return f"it being no longer so that {_described(self._form)}"
+
     def _why(self, facts: list[Truth]) -> str:
         def words(index: int) -> str:
             return f"{self._names[index]} is {'violated' if facts[index] else 'not violated'}"
@@ -218,3 +227,16 @@ class Composite(Contract):
         terms = [self._compile(part) for part in parts]
         term = terms[0] if name == "not" else AtLeast(count, terms)
         return Not(term) if name in ("not", "none_of") else term
+
+
+def _described(form: Any) -> str:
+    """The combination in words."""
+    if isinstance(form, str):
+        return f"{form} is violated"
+    name, count, *parts = form
+    if name == "not":
+        return f"not ({_described(parts[0])})"
+    words = {"any_of": "any of", "all_of": "all of", "none_of": "none of"}.get(name, f"at least {count} of")
+    if all(isinstance(part, str) for part in parts):
+        return f"{words} {', '.join(parts)} {'is' if name == 'any_of' or count == 1 else 'are'} violated"
+    return f"{words} these hold: {'; '.join(f'({_described(part)})' for part in parts)}"

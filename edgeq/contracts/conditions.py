@@ -28,7 +28,7 @@ from ..events import Event
 from ..patterns import pattern
 from .calendar import DaysKey, TimesKey, ZoneKey
 from .contract import say
-from .keys import EventType, Period
+from .keys import EventType, Period, listed
 from .where import compile_where, where_faults
 
 COUNT_MAX = 1000
@@ -109,6 +109,31 @@ def selects(of: str, where: Mapping[str, Any]) -> Callable[[Event], bool]:
 def told(of: str, where: Mapping[str, Any]) -> str:
     """The events that `selects` selects, in words."""
     return f"{of} ({', '.join(f'{field} {_told(where[field])}' for field in where)})" if where else of
+
+
+def described(keys: Condition) -> str:
+    """The condition in words."""
+    if keys.not_ is not None:
+        return f"not ({described(keys.not_)})"
+    if keys.all_of is not None or keys.any_of is not None:
+        parts = [f"({described(part)})" for _, part in keys.parts()]
+        return (" and " if keys.all_of is not None else " or ").join(parts)
+    if keys.of is None:
+        days = f" on {', '.join(listed(keys.days))}" if keys.days else ""
+        return f"it is {' or '.join(listed(keys.between)) or 'any time'}{days}"
+    name = told(keys.of, keys.where)
+    if keys.since is not None:
+        since = keys.since if isinstance(keys.since, Which) else Which(of=keys.since)
+        return f"{name} since {told(since.of, since.where)}"
+    times = f" {keys.count} times" if keys.count > 1 else ""
+    return f"{name}{times}{window(keys)}"
+
+
+def window(keys: Condition) -> str:
+    """When what is counted may have happened, in words that follow its name."""
+    if keys.within is None:
+        return " before" if keys.after is None else f" before or within {keys.after} after"
+    return f" within {keys.within}" + ("" if keys.after is None else f" before or {keys.after} after")
 
 
 def _told(condition: Any) -> str:

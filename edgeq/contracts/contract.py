@@ -133,6 +133,18 @@ class Contract(ABC):
 
     # What a kind may have another answer to
 
+    def promise(self) -> str:
+        """What is promised, as a sentence without its end; what all kinds share (`where`, `active`) is said beside."""
+        return f"{self.kind} of {', '.join(self.types)}"
+
+    def cure(self, instance: Instance) -> str:
+        """By what a violated instance is resolved, or another one stays right: words that follow "by"."""
+        return ""
+
+    def recalls(self, instance: Instance) -> str:
+        """What is remembered of an instance beside what was observed last, in words; empty if there is nothing."""
+        return ""
+
     def initial(self, now: int) -> Iterable[Instance]:
         """Instances that exist before any event."""
         return ()
@@ -212,6 +224,12 @@ class Contract(ABC):
         if self.for_all:
             return ""
         return change.subject if self.fits_subject(change.subject) else None
+
+    def whose(self, instance: Instance) -> str:
+        """Which events belong to an instance, in words that follow their type: ` of door-1`."""
+        if not instance.subject:
+            return ""
+        return f" of {instance.subject}" if self._by is None else f" with {self.keys.by} {instance.subject}"
 
     def quote(self, event: Event) -> tuple[str, ...]:
         """What the message needs of `event`."""

@@ -44,6 +44,7 @@ from .spans import Periods, Span
 COUNT_MAX = 1_000_000_000
 SPANS_MAX = 100
 
+_SPANS_TOLD = 3
 _LENGTHS: dict[Unit, Duration] = {
     "hour": Duration(3600),
     "day": Duration(86400),
@@ -206,6 +207,29 @@ class Count(Contract):
         is_over = most is not None and isinstance(count, int) and count > most
         limit = f"more than {most}" if is_over else f"fewer than {least}"
         return f"{say(count)} {self.keys.of} in the {self.keys.per} from {begin}, {limit}"
+
+    def promise(self) -> str:
+        """See Contract."""
+        limits = (("at least", self.keys.at_least), ("at most", self.keys.at_most))
+        wanted = " and ".join(f"{word} {limit}" for word, limit in limits if limit is not None)
+        zone = f" in {self.keys.timezone}" if self.keys.timezone else ""
+        return f"there are {wanted} {self.keys.of} in each {self.keys.per}{zone}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        memory, least = memory_of(instance), self.keys.at_least
+        if memory.over_until and not memory.short:
+            return f"the end of the {self.keys.per}"
+        limit = f"no more than {self.keys.at_most}" if least is None else f"at least {least}"
+        return f"{limit} {self.keys.of}{self.whose(instance)} in a {self.keys.per}"
+
+    def recalls(self, instance: Instance) -> str:
+        """See Contract."""
+        memory = memory_of(instance)
+        spans = memory.spans[-_SPANS_TOLD:]
+        counts = [f"{span.count} in the {self.keys.per} from {self._periods.name(span)}" for span in spans]
+        judged = f"met {memory.met}, missed {memory.missed}, {memory.streak} met in a row, at best {memory.best}"
+        return "; ".join([*counts, judged])
 
     # Steps
 

@@ -78,5 +78,13 @@ class Deadline(Contract):
         """See Contract."""
         return f"no {self.keys.expect} within {self.keys.within} of {self.keys.after}"
 
+    def promise(self) -> str:
+        """See Contract."""
+        return f"after {self.keys.after}, {self.keys.expect} comes within {self.keys.within}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        return f"{self.keys.expect}{self.whose(instance)}"
+
     def _opens(self, event: Event) -> bool:
         return self._is_after(event.type) and self.fits_where(event)

@@ -14,7 +14,7 @@ from ..clock import MICROSECONDS
 from ..events import Event
 from ..zones import reading_at
 from .calendar import Windows, local_zone
-from .conditions import Condition, Which, selects, told
+from .conditions import Condition, Which, selects, told, window
 from .keys import listed
 
 SPARE = 10
@@ -71,7 +71,7 @@ class Counted(Leaf):
         self._is_wanted = selects(keys.of, keys.where)
         self._within = None if keys.within is None else keys.within.microseconds
         self._name = told(keys.of, keys.where)
-        self._window = _window(keys)
+        self._window = window(keys)
         self._most = keys.count if keys.within is None else keys.count + SPARE
         self.meaning = (keys.of, keys.where, keys.count, keys.within is None)
 
@@ -181,12 +181,6 @@ class During(Leaf):
         """See Leaf."""
         shown = f"{reading_at(at // MICROSECONDS, self._local):{self._shows}}"
         return f"at {shown}, wanted {'not ' if found else ''}{self._wanted}"
-
-
-def _window(keys: Condition) -> str:
-    if keys.within is None:
-        return " before" if keys.after is None else f" before or within {keys.after} after"
-    return f" within {keys.within}" + ("" if keys.after is None else f" before or {keys.after} after")
 
 
 def _times(name: str, count: int) -> str:

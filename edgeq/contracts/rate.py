@@ -27,6 +27,7 @@ from typing import Annotated, Any
 
 from msgspec.structs import replace
 
+from ..clock import rfc3339
 from ..config import checks
 from ..events import Event
 from .contract import Contract, say
@@ -171,6 +172,23 @@ class Rate(Contract):
         keys = self.keys
         limit = f"more than {keys.more_than}" if self._most is not None else f"fewer than {keys.fewer_than}"
         return f"{say(observed)} {keys.of} within {keys.within}, {limit}"
+
+    def promise(self) -> str:
+        """See Contract."""
+        limit = f"more than {self._most}" if self._most is not None else f"fewer than {self._least}"
+        return f"there are never {limit} {self.keys.of} within {self.keys.within}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        limit = f"no more than {self._most}" if self._most is not None else f"at least {self._least}"
+        return f"{limit} {self.keys.of}{self.whose(instance)} within {self.keys.within}"
+
+    def recalls(self, instance: Instance) -> str:
+        """See Contract."""
+        window = _memory(instance).window
+        return (
+            f"{window.count} that count, from {rfc3339(window.first)} to {rfc3339(window.last)}" if window.count else ""
+        )
 
     def _count(self, times: Iterable[int], at: int) -> int:
         return sum(at - self._within < each <= at for each in times)

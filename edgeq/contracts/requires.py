@@ -53,7 +53,7 @@ from msgspec.structs import replace
 
 from ..events import Event
 from ..patterns import pattern
-from .conditions import COUNT_MAX, Condition, selects
+from .conditions import COUNT_MAX, Condition, described, selects
 from .contract import Contract
 from .instance import Instance, Memory, Skipped, State, Step, resolved, violated
 from .keys import EventType, Keys, Period
@@ -213,6 +213,21 @@ class Requires(Contract):
     def complaint(self, observed: Any) -> str:
         """See Contract."""
         return f"{self.keys.of} is not allowed: {observed}"
+
+    def promise(self) -> str:
+        """See Contract."""
+        return f"{self.keys.of} happens only if {described(self.keys.if_)}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        clear_after = self.keys.clear_after
+        alone = f", or {clear_after} after the last one that wasn't" if clear_after is not None else ""
+        return f"the next {self.keys.of}{self.whose(instance)} that is allowed{alone}"
+
+    def recalls(self, instance: Instance) -> str:
+        """See Contract."""
+        waiting = _memory(instance).waiting
+        return f"{len(waiting)} {self.keys.of} of which it isn't certain yet" if waiting else ""
 
     def _judges(self, event: Event) -> bool:
         return self._is_of(event) and self._is_judged(event.subject)

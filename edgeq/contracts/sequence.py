@@ -27,7 +27,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from ..clock import rfc3339
 from ..events import Event
+from ..units import Duration
 from .conditions import Which, selects, told
 from .contract import Contract
 from .instance import Instance, Memory, Skipped, State, Step, resolved, violated
@@ -171,6 +173,23 @@ class EventSequence(Contract):
             missing = self._missing.get(observed, self._names[-1])
             return f"{observed}, but no {missing} within {self.keys.within}"
         return f"{observed}, which must not happen within {self.keys.within}"
+
+    def promise(self) -> str:
+        """See Contract."""
+        return f"{_then(self._names)} {'happen' if self._must_happen else 'never happen'} within {self.keys.within}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        if not self._must_happen:
+            return f"{Duration(self._clear_after / 1e6)} without {_then(self._names)}{self.whose(instance)}"
+        runs = _memory(instance).runs
+        missing = [_then(self._names[run.seen :]) for run in runs if run.late or instance.state != "violated"]
+        return f"{' and '.join(missing)}{self.whose(instance)}" if missing else ""
+
+    def recalls(self, instance: Instance) -> str:
+        """See Contract."""
+        runs = _memory(instance).runs
+        return "; ".join(f"{_then(self._names[: run.seen])} since {rfc3339(run.began_at)}" for run in runs)
 
     def _went_on(self, before: tuple[Run, ...], event: Event, at: int) -> tuple[tuple[Run, ...], Run | None]:
         """The runs after `event`, from the oldest on, and the one that is complete, if one is."""

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec.structs import replace
 
+from ..clock import rfc3339
 from ..config import checks
 from ..events import Event
 from .contract import Contract, say
@@ -117,6 +118,24 @@ class Stuck(Contract):
         if keys.change is None:
             return f"{keys.field} unchanged for {keys.for_} (observed {say(observed)})"
         return f"{keys.field} changed by less than {say(keys.change)} for {keys.for_} (observed {say(observed)})"
+
+    def promise(self) -> str:
+        """See Contract."""
+        by = "" if self.keys.change is None else f" by at least {say(self.keys.change)}"
+        return f"{self.keys.field} of {self.keys.of} changes{by} within {self.keys.for_}"
+
+    def cure(self, instance: Instance) -> str:
+        """See Contract."""
+        first = _memory(instance).value
+        other = f"other than {say(first)}"
+        if self.keys.change is not None:
+            other = f"at least {say(self.keys.change)} away from {say(first)}"
+        return f"{self.keys.field} {other} in {self.keys.of}{self.whose(instance)}"
+
+    def recalls(self, instance: Instance) -> str:
+        """See Contract."""
+        memory = _memory(instance)
+        return f"{self.keys.field} {say(memory.value)} since {rfc3339(memory.held_from)}" if memory.held_from else ""
 
     def _fault(self, value: Any) -> str | None:
         """Why a value can't be judged, if it can't."""
