@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 from support.processing import Bench
 from support.watched_doors import CONTRACT
 
-from edgeq.events import NewEvent
+from edgeq.events import Event, NewEvent
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.sentinel import SETTLE_SECONDS, Sentinel
 from edgeq.store import contract_states, cursors, events
@@ -136,6 +137,60 @@ async def test_a_link_that_settles_later_is_noticed(bench: Bench) -> None:
     link.settled = bench.clock.now()
     bench.pass_time(SETTLE_SECONDS)
     await events_stored(bench.store, 1, "contract.violated")
+
+
+async def test_each_verdict_comes_within_a_second_of_its_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on only while the runner sleeps, and by as much as it wants to sleep."""
+    clock, dice, over = bench.clock, random.Random(5), asyncio.Event()
+    assert isinstance(clock, FakeClock)
+    times = iter(sorted(micro(dice.uniform(0, 600)) for _ in range(150)))
+    coming = next(times)
+    held = {"remind": "33s", "active": {"times": "12:01-12:08", "timezone": "UTC", "at_end": "resolve"}}
+    runner = bench.runner(
+        "sentinel",
+        sentinel(
+            bench,
+            {**ABSENCE, "known": ["a", "b", "never"]},
+            {**DEADLINE, "name": "late", "after": "reading", "expect": "noise"},
+            {**THRESHOLD, "above": 0.5, "for": "4s", "clear": {"below": 0.5, "for": "3s"}},
+            {"name": "few", "kind": "rate", "of": "reading", "fewer_than": 3, "within": "20s"},
+            {**DEADLINE, "name": "held", "after": "reading", "expect": "noise", **held},
+        ),
+        poll_interval=Duration(5),
+    )
+
+    async def sleep(seconds: float) -> None:
+        nonlocal coming
+        if seconds <= 0:
+            return
+        now = min(clock.now() + round(seconds * 1e6), coming)
+        if now >= micro(700):
+            over.set()
+            await asyncio.wait_for(runner.stopping.wait(), 30)
+        clock.advance((now - clock.now()) / 1e6)
+        if now == coming:
+            coming = next(times, micro(999))
+            new = NewEvent(
+                dice.choice(["reading", "reading", "noise"]), subject=dice.choice("ab"), occurred_at=now,
+                recorded_at=now, data_json=f'{{"value": {dice.choice([0, 1])}}}',
+            )  # fmt: skip
+            await bench.store.write(lambda tx: events.append(tx, [new]))
+
+    monkeypatch.setattr(runner, "_sleep", sleep)
+    await runner.start()
+    await asyncio.wait_for(over.wait(), 60)
+    told = [each for each in await events.after(bench.store, 0, 1000) if each.type.startswith("contract.")]
+    by_time = [each for each in told if each.cause_id is None or each.recorded_at != (await cause(bench, each))]
+    assert {each.data["contract"] for each in by_time} == {"reports", "late", "cold", "few", "held"}
+    assert len(by_time) > 100
+    assert max(each.recorded_at - each.occurred_at for each in told) < 1_000_000
+
+
+async def cause(bench: Bench, told: Event) -> int:
+    """When the event was recorded that a verdict names."""
+    assert told.cause_id is not None
+    (found,) = await events.after(bench.store, told.cause_id - 1, 1)
+    return found.recorded_at
 
 
 def test_each_verdict_exactly_once_however_often_it_is_killed(tmp_path: Path) -> None:
