@@ -7,6 +7,7 @@ Times are seconds after NOON, a Thursday, in UTC.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -20,6 +21,7 @@ from edgeq.contracts.instance import Change, Instance, Shown, Skipped, Step, res
 from edgeq.contracts.keys import EventType, Keys
 from edgeq.contracts.kinds import KINDS
 from edgeq.events import Event, from_json
+from edgeq.testing.clock import NOON
 
 US = 1e-6
 COLD = {**THRESHOLD, "above": 5}
@@ -471,6 +473,28 @@ class TestActive:
         story = Told({**self.KEEP, "remind": "1m"}).gauge(110, "violated").wait(120.1).wait(171).wait(231)
         assert isinstance(story, Told)
         assert what(story.words()) == ["violated"] * 3
+
+    @pytest.mark.parametrize(
+        ("times", "moment", "until"),
+        [
+            ("01:00-02:30", "2026-10-25T02:15+01:00", "2026-10-25T02:30+01:00"),  # clocks show 02:15 twice
+            ("01:00-02:30", "2026-10-25T02:45+02:00", "2026-10-25T02:30+01:00"),
+            ("01:00-02:30", "2026-10-25T02:30+01:00", None),
+            ("22:00-06:00", "2026-10-25T05:59+01:00", "2026-10-25T06:00+01:00"),
+            ("22:00-06:00", "2026-03-29T05:59+02:00", "2026-03-29T06:00+02:00"),
+            ("22:00-06:00", "2026-03-29T06:00+02:00", None),
+            ("02:15-02:45", "2026-03-29T03:20+02:00", None),  # clocks never show it
+            ("02:15-03:15", "2026-03-29T03:00+02:00", "2026-03-29T03:15+02:00"),
+            ("02:15-03:15", "2026-03-29T01:59:59+01:00", None),
+        ],
+    )
+    def test_when_the_clocks_are_changed(self, times: str, moment: str, until: str | None) -> None:
+        active = {"times": times, "timezone": "Europe/Berlin", "at_end": "resolve"}
+        at, end = (datetime.fromisoformat(each or moment).timestamp() - NOON / 1e6 for each in (moment, until))
+        story = Told({**GAUGE, "active": active}).gauge(at, "violated").wait(end + 1)
+        assert isinstance(story, Told)
+        told = [("violated", at, at, 1), ("resolved", at, end, 1, "inactive")]
+        assert story.words() == (told if until else [])
 
     @pytest.mark.parametrize(
         ("before", "after", "shown"),
