@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from ..clock import MICROSECONDS
+from ..clock import MICROSECONDS, is_time
 from ..events import Event
 from ..store import events
 from ..store.store import Store
@@ -22,10 +22,11 @@ _BACK = round(BACK_SECONDS * MICROSECONDS)
 
 class Stretch(NamedTuple):
     """The events recorded from `since` until `until` (microseconds since 1970 UTC); their ids are greater than
-    `after_id` and at most `last_id`."""
+    `after_id` and at most `last_id`. It `begins_at` `since`, or with the first event that is stored."""
 
     since: int
     until: int
+    begins_at: int
     after_id: int
     last_id: int
 
@@ -38,16 +39,15 @@ class Moment(NamedTuple):
 
 
 async def find(store: Store, since: int, until: int) -> Stretch:
-    """The stretch from `since`, or from the first event if that is later. Events count that are there already.
+    """The stretch from `since` until `until`, of the events that are there already.
 
     An event with a greater id may have been recorded up to `DISORDER_SECONDS` earlier than one with a smaller id.
     """
     first_at = await events.first_recorded_at(store)
     after_id = await events.id_before(store, since - _DISORDER)
     last_id = await events.id_before(store, until + _DISORDER)
-    if first_at is not None and first_at > since and after_id == 0:
-        since = min(first_at, until)
-    return Stretch(since, until, after_id, last_id)
+    begins_at = since if first_at is None or after_id else min(max(since, first_at), until)
+    return Stretch(since, until, begins_at, after_id, last_id)
 
 
 async def moments(store: Store, stretch: Stretch) -> AsyncIterator[list[Moment]]:
@@ -56,7 +56,7 @@ async def moments(store: Store, stretch: Stretch) -> AsyncIterator[list[Moment]]
     That a job or a commit took long puts events behind later ones. But the clock has been set back when an event and
     the `BACK_EVENTS` after it were all recorded more than `BACK_SECONDS` before the one ahead of them.
     """
-    latest = stretch.since
+    latest = stretch.begins_at
     waiting: deque[Event] = deque()
     position = stretch.after_id
     more = True
@@ -64,11 +64,7 @@ async def moments(store: Store, stretch: Stretch) -> AsyncIterator[list[Moment]]
         page = await events.after(store, position, PAGE)
         more = len(page) == PAGE and page[-1].id < stretch.last_id
         position = page[-1].id if page else position
-        waiting.extend(
-            event
-            for event in page
-            if event.id <= stretch.last_id and stretch.since <= event.recorded_at <= stretch.until
-        )
+        waiting.extend(event for event in page if _is_in(stretch, event))
         ready: list[Moment] = []
         while len(waiting) > (BACK_EVENTS if more else 0):
             event = waiting.popleft()
@@ -76,6 +72,13 @@ async def moments(store: Store, stretch: Stretch) -> AsyncIterator[list[Moment]]
             latest = event.recorded_at if clock_set else max(latest, event.recorded_at)
             ready.append(Moment(event, clock_set))
         yield ready
+
+
+def _is_in(stretch: Stretch, event: Event) -> bool:
+    """An event with a time that isn't one is in no stretch."""
+    if event.id > stretch.last_id or not is_time(event.recorded_at):
+        return False
+    return stretch.since <= event.recorded_at <= stretch.until
 
 
 def _all_before(moment: int, waiting: deque[Event]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peewee import fn
 
+from ..clock import is_time
 from ..events import Event, NewEvent, to_json
 from .store import ZERO, Row, Statement, Store, Tx
 from .tables import Events
@@ -112,9 +113,9 @@ async def head(store: Store) -> int:
 
 
 async def first_recorded_at(store: Store) -> int | None:
-    """When the first event that is still there was recorded; None without events."""
+    """When the first event that is still there was recorded; None when there is none."""
     rows = await store.read(_FIRST_AFTER, (0, 1))
-    return None if not rows else int(rows[0][1])
+    return rows[0][1] if rows and is_time(rows[0][1]) else None
 
 
 async def id_before(store: Store, moment: int) -> int:
@@ -125,10 +126,10 @@ async def id_before(store: Store, moment: int) -> int:
     while low < high:
         middle = (low + high) // 2
         rows = await store.read(_FIRST_AFTER, (middle, 1))
-        if not rows or rows[0][1] >= moment:
-            high = middle
-        else:
+        if rows and is_time(rows[0][1]) and rows[0][1] < moment:
             low = rows[0][0]
+        else:
+            high = middle
     return low
 
 

@@ -78,7 +78,7 @@ def replay(file: str | None, since: str, until: str, names: tuple[str, ...], sub
     wanted = names or [contract.name for contract in contracts]
     printer = _Printer(wanted, subject, json_lines)
     stretch, count = asyncio.run(_replay(loaded, judged, (begin, end), printer))
-    printer.end(stretch, count, begin)
+    printer.end(stretch, count)
 
 
 def _contracts(loaded: LoadedConfig, file: str | None) -> list[Contract]:
@@ -128,7 +128,7 @@ async def _replay(
     count = 0
     async with open_store(loaded) as store:
         stretch = await find(store, *span)
-        printer.print(replay.begin(stretch.since))
+        printer.print(replay.begin(stretch.begins_at))
         with _progress(stretch) as advance:
             async for page in moments(store, stretch):
                 for event, clock_set in page:
@@ -167,7 +167,7 @@ class _Printer:
         else:
             say("  ".join(map(cell, (rfc3339(said.at), f"{said.what:<8}", said.contract, said.message))))
 
-    def end(self, stretch: Stretch, count: int, asked: int) -> None:
+    def end(self, stretch: Stretch, count: int) -> None:
         """Print the summary."""
         for name, tally in self._tallies.of.items():
             tally.finish(stretch.until)
@@ -175,21 +175,22 @@ class _Printer:
                 say_json(_as_json(name, tally))
         if self._json_lines:
             say_json({
-                "since": stretch.since, "until": stretch.until, "events": count, "failed": self._tallies.failed,
+                "since": stretch.begins_at, "until": stretch.until, "events": count, "failed": self._tallies.failed,
             })  # fmt: skip
             return
         if any(tally.violations or tally.unknowns for tally in self._tallies.of.values()):
             say()
         say_table(_COLUMNS, [_row(*each) for each in self._tallies.of.items()], empty="")
         say()
-        say(f"{count} events from {rfc3339(stretch.since)} to {rfc3339(stretch.until)}")
-        if stretch.since > asked:
+        say(f"{count} event{'' if count == 1 else 's'} from {rfc3339(stretch.begins_at)} to {rfc3339(stretch.until)}")
+        if stretch.begins_at > stretch.since:
             say("the first event that is stored is of then")
         say("what was before isn't known: each contract began as if it were new")
         if any(tally.flaps for tally in self._tallies.of.values()):
             say(f"a flap is a violation that begins within {Duration(FLAP_SECONDS)} of the end of the one before it")
         if self._tallies.failed:
-            say_error(f"{self._tallies.failed} events could not be judged; the first: {self._tallies.failure}")
+            failed = f"{self._tallies.failed} event{'' if self._tallies.failed == 1 else 's'}"
+            say_error(f"{failed} could not be judged; the first: {self._tallies.failure}")
 
 
 def _row(name: str, tally: Tally) -> tuple[Any, ...]:
