@@ -117,7 +117,7 @@ class Absence(Contract):
 
     def promise(self) -> str:
         """See Contract."""
-        grace = f", {self.keys.grace} later at most" if self.keys.grace else ""
+        grace = f", with {self.keys.grace} of grace" if self.keys.grace else ""
         return f"{self.keys.of} comes at least every {self.keys.every}{grace}"
 
     def cure(self, instance: Instance) -> str:

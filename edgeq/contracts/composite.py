@@ -193,7 +193,7 @@ class Composite(Contract):
 
     def cure(self, instance: Instance) -> str:
         """See Contract."""
-        return f"it being no longer so that {_described(self._form)}"
+        return f"a change of {' or '.join(self._names)} by which that isn't so"
 
     def _why(self, facts: list[Truth]) -> str:
         def words(index: int) -> str:
