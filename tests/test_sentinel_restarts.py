@@ -1,0 +1,94 @@
+"""What the world is told doesn't depend on when the Sentinel ran: with every key that holds back, delays or repeats
+what a kind says, random histories with restarts, crashes and backlogs at random points are told as those without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.contracts import ABSENCE, DEADLINE, THRESHOLD
+from support.model_runs import Fate, all_told, end_of, fates, run, scene_lists
+from support.plays import Scene
+
+from edgeq.events import Event
+
+US = 1e-6
+BATCHES = st.sampled_from([1, 2, 5, 100])
+GAPS = [0, 0.1, 1, 4, 5 - US, 5, 5 + US, 10 - US, 10, 10 + US, 10.3, 10.3 + US, 20, 30, 60]
+LATE = [0, 0, 0, 0, 0.2, 0.3, 5, 30]
+
+KINDS: list[dict[str, Any]] = [
+    ABSENCE, DEADLINE, THRESHOLD, {**THRESHOLD, "for": "10s", "clear": {"below": 5, "for": "5s"}},
+    {"name": "often", "kind": "rate", "of": "reading", "more_than": 2, "within": "10s"},
+    {"name": "frozen", "kind": "stuck", "of": "reading", "for": "10s"},
+    {"name": "order", "kind": "sequence", "steps": ["opened", "closed", "reading"], "within": "10s"},
+    {"name": "allowed", "kind": "requires", "of": "opened", "if": {"of": "reading", "within": "10s", "after": "5s"}},
+]  # fmt: skip
+ODD_MINUTES = {"times": ["12:00-12:01", "12:02-12:03", "12:04-12:05", "12:06-12:30"], "timezone": "UTC"}
+ANY: dict[str, list[Any]] = {
+    "active": [None, None, ODD_MINUTES, {**ODD_MINUTES, "at_end": "resolve"}],
+    "valid_from": [None, None, None, "2026-01-01T12:00:10Z"],
+    "valid_until": [None, None, None, "2026-01-01T12:01:30Z"],
+    "cooldown": [None, None, "5s", "20s"],
+    "flapping": [None, None, {"changes": 2, "within": "10s"}, {"changes": 4, "within": "60s"}],
+    "message": ["", "{subject} says {data.value}: {observed} since {since}"],
+}
+
+
+def contracts(*, remind: bool) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """One contract or a few, with keys that all kinds share; each may be suppressed by those before it."""
+
+    def build(drawn: list[tuple[dict[str, Any], dict[str, Any], list[bool]]]) -> list[dict[str, Any]]:
+        built: list[dict[str, Any]] = []
+        for number, (kind, keys, suppressing) in enumerate(drawn):
+            given_keys = {key: value for key, value in keys.items() if value is not None}
+            others = [each["name"] for each, is_one in zip(built, suppressing, strict=False) if is_one]
+            built.append({**kind, **given_keys, "name": f"{kind['name']}-{number}", "suppressed_by": others})
+        return built
+
+    keys = {**ANY, "remind": [None, "5s", "10s"] if remind else [None]}
+    drawn_keys = st.fixed_dictionaries({key: st.sampled_from(values) for key, values in keys.items()})
+    suppressing = st.lists(st.booleans(), min_size=3, max_size=3)
+    return st.lists(st.tuples(st.sampled_from(KINDS), drawn_keys, suppressing), min_size=1, max_size=3).map(build)
+
+
+def histories() -> st.SearchStrategy[list[Scene]]:
+    """Random histories for all of the contracts."""
+    return scene_lists(["reading", "reading", "opened", "closed"], GAPS, LATE, [4, 6, 6], "aaab", at_least=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(contracts(remind=False), histories(), st.sampled_from([0.4, 10, 60]), fates(), BATCHES)
+def test_told_as_without_restarts(
+    mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate], batch_size: int
+) -> None:
+    until = end_of(history, after)
+    assert all_told(run(mappings, history, until, fate, batch_size)) == all_told(run(mappings, history, until))
+
+
+@settings(max_examples=60, deadline=None)
+@given(contracts(remind=True), histories(), st.sampled_from([0.4, 10, 60]), fates("sleep"))
+def test_reminders_too_unless_nobody_was_there(
+    mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate]
+) -> None:
+    until = end_of(history, after)
+    assert all_told(run(mappings, history, until, fate)) == all_told(run(mappings, history, until))
+
+
+@settings(max_examples=60, deadline=None)
+@given(contracts(remind=True), histories(), st.sampled_from([0.4, 10, 60]), fates(), BATCHES)
+def test_reminders_that_nobody_was_there_to_tell_change_nothing_else(
+    mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate], batch_size: int
+) -> None:
+    until = end_of(history, after)
+    always, found = run(mappings, history, until), run(mappings, history, until, fate, batch_size)
+    assert without_reminders(found) == without_reminders(always)
+    assert set(all_told(found)) <= set(all_told(always))
+
+
+def without_reminders(found: Iterable[Event]) -> list[tuple[Any, ...]]:
+    """Everything but these."""
+    return all_told(each for each in found if "reminder" not in each.data)
