@@ -17,6 +17,7 @@ from edgeq.contracts.contract import Contract
 from edgeq.contracts.instance import Change, Instance, Shown, Step
 from edgeq.contracts.logic import AtLeast, Fact, Not, Truth, all_of, any_of
 from edgeq.contracts.records import from_row, to_row
+from edgeq.contracts.relations import Standing, overall
 from edgeq.events import from_json
 from edgeq.testing.clock import NOON
 
@@ -213,6 +214,27 @@ def test_for_begins_anew_after_a_break_also_of_what_is_known() -> None:
 def test_for_goes_on_when_others_of_the_parts_are_violated() -> None:
     told = Told({**EITHER, "for": "10s"}).states(0, "violated", "ok").states(5, "ok", "violated").elapse(10.000001)
     assert told.said == [("violated", 10, 10)]
+
+
+@pytest.mark.parametrize(
+    ("states", "whole"),
+    [
+        ([], "unknown"), (["ok"], "ok"), (["ok", "pending"], "ok"), (["ok", "violated"], "violated"),
+        (["unknown", "violated"], "violated"), (["ok", "unknown"], "unknown"), (["suppressed"], "unknown"),
+    ],
+)  # fmt: skip
+def test_a_contract_as_a_whole(states: list[Shown], whole: Shown) -> None:
+    assert overall(states) == whole
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ok", "pending", "violated", "unknown"]))))
+def test_a_contract_as_a_whole_is_known_at_once(changes: list[tuple[str, Shown]]) -> None:
+    standing, states = Standing(), dict[str, Shown]()
+    for subject, state in changes:
+        standing.note(subject, state)
+        states[subject] = state
+        assert standing.overall == overall(states.values())
 
 
 # With other contracts

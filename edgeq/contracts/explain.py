@@ -22,7 +22,7 @@ from .contract import Contract
 from .instance import Instance
 from .keys import LINK, listed
 from .records import from_row
-from .relations import looked_at
+from .relations import looked_at, overall
 from .replay import Replay
 from .telling import expanded, shown
 from .verdict_event import key_prefix
@@ -34,16 +34,16 @@ HISTORY_SHOWN = 10
 _KEYS_READ = 200
 
 REASONS = {
-    "failed": "it can't be read",
-    "future_timestamp": "judged as of when it was recorded: it says that it happened later",
-    "late": "skipped: older than the newest one, and it can't be put in its place any more",
-    "missing_field": "skipped: a field that is needed isn't there",
-    "no_clock": "judged as of when it was recorded: what it says was told without a clock",
+    "failed": "skipped: it can't be read",
+    "future_timestamp": "judged as of its arrival: it says later",
+    "late": "skipped: it came too late for its place",
+    "missing_field": "skipped: a field is missing",
+    "no_clock": "judged as of its arrival: it was told without a clock",
     "not_a_number": "skipped: not a number",
     "not_a_scalar": "skipped: neither a text nor a number",
     "not_a_text": "skipped: not a text",
     "not_true_or_false": "skipped: neither true nor false",
-    "too_late": "skipped: older than the newest one by more than lateness",
+    "too_late": "skipped: later than lateness allows",
     "too_long": "skipped: too long a text",
     "too_many_open": "skipped: too many deadlines are open",
     "too_many_periods": "skipped: too many periods aren't judged yet",
@@ -129,7 +129,7 @@ def conditions(contract: Contract) -> list[str]:
 
 async def explain(store: Store, contract: Contract, row: ContractState) -> Explanation:
     """Why the contract stands as `row` says."""
-    looks_at = {name: await _state_of(store, name, row.subject) for name in dict.fromkeys(looked_at(contract))}
+    looks_at = {name: await _seen(store, contract, name, row.subject) for name in dict.fromkeys(looked_at(contract))}
     history = await _history(store, contract, row.subject)
     found = [each for each in await recent(store, contract) if each.subject == row.subject]
     instance = from_row(contract, row)
@@ -226,13 +226,12 @@ def coming(instance: Instance) -> list[Coming]:
     return sorted(found, key=lambda each: each.at)
 
 
-async def _state_of(store: Store, name: str, subject: str) -> str:
-    """Where a contract stands, as seen from a subject of another one: see Contract.observe_state."""
-    row = await contract_states.one(store, name, subject)
+async def _seen(store: Store, contract: Contract, name: str, subject: str) -> str:
+    """Where a contract stands, as seen from a subject of `contract`: see Contract.observe_state."""
+    row = None if contract.for_all else await contract_states.one(store, name, subject)
     if row is not None:
         return row.state
-    states = [standing.state for standing in await contract_states.summary(store) if standing.contract == name]
-    return "violated" if "violated" in states else "ok" if states else "unknown"
+    return overall([each.state for each in await contract_states.summary(store) if each.contract == name])
 
 
 async def _history(store: Store, contract: Contract, subject: str) -> list[Told]:

@@ -15,6 +15,8 @@ from .telling import shown
 
 Key = tuple[str, str]  # contract, subject
 
+NOT_KNOWN: frozenset[str] = frozenset(("unknown", "suppressed"))
+
 
 def relation_faults(contracts: Sequence[Contract], names: Collection[str]) -> Iterator[tuple[Contract, str, str, str]]:
     """What is wrong between contracts: for each mistake the contract, the path of the key, a sentence and a hint.
@@ -55,6 +57,13 @@ def looked_at(contract: Contract) -> tuple[str, ...]:
     return (*contract.of_contracts, *contract.suppressed_by)
 
 
+def overall(states: Collection[str]) -> Shown:
+    """How a contract stands as a whole, as seen from a subject that it doesn't have, by the states of those it has."""
+    if "violated" in states:
+        return "violated"
+    return "ok" if states and not NOT_KNOWN.intersection(states) else "unknown"
+
+
 class Standing:
     """Which subjects a contract has, which of them are violated, and of which it isn't known."""
 
@@ -65,7 +74,7 @@ class Standing:
 
     @property
     def overall(self) -> Shown:
-        """The state as seen from a subject that the contract doesn't have."""
+        """See `overall`, in no time."""
         if self.violated:
             return "violated"
         return "ok" if self.subjects and not self.not_known else "unknown"
@@ -74,7 +83,7 @@ class Standing:
         """Take note of how the contract stands for a subject."""
         self.subjects.add(subject)
         (self.violated.add if state == "violated" else self.violated.discard)(subject)
-        (self.not_known.add if state in ("unknown", "suppressed") else self.not_known.discard)(subject)
+        (self.not_known.add if state in NOT_KNOWN else self.not_known.discard)(subject)
 
 
 class Relations:
