@@ -31,6 +31,7 @@ from edgeq.testing.clock import NOON, FakeClock
 Told = tuple[str, str, int, int]  # what, subject, since, at
 IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1e6)
 LIMIT = 10_000_000  # `every`, `within` and `for` of the contracts below
+LATENESS = 12_000_000  # of the deadline
 
 
 class MemoryStore(Store):
@@ -233,23 +234,37 @@ def absence_model(history: Sequence[Happening], until: int, known: dict[str, int
 
 
 def deadline_model(history: Sequence[Happening], until: int) -> list[Told]:
-    """For each question that isn't open already: which is the first answer after it, and was it in time?"""
+    """All questions that nobody has answered, and what each of them is told by what comes next."""
     told: list[Told] = []
-    for subject, mine in own(history):
-        position = 0
-        while position < len(mine):
-            if mine[position].type != "opened":
-                position += 1
+    for subject in sorted({each.subject for each in history}):
+        questions: list[tuple[int, int]] = []  # when each was asked, and when silence is an answer
+        newest = answered = 0
+        since: int | None = None
+        end = Happening("end", subject, until - IN_FLIGHT, until, 0, "")
+        for each in [*(each for each in history if each.subject == subject), end]:
+            passed = each.recorded_at - IN_FLIGHT
+            overdue = [(silence, asked) for asked, silence in questions if silence < max(passed, each.at)]
+            if overdue and since is None:
+                since = min(overdue)[1] + LIMIT
+                told.append(("violated", subject, since, since))
+            if newest - each.at > LATENESS:
                 continue
-            deadline = mine[position].at + LIMIT
-            answers = [index for index in range(position, len(mine)) if mine[index].type == "closed"]
-            answer = mine[answers[0]] if answers else None
-            heard = until - IN_FLIGHT if answer is None else max(answer.at, answer.recorded_at - IN_FLIGHT)
-            if deadline < heard:
-                told.append(("violated", subject, deadline, deadline))
-                if answer is not None:
-                    told.append(("resolved", subject, deadline, max(answer.at, deadline)))
-            position = answers[0] + 1 if answers else len(mine)
+            newest = max(newest, each.at)
+            if each.type == "opened" and each.at >= answered:
+                in_time = each.at + LIMIT >= passed
+                questions.append((each.at, each.at + LIMIT if in_time else passed + LATENESS))
+            if each.type == "closed":
+                answered = max(answered, each.at)
+                late = [asked for asked, silence in questions if silence != asked + LIMIT < each.at]
+                questions = [(asked, silence) for asked, silence in questions if asked > each.at]
+                if late and since is None:
+                    since = min(late) + LIMIT
+                    told.append(("violated", subject, since, since))
+                    told.append(("resolved", subject, since, each.at))
+                    since = None
+                elif since is not None and all(asked + LIMIT >= passed for asked, _ in questions):
+                    told.append(("resolved", subject, since, max(each.at, since)))
+                    since = None
     return sorted(told)
 
 
@@ -309,7 +324,8 @@ def test_absence(history: list[Happening], batch_size: int, after: float) -> Non
 @given(histories(["opened", "closed"], GAPS, LATE), st.sampled_from([1, 3, 100]), st.sampled_from([1, 10.2, 60]))
 def test_deadline(history: list[Happening], batch_size: int, after: float) -> None:
     until = end_of(history, after)
-    assert play(DEADLINE, history, batch_size, until) == deadline_model(history, until)
+    mapping = {**DEADLINE, "lateness": "12s"}
+    assert play(mapping, history, batch_size, until) == deadline_model(history, until)
 
 
 @settings(max_examples=150, deadline=None)
