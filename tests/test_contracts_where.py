@@ -84,9 +84,9 @@ def test_what_makes_an_instance(by: str, data: dict[str, Any], subject: str | No
     assert contract.subject_of(event(1, data=data)) == subject
 
 
-def wanting(judge: Judge, type_: str, subject: str) -> list[str]:
+def wanting(judge: Judge, type_: str, subject: str, data: Any = None) -> list[str]:
     """The names of the contracts that are asked about an event."""
-    return [entry.contract.name for entry in judge.index.entries(type_, subject)]
+    return [entry.contract.name for entry in judge.index.entries(event(1, type_, subject=subject, data=data))]
 
 
 def test_a_pattern_for_every_type_still_leaves_out_the_events_of_contracts() -> None:
@@ -114,6 +114,48 @@ def test_contracts_are_found_by_type_and_subject_in_their_order(
     judge = Judge(contracts_of(*mappings))
     assert wanting(judge, type_, subject) == expected
     assert judge.index.cares(type_) is any(pattern(of)(type_) for of, _ in made)
+
+
+VALUES = st.sampled_from(["C", "K", 0, 1, 1.0, True, False, None, 10**30])
+CONDITIONS = st.one_of(VALUES, st.lists(VALUES, min_size=1, max_size=3), st.just({"above": 0}))
+DATA = st.one_of(VALUES, st.lists(VALUES), st.dictionaries(st.sampled_from(["a", "b"]), VALUES))
+WHERES = st.dictionaries(st.sampled_from(["unit", "value", "unit.a"]), CONDITIONS, max_size=2)
+
+
+@given(
+    st.lists(st.tuples(WHERES, PATTERNS), max_size=8),
+    st.dictionaries(st.sampled_from(["unit", "value"]), DATA),
+    PATTERNS,
+)
+def test_all_that_want_an_event_are_found_by_its_data(
+    made: list[tuple[dict[str, Any], str]], data: dict[str, Any], subject: str
+) -> None:
+    contracts = contracts_of(
+        *({**ABSENCE, "name": f"c{n}", "where": where, "subject": wanted} for n, (where, wanted) in enumerate(made))
+    )
+    happened = event(1, subject=subject, data=data)
+    fitting = [each.name for each in contracts if each.fits_subject(subject) and each.wants(happened)]
+    found = wanting(Judge(contracts), "reading", subject, data)
+    assert [name for name in found if name in fitting] == fitting
+    assert found == sorted(set(found))
+
+
+def test_only_those_are_asked_for_which_a_field_is_as_it_must_be() -> None:
+    wheres = [
+        {"line": 1},
+        {"line": [1, 2], "unit": "C"},
+        {"line": True},
+        {"line": "1"},
+        {"line": {"above": 0}},
+        {"a.b": 1},
+    ]
+    judge = Judge(contracts_of(*({**ABSENCE, "name": f"c{n}", "where": where} for n, where in enumerate(wheres))))
+    assert wanting(judge, "reading", "a", {"line": 1.0}) == ["c0", "c1", "c4"]
+    assert wanting(judge, "reading", "a", {"line": 2}) == ["c1", "c4"]
+    assert wanting(judge, "reading", "a", {"line": True}) == ["c2", "c4"]
+    assert wanting(judge, "reading", "a", {"line": [1], "a": {"b": 1}}) == ["c4", "c5"]
+    assert wanting(judge, "reading", "a", {"line": {}, "a": []}) == ["c4"]
+    assert wanting(judge, "reading", "a", [1]) == ["c4"]
 
 
 def test_those_that_others_look_at_are_asked_first() -> None:

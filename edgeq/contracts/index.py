@@ -1,4 +1,5 @@
-"""Which contracts want to see an event, found without asking each of them: by its type, then by its subject."""
+"""Which contracts want to see an event, found without asking each of them: by its type, then by its subject, then by a
+field that must be a certain value for `where` to hold."""
 
 from __future__ import annotations
 
@@ -9,13 +10,15 @@ from ..events import Event
 from ..patterns import pattern
 from .contract import Contract
 from .reporting import Reporter
+from .where import Path, choice, choice_key, lookup
 
 _TYPES_REMEMBERED_MAX = 1000
 
 
 class Entry(NamedTuple):
     """A contract that wants to see events of some type, if their data pass `where`, or, of a kind that has a mind of
-    its own about that, if it `wants` them. Entries are sorted by `rank`, and by the contracts' order."""
+    its own about that, if it `wants` them. Entries are sorted by `rank`, and by the contracts' order: `number`, which
+    is another one for each contract."""
 
     rank: int
     number: int
@@ -26,17 +29,30 @@ class Entry(NamedTuple):
 
 
 class _Route:
-    """The entries for one type of events."""
+    """The entries for one type of events: those for `all`, and those that certain subjects or data are needed for."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        self.always = [entry for entry in entries if entry.contract.keys.subject == "*"]
+        self.all: list[Entry] = []
         self.exact: dict[str, list[Entry]] = {}
         self.patterns: list[Entry] = []
-        for entry in entries:
-            subject = entry.contract.keys.subject
-            if subject != "*":
-                (self.patterns if "*" in subject else self.exact.setdefault(subject, [])).append(entry)
+        self.chosen: dict[Path, dict[Any, list[Entry]]] = {}
         self.any = bool(entries)
+        for entry in entries:
+            self._add(entry, entry.contract.keys.subject)
+        self.narrow = bool(self.exact or self.patterns or self.chosen)
+
+    def _add(self, entry: Entry, subject: str) -> None:
+        needed = None if entry.where is None else choice(entry.contract.keys.where)
+        if "*" not in subject:
+            self.exact.setdefault(subject, []).append(entry)
+        elif subject != "*":
+            self.patterns.append(entry)
+        elif needed is None:
+            self.all.append(entry)
+        else:
+            entries = self.chosen.setdefault(needed.path, {})
+            for key in needed.keys:
+                entries.setdefault(key, []).append(entry)
 
 
 class Index:
@@ -61,14 +77,19 @@ class Index:
         """Whether any contract wants to see events of that type."""
         return self._route(event_type).any
 
-    def entries(self, event_type: str, subject: str) -> Sequence[Entry]:
-        """The contracts that may want to see events of that type and subject, in order."""
-        route = self._route(event_type)
-        if not route.exact and not route.patterns:
-            return route.always
-        exact = route.exact.get(subject, ())
-        fitting = [entry for entry in route.patterns if entry.contract.fits_subject(subject)]
-        return sorted([*route.always, *exact, *fitting], key=_order) if exact or fitting else route.always
+    def entries(self, event: Event) -> Sequence[Entry]:
+        """The contracts that may want to see `event`, in order."""
+        route = self._route(event.type)
+        if not route.narrow:
+            return route.all
+        subject = event.subject
+        fitting = [*route.exact.get(subject, ())]
+        fitting += [entry for entry in route.patterns if entry.contract.fits_subject(subject)]
+        if route.chosen:
+            data = event.data
+            for path, entries in route.chosen.items():
+                fitting += entries.get(choice_key(lookup(data, path)), ())
+        return sorted([*route.all, *fitting]) if fitting else route.all
 
     def _route(self, event_type: str) -> _Route:
         route = self._routes.get(event_type)
@@ -78,9 +99,5 @@ class Index:
             if len(self._routes) >= _TYPES_REMEMBERED_MAX:
                 self._routes.clear()
             unique = {entry.number: entry for entry in fitting}
-            route = self._routes[event_type] = _Route(sorted(unique.values(), key=_order))
+            route = self._routes[event_type] = _Route(sorted(unique.values()))
         return route
-
-
-def _order(entry: Entry) -> tuple[int, int]:
-    return entry.rank, entry.number

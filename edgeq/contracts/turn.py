@@ -76,7 +76,7 @@ class Turn:
         self._elapse_before(watermark)
         at, flag = _event_time(event, recorded_at)
         proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
-        for rank, _, contract, reporter, where, wants in self._judge.index.entries(event.type, event.subject):
+        for rank, _, contract, reporter, where, wants in self._judge.index.entries(event):
             if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
                 continue
             if self._looks.waiting:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from ..config.origin import child
 from ..config.suggest import did_you_mean
@@ -26,6 +26,7 @@ Test = Callable[[Any], bool]
 
 _MOST = sys.float_info.max
 _TESTS = ("above", "below", "not", "exists")
+_CONTAINERS = frozenset((dict, list))
 
 
 def parse_path(text: str) -> Path:
@@ -63,6 +64,30 @@ def compile_where(where: Mapping[str, Any]) -> Test | None:
     return _all(tests)
 
 
+class Choice(NamedTuple):
+    """The field at `path` must be one of `keys`, each as `choice_key` makes it of a value."""
+
+    path: Path
+    keys: tuple[Any, ...]
+
+
+def choice(where: Mapping[str, Any]) -> Choice | None:
+    """The first field in `where` that must be a value or one of a list, if there is one."""
+    for field, condition in where.items():
+        if not isinstance(condition, Mapping):
+            values = condition if isinstance(condition, list) else [condition]
+            return Choice(parse_path(field), tuple(dict.fromkeys(map(choice_key, values))))
+    return None
+
+
+def choice_key(value: Any) -> Any:
+    """What values have in common that fulfil the same condition: 1 and 1.0, but not 1 and true. A list and a mapping
+    fulfil none."""
+    if value is True or value is False:
+        return (value,)
+    return MISSING if type(value) in _CONTAINERS else value
+
+
 def where_faults(where: Mapping[str, Any], key: str = "where") -> Iterator[tuple[str, str]]:
     """What is wrong with the mapping `where` at `key`: for each mistake its path and a sentence."""
     for field, condition in where.items():
@@ -83,12 +108,16 @@ def _compile_field(path: Path, test: Test) -> Test:
 
 def _compile_condition(condition: Any) -> Test:
     if isinstance(condition, Mapping):
+        if condition.keys() == {"above", "below"}:
+            low, high = condition["above"], condition["below"]
+            return lambda value: (type(value) is float or type(value) is int) and low < value < high
         return _all([_compile_test(name, wanted) for name, wanted in condition.items()])
     if isinstance(condition, list):
-        choices = [_compile_condition(each) for each in condition]
-        return lambda value: any(choice(value) for choice in choices)
-    truth = isinstance(condition, bool)
-    return lambda value: bool(value == condition) and isinstance(value, bool) == truth
+        keys = frozenset(map(choice_key, condition))
+        return lambda value: choice_key(value) in keys
+    if isinstance(condition, bool):
+        return lambda value: value is condition
+    return lambda value: bool(value == condition) and not isinstance(value, bool)
 
 
 def _compile_test(name: str, wanted: Any) -> Test:
