@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 
 from .clock import Clock
+from .contracts.watch import SETTLE_SECONDS
 from .mqtt.session import State
 from .parts import DRAIN_SECONDS, Parts
-from .processors.sentinel import SETTLE_SECONDS
 from .store import dead_letters, events, notifications
 from .store.store import TOPICS, Store
 

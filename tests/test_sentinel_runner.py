@@ -18,9 +18,10 @@ from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 from support.processing import Bench
 from support.watched_doors import CONTRACT
 
+from edgeq.contracts.watch import SETTLE_SECONDS
 from edgeq.events import Event, NewEvent
 from edgeq.processors.runner import ProcessorRunner
-from edgeq.processors.sentinel import SETTLE_SECONDS, Sentinel
+from edgeq.processors.sentinel import Sentinel
 from edgeq.store import contract_states, cursors, events
 from edgeq.testing import FakeClock, events_stored, until
 from edgeq.units import Duration

@@ -10,7 +10,7 @@ import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, micro
 from support.watching import SOON, Bench, FakeLink, watching
 
-from edgeq.processors.sentinel import LINK_SECONDS, SETTLE_SECONDS
+from edgeq.contracts.watch import LINK_SECONDS, SETTLE_SECONDS
 from edgeq.testing.clock import NOON
 
 

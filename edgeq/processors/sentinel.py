@@ -34,7 +34,7 @@ from ..contracts.link import Link
 from ..contracts.records import closing_event, from_row, to_row
 from ..contracts.turn import Skip, Turn
 from ..contracts.verdict_event import verdict_event
-from ..contracts.watch import LINK_SECONDS, SETTLE_SECONDS, Watch
+from ..contracts.watch import Watch
 from ..events import Event, NewEvent
 from ..store import contract_states
 from ..store.contract_states import ContractState, LatestStates
@@ -42,8 +42,6 @@ from ..store.decisions import count, record
 from ..store.store import Store, Tx
 from ..telemetry.metrics import Metrics
 from .processor import ProcessorContext, QueueProcessor
-
-__all__ = ["LINK_SECONDS", "SETTLE_SECONDS", "Sentinel", "close_all"]
 
 
 class _Opening(NamedTuple):
