@@ -130,6 +130,25 @@ class TestChanges:
         await bench.start({**THRESHOLD, "where": other})
         assert await bench.states() == [("cold", "a", "violated")]
 
+    async def test_the_log_says_once_what_becomes_of_states(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "edgeq.sentinel")
+        silent = {**ABSENCE, "known": ["a", "b"]}
+        await bench.start(THRESHOLD, silent, DEADLINE)
+        await bench.hear(value=7)
+        for _ in range(2):
+            await bench.start({**THRESHOLD, "where": {"unit": "C"}}, {**silent, "every": "20s"})
+        await bench.start({**silent, "every": "20s"})
+        assert [record.getMessage() for record in caplog.records] == [
+            "contract cold was changed: one of its states is closed",
+            "contract reports was changed: 2 of its states are kept",
+        ]
+        await bench.start()
+        assert [record.getMessage() for record in caplog.records][2:] == [
+            "contract reports was removed: 2 of its states are closed",
+        ]
+
     async def test_what_was_told_and_is_held_back_is_closed_too(self, bench: Bench) -> None:
         quiet = {**THRESHOLD, "suppressed_by": ["power"]}
         power = {**THRESHOLD, "name": "power", "of": "power"}

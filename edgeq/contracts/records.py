@@ -36,7 +36,12 @@ class Detail(msgspec.Struct, omit_defaults=True):
     memory: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class _DetailKeys(msgspec.Struct):
+    keys: int = 0
+
+
 _detail = msgspec.json.Decoder(Detail)
+_detail_keys = msgspec.json.Decoder(_DetailKeys)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,6 +88,11 @@ def from_row(contract: Contract, row: ContractState) -> Instance | None:
         return instance
     adapted = contract.adapted(instance)
     return adapted if adapted.state == state else replace(adapted, report=expanded(instance))
+
+
+def is_adapted(contract: Contract, row: ContractState) -> bool:
+    """Whether the row, of which `from_row` makes an instance, was stored under other values of the kind's own keys."""
+    return _detail_keys.decode(row.detail).keys not in (0, contract.keys_id)
 
 
 def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:

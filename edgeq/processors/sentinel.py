@@ -19,19 +19,22 @@ What can be relied on, and why:
 - **Contracts that are gone leave nothing behind.** When they are loaded, what is violated is resolved with the reason
   `removed`, and their states go. A contract that was changed keeps its states if they mean what they meant
   (`Contract.meaning`), each with its deadline where it belongs now; otherwise, or when a subject no longer belongs to
-  it, they are closed with the reason `changed`.
+  it, they are closed with the reason `changed`. The log says so of each such contract, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
 from ..contracts.contract import Contract
 from ..contracts.instance import Instance
 from ..contracts.link import Link
-from ..contracts.records import closing_event, from_row, to_row
+from ..contracts.records import closing_event, from_row, is_adapted, to_row
+from ..contracts.relations import Key
 from ..contracts.turn import Skip, Turn
 from ..contracts.verdict_event import verdict_event
 from ..contracts.watch import Watch
@@ -43,12 +46,17 @@ from ..store.store import Store, Tx
 from ..telemetry.metrics import Metrics
 from .processor import ProcessorContext, QueueProcessor
 
+log = logging.getLogger("edgeq.sentinel")
+
 
 class _Opening(NamedTuple):
-    """What is to be decided first: rows of contracts that are gone, and the events that say so."""
+    """What is to be decided first: rows of contracts that are gone, the events that say so, and what is stored anew
+    because the contract was changed. `fates` counts by contract, what became of it, and what becomes of its states."""
 
-    gone: list[tuple[str, str]]
+    gone: list[Key]
     closings: list[NewEvent]
+    adapted: list[Key]
+    fates: Counter[tuple[str, str, str]]
 
 
 class Sentinel(QueueProcessor):
@@ -75,15 +83,20 @@ class Sentinel(QueueProcessor):
         """Load all states; find those of contracts that are gone, and what is to be watched from now on."""
         now = self._clock.now()
         instances: list[tuple[str, Instance]] = []
-        opening = _Opening([], [])
+        opening = _Opening([], [], [], Counter())
         for row in await contract_states.every(store):
             contract = self._judge.contracts.get(row.contract)
             instance = from_row(contract, row) if contract else None
-            if instance is not None:
+            if contract is not None and instance is not None:
                 instances.append((row.contract, instance))
+                if is_adapted(contract, row):
+                    opening.adapted.append((row.contract, row.subject))
+                    opening.fates[row.contract, "changed", "kept"] += 1
                 continue
+            reason = "changed" if contract else "removed"
             opening.gone.append((row.contract, row.subject))
-            closing = closing_event(row, "changed" if contract else "removed", now)
+            opening.fates[row.contract, reason, "closed"] += 1
+            closing = closing_event(row, reason, now)
             opening.closings.extend([closing] if closing else [])
         self._watch.open(instances)
         self._opening = opening
@@ -111,14 +124,16 @@ class Sentinel(QueueProcessor):
 
     def _decide(self, turn: Turn, ctx: ProcessorContext, opening: _Opening | None) -> None:
         """Hand the outcome of a turn over."""
-        decisions = ctx.decisions
-        if opening is not None and (opening.gone or turn.changed):
-            gone = opening.gone
+        decisions, changed = ctx.decisions, turn.changed
+        if opening is not None and (opening.fates or changed):
+            gone, fates = opening.gone, opening.fates
             decisions.lazily.append(lambda tx: contract_states.delete(tx, gone))
+            changed = {key: self._judge.instances[key] for key in opening.adapted} | changed
             decisions.also.append(_at_once)
             decisions.events += opening.closings
-        if turn.changed:
-            decisions.lazily.append(LatestStates(turn.changed, self._row))
+            decisions.tallies.append(lambda: _tell_fates(fates))
+        if changed:
+            decisions.lazily.append(LatestStates(changed, self._row))
         for contract, instance, verdict in turn.verdicts:
             decisions.events.append(verdict_event(contract, instance, verdict, ctx.now))
         if skipped := turn.skipped:
@@ -145,6 +160,12 @@ async def close_all(store: Store, metrics: Metrics, clock: Clock) -> None:
     await sentinel.on_time(ctx)
     if ctx.decisions:
         count(metrics, ctx.decisions, await store.write(lambda tx: record(tx, ctx.decisions)))
+
+
+def _tell_fates(fates: Mapping[tuple[str, str, str], int]) -> None:
+    for (contract, reason, fate), states in sorted(fates.items()):
+        which = "one of its states is" if states == 1 else f"{states} of its states are"
+        log.info("contract %s was %s: %s %s", contract, reason, which, fate)
 
 
 def _at_once(tx: Tx) -> None:
