@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..clock import rfc3339
-from ..events import Event, from_json
+from ..events import Event
 from ..patterns import pattern
 from ..store import contract_states, events
 from ..store.contract_states import ContractState
@@ -21,6 +21,7 @@ from .conditions import told
 from .contract import Contract
 from .instance import Instance
 from .keys import LINK, listed
+from .overview import data_of
 from .records import from_row
 from .relations import looked_at, overall
 from .replay import Replay
@@ -239,19 +240,15 @@ async def _history(store: Store, contract: Contract, subject: str) -> list[Told]
     return [
         Told(
             id=event.id, what=event.type.removeprefix("contract."), at=event.occurred_at,
-            episode=event.data.get("episode", 0), message=str(event.data.get("message", "")),
+            episode=data.get("episode", 0), message=str(data.get("message", "")),
         )
         for event in found
-        if event.subject == subject and event.type.startswith("contract.") and isinstance(event.data, dict)
+        if event.subject == subject and event.type.startswith("contract.") and isinstance(data := data_of(event), dict)
     ][:HISTORY_SHOWN]  # fmt: skip
 
 
 def _looked(event: Event, reasons: list[str] | None = None) -> Looked:
-    try:
-        data = from_json(event.data_json)
-    except ValueError:  # shown as it stands in the table
-        data = event.data_json
     return Looked(
         id=event.id, type=event.type, subject=event.subject, occurred_at=event.occurred_at,
-        recorded_at=event.recorded_at, data=data, reasons=reasons or [],
+        recorded_at=event.recorded_at, data=data_of(event), reasons=reasons or [],
     )  # fmt: skip

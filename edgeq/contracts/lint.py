@@ -12,6 +12,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from ..clock import MICROSECONDS
@@ -108,15 +109,23 @@ def _too_short(written: Written, seen: Seen) -> Iterator[Problem]:
         return
     times: dict[str, list[int]] = {}
     for event in seen.of(contract.types):
-        if contract.fits_subject(event.subject) and contract.wants(event):
-            subject = contract.subject_of(event)
-            if subject is not None:
-                times.setdefault(subject, []).append(event.occurred_at)
+        subject = _judged_as(contract, event)
+        if subject is not None:
+            times.setdefault(subject, []).append(event.occurred_at)
     slowest = max((_cadence(found), subject) for subject, found in [*times.items(), ("", [])])
     seconds, subject = slowest
     if seconds > need.seconds:
         message = f"is too short: {contract.types[0]} of {subject or 'no subject'} comes every {spoken(seconds)}"
         yield section.problem(need.key, f"{message} as a rule, so {need.outcome}", "give it more time")
+
+
+def _judged_as(contract: Contract, event: Event) -> str | None:
+    """The instance that an event of one of the contract's types belongs to, or None if it isn't judged."""
+    try:
+        judged = contract.fits_subject(event.subject) and contract.wants(event)
+        return contract.subject_of(event) if judged else None
+    except msgspec.MsgspecError:  # somebody else has written into the table what isn't JSON
+        return None
 
 
 def _need(contract: Contract) -> Need | None:

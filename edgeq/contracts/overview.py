@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from ..events import Event
+from ..events import Event, from_json
 from ..store import contract_states, events
 from ..store.contract_states import ContractState, Standing
 from ..store.store import Store
@@ -80,9 +81,12 @@ def rank(row: ContractState) -> tuple[str, int, str]:
     return row.contract, place, row.subject
 
 
-def is_violation(event: Event) -> bool:
-    """Whether an event tells of a violation for the first time."""
-    return event.type == "contract.violated" and isinstance(event.data, dict) and not event.data.get("reminder")
+def data_of(event: Event) -> Any:
+    """The event's data; as they stand in the table, if they aren't JSON because somebody else has written there."""
+    try:
+        return from_json(event.data_json)
+    except ValueError:
+        return event.data_json
 
 
 def _overall(name: str, standings: Sequence[Standing], contract: Contract | None, violations: int) -> Overall:
@@ -105,4 +109,9 @@ async def _violations(store: Store, now: int, contract: str = "") -> list[tuple[
     midnight, _ = period("day", now, local_zone(""))
     after_id = await events.id_before(store, midnight)
     found = await events.keyed(store, key_prefix(contract), limit=ROWS_MAX, after_id=after_id)
-    return [(str(event.data.get("contract")), event.subject) for event in found if is_violation(event)]
+    told = [(event.subject, data_of(event)) for event in found if event.type == "contract.violated"]
+    return [
+        (str(data.get("contract")), subject)
+        for subject, data in told
+        if isinstance(data, dict) and not data.get("reminder")
+    ]

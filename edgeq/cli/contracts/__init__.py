@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .explain import explain_contract
 from .listing import list_contracts
 from .replay import replay
 from .unit_tests import test
@@ -14,6 +15,7 @@ def contracts() -> None:
     """Promises about events: where they stand, and what they would have said."""
 
 
+contracts.add_command(explain_contract)
 contracts.add_command(list_contracts)
 contracts.add_command(replay)
 contracts.add_command(test)

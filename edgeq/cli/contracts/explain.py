@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from ...clock import MICROSECONDS, Clock, rfc3339
+from ...clock import Clock, rfc3339
 from ...config.load import sqlite_path
 from ...config.schema import LoadedConfig
 from ...config.suggest import did_you_mean
@@ -20,7 +20,6 @@ from ...contracts import Contract
 from ...contracts.contract import say as worded
 from ...contracts.explain import REASONS, Explanation, Looked, conditions, explain, recent
 from ...contracts.overview import ROWS_MAX, rank
-from ...contracts.verdict_event import spoken
 from ...control import ask, socket_path
 from ...errors import EdgeqError
 from ...events import to_json
@@ -30,6 +29,7 @@ from ...store.sqlite import SqliteStore
 from ..common import as_json, configured, load_config, open_store
 from ..printing import last_line, say, say_json, say_table
 from .configured import configured_contracts, no_such_contract
+from .times import ago, ahead
 
 _SUBJECTS_SHOWN = 20
 _SKIPPED_SHOWN = 5
@@ -81,12 +81,21 @@ async def _find(loaded: LoadedConfig, contract: Contract, subject: str | None) -
         one = await explain(store, contract, chosen[0]) if len(chosen) == 1 else None
         skipped = [each.looked for each in await recent(store, contract) if each.looked.reasons] if one is None else []
         judged_to, notes = await _progress(loaded, store)
+    notes += _out_of_force(contract) if not rows else []
     try:
         status = await ask(socket_path(sqlite_path(loaded.config.store.url)), "status")
     except EdgeqError as error:
         status, notes = None, [*notes, f"what was skipped since the start can't be told: {error}"]
     counts = [each for each in (status or {}).get("contracts", []) if each.get("contract") == contract.name]
     return _Answer(rows, one, skipped[:_SKIPPED_SHOWN], counts[0] if counts else {}, judged_to, notes)
+
+
+def _out_of_force(contract: Contract) -> list[str]:
+    calendar, now = contract.calendar, Clock().now()
+    if calendar is None or calendar.is_active(now):
+        return []
+    change = calendar.next_change(now)
+    return [f"not in force{'' if change is None else f' until {rfc3339(change)}'}: nothing is judged"]
 
 
 def _nearest(subject: str, rows: Sequence[ContractState]) -> str:
@@ -150,12 +159,12 @@ def _print(contract: Contract, answer: _Answer, now: int) -> None:
     _line("skipped", _counted(answer.counted))
     if one is None:
         _print_rows(contract, answer, now)
-        _print_events("skipped among the latest events", answer.skipped, answer.judged_to)
+        _print_events("skipped among the latest events", answer.skipped, answer, now)
         return
-    _print_events("the latest events that it looked at", one.events, answer.judged_to)
+    _print_events("the latest events that it looked at", one.events, answer, now)
     if one.history:
         say("\ntold before")
-        rows = [(rfc3339(each.at), each.what, each.episode, each.message) for each in one.history]
+        rows = [(ago(each.at, now), each.what, each.episode, each.message) for each in one.history]
         say_table(("when", "what", "episode", "message"), rows, empty="")
 
 
@@ -176,9 +185,7 @@ def _print_one(one: Explanation, now: int) -> None:
     for name, state in one.looks_at.items():
         _line("looks at", f"{name}, which is {state}")
     for each in one.coming:
-        left = each.at - now
-        when = f"in {spoken(max(1, left // MICROSECONDS))}" if left > 0 else "due"
-        _line("next", f"{rfc3339(each.at)} ({when}): {each.what}")
+        _line("next", f"{rfc3339(each.at)} ({ahead(each.at, now)}): {each.what}")
     _line("resolved by" if one.state == "violated" else "kept by", one.cure)
 
 
@@ -188,27 +195,33 @@ def _print_rows(contract: Contract, answer: _Answer, now: int) -> None:
         return
     say("")
     rows = [
-        (
-            row.subject, row.state, _since(row.since, now),
-            "" if row.deadline_at is None else rfc3339(row.deadline_at),
-        )
+        (row.subject, row.state, ago(row.since, now), ahead(row.deadline_at, now))
         for row in answer.rows[:_SUBJECTS_SHOWN]
-    ]  # fmt: skip
+    ]
     say_table(("subject", "state", "since", "next deadline"), rows, empty="")
     if len(answer.rows) > _SUBJECTS_SHOWN:
         say(f"and {len(answer.rows) - _SUBJECTS_SHOWN} more: edgeq contracts list {contract.name}")
     say(f"\nedgeq contracts explain {contract.name} {answer.rows[0].subject or repr('')} says more of one")
 
 
-def _print_events(title: str, found: Sequence[Looked], judged_to: int) -> None:
-    if found:
-        say(f"\n{title}")
-        rows = [(each.id, rfc3339(each.occurred_at), _event(each), _outcome(each, judged_to)) for each in found]
-        say_table(("id", "occurred at", "event", "outcome"), rows, empty="")
+def _print_events(title: str, found: Sequence[Looked], answer: _Answer, now: int) -> None:
+    if not found:
+        return
+    say(f"\n{title}")
+    alone = answer.one is not None and all(each.subject == answer.one.subject for each in found)
+    columns = [
+        name for name in ("id", "occurred", "type", "subject", "data", "outcome") if name != "subject" or not alone
+    ]
+    rows = []
+    for each in found:
+        subject = [] if alone else [each.subject]
+        data = to_json(each.data)
+        rows.append((each.id, ago(each.occurred_at, now), each.type, *subject, data, _outcome(each, answer)))
+    say_table(columns, rows, empty="")
 
 
-def _outcome(event: Looked, judged_to: int) -> str:
-    if event.id > judged_to:
+def _outcome(event: Looked, answer: _Answer) -> str:
+    if event.id > answer.judged_to:
         return "not judged yet"
     return "; ".join(REASONS.get(reason, f"skipped: {reason}") for reason in event.reasons) or "judged"
 
@@ -228,7 +241,7 @@ def _event(event: Looked) -> str:
 
 
 def _since(since: int, now: int) -> str:
-    return f"since {rfc3339(since)} ({spoken(max(0, now - since) // MICROSECONDS)})"
+    return f"since {rfc3339(since)} ({ago(since, now)})"
 
 
 def _line(label: str, text: str) -> None:

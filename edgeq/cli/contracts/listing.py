@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import click
 import msgspec
 
-from ...clock import MICROSECONDS, Clock
+from ...clock import Clock
 from ...config.load import sqlite_path
 from ...contracts.overview import WORST_FIRST, Overall, Single, overall, singles, unjudged
-from ...contracts.verdict_event import spoken
 from ..common import as_json, configured, load_config, open_store
 from ..printing import say_json, say_table
 from .configured import configured_contracts, no_such_contract
+from .times import ago, ahead
 
 _TIMES = ("since", "next deadline", "today")
 
@@ -74,7 +74,4 @@ def _states(each: Overall) -> str:
 
 
 def _times(each: Overall | Single, now: int) -> tuple[str, str, int]:
-    since = "" if each.since is None else f"{spoken(max(0, now - each.since) // MICROSECONDS)} ago"
-    left = 0 if each.deadline_at is None else each.deadline_at - now
-    due = "" if each.deadline_at is None else f"in {spoken(-(-left // MICROSECONDS))}" if left > 0 else "now"
-    return since, due, each.violations_today
+    return ago(each.since, now), ahead(each.deadline_at, now), each.violations_today
