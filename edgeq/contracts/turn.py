@@ -179,10 +179,13 @@ class Turn:
         became, verdict = step
         if contract.quotes and became.memory.cause_id == event.id:
             became = replace(became, quotes=contract.quote(event))
-        if verdict is None and became.report is None and became.deadline_at is None and key[0] not in self._related:
-            self.changed[key] = became  # most events change nothing that anybody waits for
-        else:
+        if verdict is not None or became.report is not None or key[0] in self._related:
             self._draft.step(key, reporter, instance, Step(became, verdict), at)
+            return None
+        self.changed[key] = became  # most events change nothing that anybody else sees
+        due, was_due = became.deadline_at, instance.deadline_at
+        if due is not None and (was_due is None or due < was_due):
+            self._timers.arm(key, due)
         return None
 
     def _elapse_before(self, watermark: int) -> None:
