@@ -3,11 +3,17 @@ way out, all of them at once, and at run time nothing stops."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.appliance import Appliance
 from support.commands import Edgeq, commands, store
+from support.mosquitto import Mosquitto
 
 from edgeq.clock import Clock
 from edgeq.events import NewEvent
@@ -172,3 +178,89 @@ def test_a_subject_pattern_that_matches_nothing_is_a_warning(edgeq: Edgeq) -> No
     done = edgeq("check")
     assert done.status == 0
     assert "edgeq.yaml:6: contracts[0].subject: 'f-*' fits no subject of reading" in done.err
+
+
+# At run time
+
+RUNNING = """\
+gateway: g
+mqtt: {{url: "{url}"}}
+store: {{url: edgeq.db, durability: normal}}
+routes:
+  - {{topic: "sensors/{{device}}", emit: reading, subject: "{{device}}"}}
+contracts:
+  - {{name: warm, kind: threshold, of: reading, above: 5}}
+  - {{name: byid, kind: absence, of: reading, every: 1h, by: data.id}}
+  - {{name: closes, kind: deadline, after: opened, expect: closed, within: 1h}}
+"""
+BAD = (
+    '{"value": "hot"}',
+    '{"value": null}',
+    "{}",
+    "[1, 2]",
+    '"text"',
+    "null",
+    '{"value": {"a": [1e300]}}',
+    '{"id": []}',
+)
+DOORS = 10_000
+
+
+@pytest.fixture
+def appliance(tmp_path: Path, broker: Mosquitto) -> Iterator[Appliance]:
+    """One that isn't started yet."""
+    made = Appliance(tmp_path / "edgeq", RUNNING.format(url=broker.url))
+    yield made
+    made.kill()
+
+
+def test_events_that_no_contract_expects_are_skipped_counted_and_explained(appliance: Appliance) -> None:
+    appliance.start()
+    for data in (*BAD, '{"value": 9, "id": 5}'):
+        assert appliance.cli("emit", "reading", "--subject", "s", "--data", data).returncode == 0
+
+    def skipped() -> dict[str, Any]:
+        return {each["contract"]: each.get("skipped") for each in appliance.status().get("contracts", [])}
+
+    def violated() -> bool:
+        return bool(appliance.sql("SELECT 1 FROM contract_states WHERE contract = 'warm' AND state = 'violated'"))
+
+    appliance.until(violated, "the event that can be judged")
+    counts = {"warm": {"missing_field": 5, "not_a_number": 3}, "byid": {"missing_field": 8}}
+    appliance.until(lambda: skipped() == counts, "the others to be counted")
+    assert not appliance.sql("SELECT 1 FROM dead_letters")
+    found = json.loads(appliance.cli("contracts", "explain", "warm", "s", "--json").stdout)
+    assert found["state"] == "violated"
+    assert found["skipped"] == {"missing_field": 5, "not_a_number": 3}
+    reasons = [reason for each in found["events"] for reason in each["reasons"]]
+    assert sorted(reasons) == ["missing_field"] * 5 + ["not_a_number"] * 3
+    text = appliance.cli("contracts", "explain", "byid").stdout
+    assert "8 missing_field since the start, the last one event 8 of s" in text
+    assert "Traceback" not in appliance.log
+
+
+def test_ten_thousand_open_deadlines(appliance: Appliance) -> None:
+    appliance.command = (*appliance.command, "--once")
+    appliance.spawn()
+    assert appliance.ended() == 0
+    now = Clock().now()
+    then = now - 30 * 60_000_000
+    with closing(sqlite3.connect(appliance.database)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO events (type, subject, data, tags, description, occurred_at, recorded_at) "
+            "VALUES ('opened', ?, '{}', '[]', '', ?, ?)",
+            [(f"door-{number}", then, then) for number in range(DOORS)],
+        )
+    appliance.spawn()
+    assert appliance.ended() == 0
+    (overall,) = [
+        each for line in appliance.cli("contracts", "list", "--json").stdout.splitlines()
+        if (each := json.loads(line))["contract"] == "closes"
+    ]  # fmt: skip
+    assert (overall["states"], overall["deadline_at"]) == ({"pending": DOORS}, then + 60 * 60_000_000)
+    assert len(appliance.cli("contracts", "list", "closes").stdout.splitlines()) == DOORS + 1
+    text = appliance.cli("contracts", "explain", "closes").stdout
+    assert f"and {DOORS - 20} more: edgeq contracts list closes" in text
+    found = json.loads(appliance.cli("contracts", "explain", "closes", "door-777", "--json").stdout)
+    assert (found["state"], found["cure"]) == ("pending", "closed of door-777")
+    assert "Traceback" not in appliance.log
