@@ -14,6 +14,7 @@ from ...contracts.rehearsal import Result, rehearse, told
 from ...contracts.replay import Said
 from ...contracts.scenario import Expected, Scenario, load_scenarios
 from ...errors import ConfigError, Problem
+from ...units import Duration
 from ..common import as_json, configured
 from ..printing import say, say_json
 from .differences import differences, fault_text
@@ -90,7 +91,8 @@ def _expected_json(expected: Expected) -> dict[str, Any]:
     keys = expected.keys
     given = {name: getattr(keys, name) for name in keys.__struct_fields__}
     kept = {name: value for name, value in given.items() if value is not None and value is not msgspec.UNSET}
-    return {**kept, "contract": expected.contract, "at": rfc3339(expected.at), "place": expected.place}
+    words = {name: str(value) if isinstance(value, Duration) else value for name, value in kept.items()}
+    return {**words, "contract": expected.contract, "at": rfc3339(expected.at), "place": expected.place}
 
 
 def _came_json(came: Said) -> dict[str, Any]:
