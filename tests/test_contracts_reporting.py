@@ -696,6 +696,14 @@ class TestOfContracts:
         story.wait(61)
         assert story.of("both") == [("violated", 60, 60, 1)]
 
+    def test_it_looks_when_the_clock_is_set_to_when_it_is_in_force(self) -> None:
+        story = Power({**self.BOTH, "subject": "a", **hours(1, 2)}, *self.MAPPINGS[1:])
+        story.gauge(130, "violated").power(135, "violated")
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(75), -60_000_000)
+        story._heard(turn)
+        assert story.of("both") == [("violated", 75, 75, 1)]
+
 
 class TestLink:
     """`suppressed_by: link`."""

@@ -47,10 +47,12 @@ class Draft:
     def take(self, key: Key, outcome: Outcome, at: int) -> None:
         """It is so from `at` on, and this is told of it."""
         instance, verdicts = outcome
-        if instance is not self.get(key):
+        before, contract = self.get(key), self._judge.contracts[key[0]]
+        if instance is not before:
             self.put(key, instance, at)
-        contract = self._judge.contracts[key[0]]
         self.verdicts += [(contract, instance, verdict) for verdict in verdicts]
+        if contract.of_contracts and before is not None and self._comes_into_force(contract, before, instance, at):
+            self.looks.add(key, self.looks.standing(contract, contract.of_contracts[0], key[1], at))
 
     def step(self, key: Key, reporter: Reporter, before: Instance, step: Step, at: int) -> None:
         """Take a step of the kind."""
@@ -76,8 +78,6 @@ class Draft:
             self.step(key, reporter, instance, contract.elapse(instance), at)
             return
         self.take(key, outcome, at)
-        if contract.of_contracts and not reporter.takes(instance, at) and reporter.takes(outcome.instance, at):
-            self.looks.add(key, self.looks.standing(contract, contract.of_contracts[0], key[1], at))
 
     def elapse_own(self, key: Key, instance: Instance, at: int, proof: int) -> Instance:
         """Let an instance's time go on to when an event of it happened, `at`: what was due before `proof` passes. It,
@@ -93,3 +93,7 @@ class Draft:
             self.elapse(key, instance, max(proof, due + 1))
             instance = self.changed[key]
         return instance
+
+    def _comes_into_force(self, contract: Contract, before: Instance, instance: Instance, at: int) -> bool:
+        reporter = self._judge.reporters[contract.name]
+        return not reporter.takes(before, at) and reporter.takes(instance, at)
