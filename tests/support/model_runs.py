@@ -48,10 +48,10 @@ class Told(NamedTuple):
     duration_seconds: float | None = None
 
 
-def fates(*without: Fate) -> st.SearchStrategy[list[Fate]]:
+def fates(*without: Fate, at_least: int = 0) -> st.SearchStrategy[list[Fate]]:
     """What befalls a gateway before the first event, the second, and so on."""
     every: list[Fate] = ["", "", "", "crash", "restart", "sleep", "wake", "look", "again"]
-    return st.lists(st.sampled_from([fate for fate in every if fate not in without]), max_size=16)
+    return st.lists(st.sampled_from([fate for fate in every if fate not in without]), min_size=at_least, max_size=16)
 
 
 def scene_lists(
