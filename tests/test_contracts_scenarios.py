@@ -100,6 +100,13 @@ def test_every_example_says_what_it_is_for() -> None:
         assert path.read_text().startswith("# "), path
 
 
+def test_the_example_in_the_help_passes(edgeq: Edgeq) -> None:
+    text = edgeq("contracts", "test", "--help").out
+    found = re.search(r"(?m)^  contracts:\n(  .*\n)+?(?=\n)", text)
+    assert found is not None
+    assert run(edgeq, dedent(found[0])).out == "1 passed, 0 failed (1 file)\n"
+
+
 # A test that fails
 
 

@@ -30,6 +30,23 @@ def test(files: tuple[str, ...], json_lines: bool) -> int:
     Each FILE is a YAML file with contracts, events with times, and the verdicts that are expected; of a folder all
     files below it that end in .yaml. The clock is a virtual one: a month is over at once. Ends with 0 if all tests
     have passed, with 1 if one has failed, and with 78 if something is wrong with a file.
+
+    \b
+    contracts:
+      - {name: door-closes, kind: deadline, after: opened, expect: closed, within: 5m}
+    tests:
+      - name: left open
+        events:
+          - {at: 0s, type: opened, subject: north}
+          - {every: 1m, until: 6m, type: noise}
+          - {at: 7m, type: closed, subject: north}
+        expect:
+          - {at: 5m, verdict: violated, subject: north}
+          - {at: 7m, verdict: resolved, late_by: 2m}
+        states:
+          - {at: 4m, subject: north, state: pending}
+
+    A verdict that isn't expected fails the test (unless complete: false). There is more in config/examples/contracts.
     """
     scenarios: list[tuple[Path, list[Scenario]]] = []
     problems: list[Problem] = []
