@@ -526,7 +526,15 @@ class TestActive:
         story._heard(turn)
         assert story.wait(130).told[1:] == [("resolved", "a", 70, 120)]
 
-    @pytest.mark.parametrize(("to", "shown"), [(6 * 3600, "suppressed"), (-14 * 86400, "ok"), (86400, "unknown")])
+    def test_what_was_left_out_by_a_step_of_the_clock_has_not_passed(self) -> None:
+        story = Told({**ABSENCE, "known": ["a"], **hours(1, 2)}).wait(5)
+        with story.judge.turn() as turn:
+            turn.set_clock(micro(5 + 90), 90_000_000)
+        assert isinstance(story._heard(turn).wait(105), Told)
+        assert (story.words(), story.shown()) == ([], "unknown")
+        assert story.wait(105 + US).told == [("violated", "a", 105, 105)]
+
+    @pytest.mark.parametrize(("to", "shown"), [(6 * 3600, "suppressed"), (-14 * 86400, "ok"), (86400, "ok")])
     def test_the_calendar_goes_by_the_clock_that_was_set(self, to: float, shown: str) -> None:
         story = Told(self.RESOLVE).gauge(70, "ok")
         with story.judge.turn() as turn:

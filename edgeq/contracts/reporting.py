@@ -130,12 +130,14 @@ class Reporter:
 
     def set_clock(self, instance: Instance, now: int, step_microseconds: int) -> Instance:
         """The instance after the clock was set: see Contract.stepped. What the calendar says of it is asked by
-        `reconsider`."""
+        `reconsider`; what a step left out has not passed."""
         moved = self._contract.stepped(instance, now, step_microseconds)
         report = moved.report
         if report is None:
             return moved
         became = self._teller.set_clock(report, now, step_microseconds)
+        if step_microseconds:
+            became = replace(became, calendar_at=None)
         became = replace(became, wake_at=self._teller.wake_at(moved, became))
         return moved if became == report else replace(moved, report=became)
 
