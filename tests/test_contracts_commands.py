@@ -137,9 +137,9 @@ def test_only_violations_of_today_count_and_reminders_do_not(edgeq: Edgeq, monke
 def test_events_of_others_with_such_a_key_are_no_violations(edgeq: Edgeq) -> None:
     configure(DOORS)
     store()
-    for number, kind in enumerate(("contract.violated", "reading")):
+    for number, (kind, data) in enumerate((("contract.violated", "[1]"), ("reading", '{"contract": "doors"}'))):
         key = ("--idempotency-key", f"contract:doors:a:{number}:violated:5")
-        assert edgeq("emit", kind, "--subject", "a", "--data", "[1]", *key).status == 0
+        assert edgeq("emit", kind, "--subject", "a", "--data", data, *key).status == 0
     (one,) = objects(edgeq("contracts", "list", "--json"))
     assert one["violations_today"] == 0
 
@@ -401,6 +401,12 @@ def test_several_subjects_the_worst_first_and_how_to_ask_for_one(edgeq: Edgeq) -
     assert text[-1] == "edgeq contracts explain doors z says more of one"
     hint = edgeq("contracts", "explain", "doors", "nobody").err
     assert hint.endswith("d-18 and 11 more)\n")
+
+
+def test_a_subject_that_begins_like_another(edgeq: Edgeq) -> None:
+    configure(DOORS)
+    judge(ago(30, "opened", "a"), ago(30, "opened", "a:1"))
+    assert [each["message"] for each in said(edgeq, "doors", "a")["history"]] == ["a no closed within 5m of opened"]
 
 
 def test_events_without_a_subject(edgeq: Edgeq) -> None:

@@ -219,7 +219,7 @@ def coming(instance: Instance) -> list[Coming]:
     report, found = expanded(instance), []
     if instance.deadline_at is not None:
         found.append(Coming(at=instance.deadline_at, what="judged by what has come until then"))
-    if report.wake_at is not None and report.told == "violated" and not report.flapping:
+    if report.wake_at is not None and report.told == "violated":
         found.append(Coming(at=report.wake_at, what="told again"))
     if report.calendar_at is not None:
         what = "in force again" if report.inactive or report.overtime else "no longer in force"
