@@ -1,4 +1,4 @@
-"""The events that a store holds of a stretch of time, read page by page beside a running appliance. Nothing is written."""
+"""The events that a store holds of a stretch of time, read page by page beside a running appliance."""
 
 from __future__ import annotations
 

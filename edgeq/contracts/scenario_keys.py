@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..config.schema import Record, Severity
+from ..config.schema import Severity
 from ..config.section import Section
 from ..units import Duration
 from .calendar import MomentKey, ZoneKey, local_zone, parse_moment
@@ -28,7 +28,7 @@ def _checks_when(text: str) -> None:
 When = Annotated[str, _checks_when]
 
 
-class ScenarioFile(Record, frozen=True):
+class ScenarioFile(msgspec.Struct, frozen=True):
     """The keys of a file."""
 
     contracts: list[Section] = msgspec.field(default_factory=list)
@@ -38,7 +38,7 @@ class ScenarioFile(Record, frozen=True):
     tests: list[Section] = msgspec.field(default_factory=list)
 
 
-class ScenarioKeys(Record, frozen=True, kw_only=True):
+class ScenarioKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of a test."""
 
     name: str
@@ -50,7 +50,7 @@ class ScenarioKeys(Record, frozen=True, kw_only=True):
     complete: bool = True
 
 
-class EventKeys(Record, frozen=True, kw_only=True):
+class EventKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of what happens: one event, a series of them (`every`), or what becomes of the link."""
 
     at: When | None = None
@@ -88,7 +88,7 @@ class EventKeys(Record, frozen=True, kw_only=True):
             yield "data", "can't be given beside values: each of them is a value"
 
 
-class ExpectedKeys(Record, frozen=True, kw_only=True):
+class ExpectedKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of a verdict; those that are left out may be anything. `message` may hold * for any text."""
 
     at: When
@@ -106,7 +106,7 @@ class ExpectedKeys(Record, frozen=True, kw_only=True):
     lasted: Duration | None = None
 
 
-class StateKeys(Record, frozen=True, kw_only=True):
+class StateKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of how a contract stands, after all that happens at that time. `none`: it doesn't know the subject."""
 
     at: When
