@@ -223,6 +223,14 @@ def test_what_is_pending_and_until_when(edgeq: Edgeq) -> None:
     assert "kept by      closed of d-1" in text
 
 
+def test_what_is_right_has_nothing_to_blame(edgeq: Edgeq) -> None:
+    configure(REPORTS)
+    judge(ago(3, "reading", "f-1"))
+    found = said(edgeq, "reports")
+    assert (found["state"], found["cause_id"], found["cure"]) == ("ok", 0, "reading of f-1 that isn't older than 11m")
+    assert "because of" not in edgeq("contracts", "explain", "reports").out
+
+
 def test_a_cause_that_is_no_longer_stored(edgeq: Edgeq) -> None:
     configure(DOORS)
     judge(ago(30, "opened", "d-1"))
@@ -339,6 +347,7 @@ def test_what_waits_for_a_cooldown_and_what_is_told_again(edgeq: Edgeq) -> None:
     found = said(edgeq, "doors")
     assert (found["state"], found["judged"]) == ("pending", "violated")
     assert found["held_back"][0].startswith("violated, and not told before the end of the cooldown, 20")
+    assert found["coming"] == []
     configure(DOORS.replace("within", "remind: 1h, within"))
     judge(ago(10, "opened", "b"))
     assert [each["what"] for each in said(edgeq, "doors", "b")["coming"]] == ["told again"]
