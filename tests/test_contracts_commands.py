@@ -366,9 +366,9 @@ def test_what_keeps_the_state_from_being_that_of_this_moment(edgeq: Edgeq) -> No
     judge(ago(3, "opened", "a"))
     assert said(edgeq, "doors")["notes"] == []
     add(ago(1, "closed", "a"))
-    assert said(edgeq, "doors")["notes"] == ["1 events are stored and not judged yet"]
+    assert said(edgeq, "doors")["notes"] == ["1 stored event not judged yet"]
     text = lines(edgeq("contracts", "explain", "doors"))
-    assert "note         1 events are stored and not judged yet" in text
+    assert "note         1 stored event not judged yet" in text
     assert any(line.startswith("2 ") and line.endswith("not judged yet") for line in text)
 
     def fail(tx: Any) -> None:

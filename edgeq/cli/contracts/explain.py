@@ -114,7 +114,7 @@ async def _progress(loaded: LoadedConfig, store: SqliteStore) -> tuple[int, list
     if cursor is None:
         return 0, ["nothing was judged yet"]
     behind = await events.count_after(store, cursor.last_consumed_id)
-    found = [f"{behind} events are stored and not judged yet"] if behind else []
+    found = [f"{behind} stored event{'s' if behind > 1 else ''} not judged yet"] if behind else []
     if cursor.failure is not None:
         found.append(f"the processor {name} fails at event {cursor.failed_id}: {last_line(cursor.error)}")
     found += [f"the processor {name} is paused"] if cursor.paused else []
