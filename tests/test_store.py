@@ -386,11 +386,14 @@ async def test_the_fence_of_a_cursor(store: SqliteStore) -> None:
 # Plans
 
 # These look at a whole table, and say so: small tables, or a command that somebody typed.
-WHOLE_TABLE = {"cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "schedules._EVERY"}
+WHOLE_TABLE = {
+    "cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "contract_states._SUMMARY",
+    "schedules._EVERY",
+}  # fmt: skip
 # These look at the end of one.
 END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
-# These sort what they found: no more than waits for one channel.
-SORTED = {"notifications._AGAIN"}
+# These sort what they found: no more than waits for one channel, or has such a key.
+SORTED = {"notifications._AGAIN", "events._KEYED"}
 
 
 def statements() -> list[tuple[str, Statement]]:
