@@ -88,7 +88,7 @@ class Sentinel(QueueProcessor):
             contract = self._judge.contracts.get(row.contract)
             instance = from_row(contract, row) if contract else None
             if contract is not None and instance is not None:
-                instances.append((row.contract, instance))
+                instances.append((contract.name, instance))
                 if is_adapted(contract, row):
                     opening.adapted.append((row.contract, row.subject))
                     opening.fates[row.contract, "changed", "kept"] += 1

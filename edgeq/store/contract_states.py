@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -58,7 +59,8 @@ def _put_rows(count: int) -> Statement:
 
 
 # Many rows in one statement, for the reason that SqliteTx.insert gives.
-_PUT = {count: _put_rows(count) for count in (500, 100, 25, 5, 1)}
+_PUT = {count: _put_rows(count) for count in (100, 25, 5, 1)}
+_AT_ONCE = max(_PUT)
 
 
 class ContractState(msgspec.Struct, frozen=True):
@@ -95,7 +97,7 @@ class LatestStates(Generic[T]):
 
     def __call__(self, tx: Tx) -> None:
         """See Unit."""
-        put(tx, [self._as_row(contract, thing) for (contract, _), thing in self._things.items()])
+        put(tx, (self._as_row(contract, thing) for (contract, _), thing in self._things.items()))
 
     def absorb(self, later: object) -> bool:
         """See decisions.Absorbing."""
@@ -105,15 +107,17 @@ class LatestStates(Generic[T]):
         return True
 
 
-def put(tx: Tx, states: Sequence[ContractState]) -> None:
-    """Store states, in place of those of the same contract and subject."""
-    rows = [msgspec.structs.astuple(state) for state in states]
-    position = 0
-    for count, statement in _PUT.items():
-        while len(rows) - position >= count:
-            chunk = rows[position : position + count]
-            tx.run(statement, [value for row in chunk for value in row])
-            position += count
+def put(tx: Tx, states: Iterable[ContractState]) -> None:
+    """Store states, in place of those of the same contract and subject. They are made when they are needed: a row may
+    have many kilobytes, and there may be tens of thousands."""
+    waiting = iter(states)
+    while rows := [msgspec.structs.astuple(state) for state in islice(waiting, _AT_ONCE)]:
+        position = 0
+        for count, statement in _PUT.items():
+            while len(rows) - position >= count:
+                chunk = rows[position : position + count]
+                tx.run(statement, [value for row in chunk for value in row])
+                position += count
 
 
 def delete(tx: Tx, keys: Iterable[tuple[str, str]]) -> None:
