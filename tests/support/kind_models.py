@@ -6,8 +6,9 @@ before which everything has passed. Verdicts are (what, since, at); times are mi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 from edgeq.clock import LATEST, MICROSECONDS
 
@@ -39,6 +40,40 @@ def while_bad(moments: Iterable[int], is_bad: Callable[[int], bool], end: int) -
             else:
                 verdicts.append(("resolved", since, moment))
                 since = None
+    return verdicts
+
+
+def absence(times: Sequence[int], period: int, end: int) -> Verdicts:
+    """While the newest is older than `period`."""
+    moments = [*times, *(each + period for each in times)]
+    return while_bad(moments, lambda at: at - max(each for each in times if each <= at) >= period, end)
+
+
+def deadline(history: Sequence[Scene], after: str, expect: str, within: int, end: int) -> Verdicts:
+    """While there is a question older than `within` that nobody has answered."""
+    questions = []
+    for place, scene in enumerate(history):
+        if scene.type == after:
+            answers = [each.at for each in history[place:] if each.type == expect]
+            questions.append((scene.at + within, min(answers, default=LATEST)))
+    moments = [moment for question in questions for moment in question]
+    return while_bad(moments, lambda at: any(due <= at < answered for due, answered in questions), end)
+
+
+def threshold(
+    history: Sequence[Scene], is_bad: Callable[[Any], bool], is_clear: Callable[[Any], bool], for_: int, clear_for: int,
+    end: int,
+) -> Verdicts:  # fmt: skip
+    """From when it was bad for so long until it was clear for so long, and so on."""
+    bad = [(*moment, "violated") for moment in _lasted(history, is_bad, for_, end)]
+    clear = [(*moment, "resolved") for moment in _lasted(history, is_clear, clear_for, end)]
+    verdicts: Verdicts = []
+    since = None
+    for at, _, what in sorted([*bad, *clear]):
+        if (what == "violated") is (since is None):
+            since = at if since is None else since
+            verdicts.append((what, since, at))
+            since = since if what == "violated" else None
     return verdicts
 
 
@@ -101,6 +136,21 @@ def true_for(changes: Sequence[tuple[int, bool | None]], lasting: int, end: int)
             verdicts.append(("resolved", since, at))
             since = None
     return verdicts
+
+
+def _lasted(
+    history: Sequence[Scene], is_so: Callable[[Any], bool], lasting: int, end: int
+) -> Iterator[tuple[int, int]]:
+    """Each moment at which the value has been so for so long, and the place of the event that began it."""
+    began: int | None = None
+    for place, scene in enumerate(history):
+        if not is_so(scene.data["value"]):
+            began = None
+        elif began is None:
+            began = place
+            other = next((each.at for each in history[place:] if not is_so(each.data["value"])), end)
+            if not lasting or scene.at + lasting < other:
+                yield scene.at + lasting, place
 
 
 def _within(times: Sequence[int], at: int, within: int) -> int:
