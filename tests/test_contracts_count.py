@@ -550,7 +550,7 @@ class TestClocks:
         story.reading(3 * H + 1).reading(3 * H + 2)
         self.step(story, 9 * H + 10, 6 * H).wait(9 * H + 15)
         assert times(story) == [("violated", "14:00:00", "14:00:00")]
-        assert times(story.reading(9 * H + 20))[1:] == [("resolved", "14:00:00", "21:00:20")]
+        assert times(story.reading(9 * H + 20))[1:] == [("resolved", "20:00:00", "21:00:20")]
 
     def test_what_was_counted_before_a_start_without_a_clock_still_counts(self) -> None:
         story = Story(MOST).reading(0).reading(1)

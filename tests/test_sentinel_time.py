@@ -236,6 +236,37 @@ async def test_nothing_happens_at_a_clock_that_is_set_before_it_was_ever_right(b
     assert [each.type for each in await bench.told()] == ["contract.violated", "contract.resolved"]
 
 
+@pytest.mark.parametrize("step", [6 * 3600, -14 * 86400, 56 * 365 * 86400, -56 * 365 * 86400])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_violation_has_lasted_as_long_as_it_has(bench: Bench, step: float, restart: bool) -> None:
+    """Also when the clock was set while it stood."""
+    link = FakeLink(-100)
+    cares = {**ABSENCE, "suppressed_by": "link", "remind": "1h"}
+    await bench.start(DEADLINE, cares, link=link)
+    await bench.hear("opened", subject="door")
+    await bench.hear()
+    await bench.at(12)
+    assert [each.type for each in await bench.told()] == ["contract.violated"] * 2
+    link.settled = None
+    await bench.at(13)
+    await bench.at(15 + LINK_SECONDS)  # one event more: it is unknown
+    bench.clock.step(step)
+    await bench.at(step + 50)
+    if restart:
+        await bench.start(DEADLINE, cares, link=link)
+    link.settled = step + 60
+    await bench.at(step + 70)
+    await bench.hear()
+    await bench.hear("closed", subject="door")
+    told = (await bench.told())[3:]
+    assert [(each.data["contract"], each.type, each.occurred_at) for each in told] == [
+        ("reports", "contract.resolved", micro(step + 70)), ("reports", "contract.resolved", micro(step + 70)),
+        ("closes", "contract.resolved", micro(step + 70)),
+    ]  # fmt: skip
+    assert [each.data["duration_seconds"] for each in told] == [25, 60, 60]
+    assert [each.data.get("late_by_seconds") for each in told] == [None, None, 60]
+
+
 class TestWaitingEvents:
     """Events that were recorded by another clock than the one that is there when they are judged."""
 

@@ -172,7 +172,8 @@ class Contract(ABC):
     def stepped(self, instance: Instance, now: int, step_microseconds: int) -> Instance:
         """The instance after the clock was set from `now - step_microseconds` to `now` (0: at a load, when nobody knows
         whether it was). What was left of its deadline is left still, and nothing lies in the future that can't. A kind
-        that remembers more times moves them along; one whose deadlines hang on the calendar finds them anew."""
+        that remembers more times moves them along; one whose deadlines hang on the calendar finds them anew. `since` is
+        moved for it, after this."""
         memory, deadline_at = instance.memory, instance.deadline_at
         if memory.newest > now:
             newest = min(memory.newest + step_microseconds, now)

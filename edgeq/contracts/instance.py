@@ -76,9 +76,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A change that the world is told of.
 
     `at` is when it was decided, in the time of the events; `since` when the violation (or the silence of `unknown`, or
-    the flapping) began; `ended_at` when a violation was over, if that was before `at`. `cause_id` is, of a violation,
-    the event to blame, of all else the last one that was judged (0: none, as when no event is behind it). Of a resolved
-    violation `late_by_seconds` says how long after its deadline something came, and
+    the flapping) began, by the clock as it is now; `ended_at` when a violation was over, if that was before `at`.
+    `cause_id` is, of a violation, the event to blame, of all else the last one that was judged (0: none, as when no
+    event is behind it). Of a resolved violation `late_by_seconds` says how long after its deadline something came, and
     `reason` why it ended if it ended otherwise than by events; of `unknown`, why nothing is known. `reminder` counts
     the times that a violation was told again.
     """

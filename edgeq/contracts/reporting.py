@@ -41,7 +41,7 @@ from msgspec.structs import replace
 
 from .contract import Contract
 from .instance import Instance, Report, Step, Verdict
-from .telling import NOTHING, Teller, expanded
+from .telling import NOTHING, Teller, begun_before, expanded
 
 CLOCKLESS_BEFORE = 946_684_800_000_000  # 2000-01-01: a machine that says less has no clock yet
 
@@ -132,6 +132,9 @@ class Reporter:
         """The instance after the clock was set: see Contract.stepped. What the calendar says of it is asked by
         `reconsider`; what a step left out has not passed."""
         moved = self._contract.stepped(instance, now, step_microseconds)
+        since = begun_before(instance.since, now, step_microseconds)
+        if since != instance.since:
+            moved = replace(moved, since=since)
         report = moved.report
         if report is None:
             return moved

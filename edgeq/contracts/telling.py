@@ -148,6 +148,8 @@ class Teller:
 
         return replace(
             report,
+            since=begun_before(report.since, now, step_microseconds) if report.episode else 0,
+            unheard=None if report.unheard is None else begun_before(report.unheard, now, step_microseconds),
             resolved_at=None if report.resolved_at is None else moved(report.resolved_at),
             changes=tuple(map(moved, report.changes)),
             told_at=moved(report.told_at) if report.told_at else 0,
@@ -185,6 +187,12 @@ class Teller:
         resolved_at = at if report.episode or report.told == "flapping" else report.resolved_at
         resolved_at = resolved_at if self._cooldown else None
         return replace(report, told="ok", episode=0, since=0, told_at=0, reminded=0, resolved_at=resolved_at)
+
+
+def begun_before(since: int, now: int, step_microseconds: int) -> int:
+    """When something began, by the clock as it is after it was set to `now`: it has lasted as long as before. What lay
+    ahead then was told by another clock, and nobody knows how long ago it was."""
+    return since + step_microseconds if since <= now - step_microseconds else since
 
 
 def held_outside(report: Report) -> bool:

@@ -28,7 +28,7 @@ from .instance import Change, Instance, Skipped, Step, Verdict
 from .looks import LAST_RANK
 from .relations import Key, looked_at
 from .reporting import CLOCKLESS_BEFORE, Reporter
-from .telling import due_at
+from .telling import begun_before, due_at
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Turn:
     def set_clock(self, now: int, step_microseconds: int) -> None:
         """The machine's clock was set to `now`, by that much: what was left of each deadline is left still, and nothing
         lies in the future that can't. Calendars go by the new time."""
+        if self._judge.unheard_since is not None:
+            self._judge.unheard_since = begun_before(self._judge.unheard_since, now, step_microseconds)
         for key, instance in list(self._judge.instances.items()):
             reporter = self._judge.reporters[key[0]]
             moved = reporter.set_clock(self._draft.get(key) or instance, now, step_microseconds)
