@@ -7,9 +7,10 @@
   prove anybody's silence either: of two events that edgeq recorded itself, the time between may have been spent at the
   broker.
 - **A step of the clock is no time that passed.** What was left of each deadline is left after it, what stands has stood
-  as long as before, and events that were recorded before it, and wait, move with it. Deadlines of an earlier run that are further away than they can be,
-  because the clock is behind after a boot, are given their full length. What another run recorded by a clock that was
-  ahead of what it is now, or before the machine had a clock, is taken as it comes, and proves no silence.
+  as long as before, and events that were recorded before it, and wait, move with it. Deadlines of an earlier run that
+  are further away than they can be, because the clock is behind after a boot, are given their full length. What another
+  run recorded by a clock that was ahead of what it is now, or before the machine had a clock, is taken as it comes, and
+  proves no silence.
 - **A contract that cares about the link is told that there is none** (`suppressed_by: link`) once there was none for
   `LINK_SECONDS`, and that there is one when silence counts again.
 """
