@@ -1,6 +1,6 @@
 """Instances as they stand in the table `contract_states`, and back.
 
-A row's `state` is the one that everybody sees (`reporting.shown`), `deadline_at` when that changes by itself. `detail`
+A row's `state` is the one that everybody sees (`telling.shown`), `deadline_at` when that changes by itself. `detail`
 is JSON; it holds the memory of the kind and the report of what was told, and, where they differ from the row's, the
 kind's own state and deadline.
 """
