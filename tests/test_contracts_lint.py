@@ -183,6 +183,20 @@ def test_a_period_that_is_long_enough(edgeq: Edgeq, contract: str) -> None:
     assert warned(edgeq, contract) == []
 
 
+@pytest.mark.parametrize(("within", "is_warned"), [("4m", True), ("5m", False)])
+def test_a_deadline_shorter_than_what_answers_take(edgeq: Edgeq, within: str, is_warned: bool) -> None:
+    start = Clock().now() - 600 * MINUTE
+    happened = (("door.opened", 0), ("door.opened", 1), ("door.closed", 5), ("door.closed", 29))
+    times = [(name, start + (30 * number + minute) * MINUTE) for number in range(5) for name, minute in happened]
+    store(lambda tx: events.append(tx, [NewEvent(name, at, at, "d-1", "doors/d-1") for name, at in times]))
+    found = warned(edgeq, f"{{name: n, kind: deadline, after: door.opened, expect: door.closed, within: {within}}}")
+    told = (
+        "edgeq.yaml:7: contracts[0].within: is too short: door.closed of d-1 comes 5m after door.opened as a rule, so "
+        "it is violated as a rule (give it more time)"
+    )
+    assert found == [told] * is_warned
+
+
 def test_the_slowest_subject_counts_and_a_pause_of_a_fast_one_does_not(edgeq: Edgeq) -> None:
     readings(6, 1, "f-1")
     readings(2, 300, "f-1")

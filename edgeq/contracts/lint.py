@@ -26,6 +26,7 @@ from ..patterns import overlap, pattern
 from .absence import Absence
 from .contract import Contract
 from .count import Count
+from .deadline import Deadline
 from .keys import Keys
 from .rate import Rate
 from .stuck import Stuck
@@ -48,11 +49,13 @@ class Written(NamedTuple):
 
 
 class Need(NamedTuple):
-    """How often events must come to make sense of a key: one in each `seconds`, or else `outcome`."""
+    """How often events must come to make sense of a key: one in each `seconds` (with another `rhythm`, within them), or
+    else `outcome`."""
 
     key: str
     seconds: float
     outcome: str
+    rhythm: str = "every "
 
 
 class Seen:
@@ -107,16 +110,21 @@ def _too_short(written: Written, seen: Seen) -> Iterator[Problem]:
     need = _need(contract)
     if need is None:
         return
-    times: dict[str, list[int]] = {}
+    found: dict[str, list[Event]] = {}
     for event in seen.of(contract.types):
         subject = _judged_as(contract, event)
         if subject is not None:
-            times.setdefault(subject, []).append(event.occurred_at)
-    slowest = max((_cadence(found), subject) for subject, found in [*times.items(), ("", [])])
-    seconds, subject = slowest
+            found.setdefault(subject, []).append(event)
+    gaps = {subject: _gaps(contract, sorted(each, key=_when)) for subject, each in found.items()}
+    known = {subject: median(each) / MICROSECONDS for subject, each in gaps.items() if len(each) >= GAPS_MIN}
+    if not known:
+        return
+    subject, seconds = max(known.items(), key=lambda each: (each[1], each[0]))
     if seconds > need.seconds:
-        message = f"is too short: {contract.types[0]} of {subject or 'no subject'} comes every {spoken(seconds)}"
-        yield section.problem(need.key, f"{message} as a rule, so {need.outcome}", "give it more time")
+        told = f"{contract.types[-1]}{f' of {subject}' if subject else ''} comes {need.rhythm}{spoken(seconds)}"
+        later = f" after {contract.types[0]}" if isinstance(contract, Deadline) else ""
+        message = f"is too short: {told}{later} as a rule, so {need.outcome}"
+        yield section.problem(need.key, message, "give it more time")
 
 
 def _judged_as(contract: Contract, event: Event) -> str | None:
@@ -132,6 +140,8 @@ def _need(contract: Contract) -> Need | None:
     keys: Any = contract.keys
     if isinstance(contract, Absence):
         return Need("every", keys.every + keys.grace, "it is violated between any two")
+    if isinstance(contract, Deadline):
+        return Need("within", keys.within, "it is violated as a rule", "")
     if isinstance(contract, Rate) and keys.fewer_than is not None:
         return Need("within", keys.within / keys.fewer_than, f"there are never {keys.fewer_than} of them in that time")
     if isinstance(contract, Count) and keys.at_least is not None:
@@ -143,11 +153,24 @@ def _need(contract: Contract) -> Need | None:
     return None
 
 
-def _cadence(times: Sequence[int]) -> float:
-    """How many seconds lie between two events, as a rule; 0 when too few are known."""
-    ordered = sorted(times)
-    gaps = [later - earlier for earlier, later in pairwise(ordered)]
-    return median(gaps) / MICROSECONDS if len(gaps) >= GAPS_MIN else 0.0
+def _gaps(contract: Contract, found: Sequence[Event]) -> list[int]:
+    """What lies between each event and the next one, or, of a deadline, and what is expected after it, in
+    microseconds."""
+    if not isinstance(contract, Deadline):
+        return [later.occurred_at - earlier.occurred_at for earlier, later in pairwise(found)]
+    is_after, is_expected = pattern(contract.keys.after), pattern(contract.keys.expect)
+    gaps, waits = [], None
+    for event in found:
+        if waits is not None and is_expected(event.type):
+            gaps.append(event.occurred_at - waits)
+            waits = None
+        if waits is None and is_after(event.type):
+            waits = event.occurred_at
+    return gaps
+
+
+def _when(event: Event) -> tuple[int, int]:
+    return event.occurred_at, event.id
 
 
 def _nobody(written: Written, seen: Seen) -> Iterator[Problem]:
