@@ -70,7 +70,9 @@ class TestAbsence:
     def test_one_that_was_old_when_it_came_does_not_resolve(self) -> None:
         story = Story(ABSENCE).reading(0).wait(60)
         story.reading(60, occurred=10).reading(60.1, occurred=30).reading(60.2, occurred=49)
+        story.reading(60.3, occurred=50 - US)
         assert story.told == [("violated", "a", 10, 10)]
+        assert Story(ABSENCE).reading(0).wait(60).reading(60.3, occurred=50).told[1:] == [("resolved", "a", 10, 50)]
         story.reading(60.3, occurred=55)
         assert story.told[1:] == [("resolved", "a", 10, 55)]
         assert story.wait(65).told[2:] == []
@@ -167,6 +169,14 @@ class TestKnown:
         story.start(1001, {**KNOWN, "known": ["a"], "suppressed_by": "link", "every": "12s"})
         assert story.wait(1012).told == []
         assert story.wait(1012 + US).told == [("violated", "a", 1012, 1012)]
+
+    def test_what_was_violated_before_the_link_was_down_is_still(self) -> None:
+        story = Story({**KNOWN, "known": ["a"], "suppressed_by": "link"}).wait(11)
+        with story.judge.turn() as turn:
+            turn.lose_link(micro(20))
+            turn.regain_link(micro(1000))
+        assert (story.state(), story.wait(2000).told) == ("violated", [("violated", "a", 10, 10)])
+        assert [verdict.episode for _, _, verdict in story.verdicts] == [1]
 
     def test_what_it_says(self) -> None:
         story = Story({**KNOWN, "known": ["a"]}).wait(11)

@@ -3,12 +3,15 @@ twice, late, out of order, and what becomes of a value that grows old."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.contracts import THRESHOLD, Story, contracts_of, event, micro, problems_of
-from support.plays import Scene, told
+from support.histories import chances
+from support.plays import Scene, play, told
 
 from edgeq.contracts.limits import TEXT_CHARS_MAX
 from edgeq.events import from_json
@@ -207,6 +210,63 @@ def test_a_gap_and_what_lasts(
     assert says(mapping, values, until) == [pytest.approx(each) for each in expected]
 
 
+def gap_model(mode: str, for_: int, clear: int, values: Sequence[tuple[int, int]], until: int) -> list[tuple[str, int]]:
+    """Second by second, with a gap of 10 s: what is the value, how old is it, and how long has it been bad (above 5),
+    or good (below 3)? What was told, and when."""
+    told_: list[tuple[str, int]] = []
+    is_bad, is_known, was = False, True, "ok"
+    bad_from = good_from = last = None
+
+    def look(at: int) -> None:
+        nonlocal was
+        stands = "unknown" if not is_known else "violated" if is_bad else "resolved"
+        if stands != was and (stands, was) != ("resolved", "ok"):
+            told_.append((stands, at))
+            was = stands
+
+    for now in range(until + 1):
+        before = now - 1  # what was to come by then, hasn't
+        if mode != "hold" and last is not None and last + 10 == before:
+            is_known, bad_from, good_from = mode != "unknown", None, None
+        elif bad_from is not None and bad_from + for_ == before:
+            is_bad, bad_from = True, None
+        elif good_from is not None and good_from + clear == before:
+            is_bad, good_from = False, None
+        look(before)
+        for value in (value for at, value in values if at == now):
+            is_known, last = True, now
+            if is_bad:
+                good_from = None if value >= 3 else now if good_from is None else good_from
+                is_bad, good_from = (False, None) if good_from is not None and not clear else (True, good_from)
+            else:
+                bad_from = None if value <= 5 else now if bad_from is None else bad_from
+                is_bad, bad_from = (True, None) if bad_from is not None and not for_ else (False, bad_from)
+            look(now)
+    return told_
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["unknown", "reset", "hold"]),
+    st.sampled_from([(0, 0), (5, 0), (15, 0), (0, 5), (0, 15), (15, 15), (10, 10)]),
+    st.lists(st.tuples(st.sampled_from([0, 1, 4, 5, 6, 9, 10, 11, 30]), st.sampled_from([1, 4, 7])), max_size=20),
+    chances(),
+)
+def test_a_gap_is_what_a_slow_model_says(
+    mode: str, lasting: tuple[int, int], drawn: list[tuple[int, int]], chance: Iterator[bool]
+) -> None:
+    for_, clear = lasting
+    mapping = {**THRESHOLD, "for": f"{for_}s", "clear": {"below": 3, "for": f"{clear}s"}}
+    if mode != "hold" and (mode == "unknown" or for_ or clear):
+        mapping |= {"gap": "10s", "on_gap": mode}
+    values, now = [], 0
+    for gap, value in drawn:
+        now += gap
+        values.append((now, value))
+    said = [each.seconds for each in play([mapping], readings(*values), now + 20, chance)]
+    assert [(what, at) for what, _, at in said] == gap_model(mode, for_, clear, values, now + 20)
+
+
 class TestThreshold:
     """`above: 5`, and what the time of a value and the clock make of it."""
 
@@ -254,7 +314,7 @@ class TestThreshold:
         with story.judge.turn() as turn:
             turn.lose_link(micro(5))
             turn.regain_link(micro(1000))
-        story.restart(1001).wait(1010)
+        story.restart(1001).reading(1001, 4, occurred=995).wait(1010)
         assert story.told == []
         assert story.wait(1010 + US).told == [("unknown", "a", 1010, 1010)]
 
@@ -364,6 +424,10 @@ class TestOtherKeys:
         assert since_then() == at_once
         story.wait(100)
         assert since_then() == in_time
+
+    def test_the_last_value_is_to_blame(self) -> None:
+        story = Story(THRESHOLD).reading(0, 3).reading(1, 5).start(5, {**THRESHOLD, "above": 4}).wait(6)
+        assert (story.told, story.events[-1].cause_id) == ([("violated", "a", 1, 1)], 2)
 
     def test_what_nothing_is_known_of_stays_so(self) -> None:
         story = Story(UNKNOWN).reading(0, 6).wait(11).start(12, {**UNKNOWN, "above": 7}).wait(100)
