@@ -16,13 +16,17 @@ from typing import Any
 
 import pytest
 from support.commands import Edgeq, commands, store
+from support.contracts import ABSENCE, contracts_of
 from support.judged import add, ago, judge
 
-from edgeq.clock import Clock
+from edgeq.clock import Clock, rfc3339
 from edgeq.contracts import KINDS
+from edgeq.contracts.explain import conditions, held_back
+from edgeq.contracts.instance import Instance, Report
 from edgeq.store import contract_states, cursors, events
 from edgeq.store.contract_states import ContractState
 from edgeq.store.cursors import Failure
+from edgeq.testing.clock import NOON
 
 BASE = "gateway: g\nstore: {url: edgeq.db}\ncontracts:\n"
 DOORS = "{name: doors, kind: deadline, after: opened, expect: closed, within: 5m, description: Doors get closed.}"
@@ -536,3 +540,12 @@ def test_a_pipe_has_no_width(edgeq: Edgeq) -> None:
     configure(DOORS.replace("Doors get closed.", description))
     judge(ago(60, "opened", "d-1"))
     assert lines(edgeq("contracts", "explain", "doors"))[1] == f"             {description}".rstrip()
+
+
+def test_what_cannot_be_heard_is_told_apart() -> None:
+    (contract,) = contracts_of({**ABSENCE, "suppressed_by": "link"})
+    assert conditions(contract) == ["silent while there is no session to the broker"]
+    unheard = Instance(subject="a", state="ok", since=NOON, report=Report(unheard=NOON))
+    assert held_back(contract, unheard, {}) == [
+        f"nothing can be heard since {rfc3339(NOON)}: there is no session to the broker"
+    ]
