@@ -1,0 +1,167 @@
+"""Clocks that are set while contracts wait: for every kind that waits for a time, what was left of that is left still,
+by a step forward, back, and from no clock at all, in one run and over a reboot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.contracts import ABSENCE, DEADLINE, THRESHOLD
+from support.watching import SOON, Bench, watching
+
+from edgeq.events import Event
+from edgeq.testing.clock import NOON
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+STEPS = [6 * HOUR, -14 * DAY]
+CLOCKLESS = -NOON / 1e6 + 60  # a minute after the beginning of 1970
+
+Happened = tuple[float, str, Any]  # when, type, value
+
+RATE = {"name": "often", "kind": "rate", "of": "reading", "within": "10s"}
+SEQUENCE = {"name": "order", "kind": "sequence", "steps": ["opened", "closed"], "within": "10s"}
+REQUIRES = {"name": "allowed", "kind": "requires", "of": "opened"}
+WAITING: dict[str, tuple[list[dict[str, Any]], list[Happened]]] = {
+    "absence": ([ABSENCE], [(0, "reading", 0), (25, "reading", 0)]),
+    "absence, known": ([{**ABSENCE, "known": ["a"]}], [(25, "reading", 0)]),
+    "deadline": ([DEADLINE], [(0, "opened", 0), (2, "opened", 0), (25, "closed", 0)]),
+    "for": ([{**THRESHOLD, "for": "10s"}], [(0, "reading", 6), (25, "reading", 4)]),
+    "clear.for": ([{**THRESHOLD, "clear": {"below": 5, "for": "10s"}}], [(0, "reading", 6), (1, "reading", 4)]),
+    "gap": ([{**THRESHOLD, "gap": "10s", "on_gap": "unknown"}], [(0, "reading", 4), (25, "reading", 4)]),
+    "more_than": ([{**RATE, "more_than": 1}], [(0, "reading", 0), (1, "reading", 0)]),
+    "fewer_than": ([{**RATE, "fewer_than": 1}], [(0, "reading", 0), (25, "reading", 0)]),
+    "must happen": ([SEQUENCE], [(0, "opened", 0), (25, "closed", 0)]),
+    "must not happen": ([{**SEQUENCE, "must": "not_happen"}], [(0, "opened", 0), (1, "closed", 0)]),
+    "after": ([{**REQUIRES, "if": {"of": "closed", "after": "10s"}}], [(0, "opened", 0), (25, "closed", 0)]),
+    "clear_after": ([{**REQUIRES, "if": {"of": "closed"}, "clear_after": "10s"}], [(0, "opened", 0)]),
+    "composite": (
+        [{"name": "whole", "kind": "composite", "any_of": ["cold"], "for": "10s"}, THRESHOLD],
+        [(0, "reading", 6), (25, "reading", 4)],
+    ),
+}  # fmt: skip
+
+
+class Day:
+    """A bench and what is told there, with when that really was, in seconds since the beginning."""
+
+    def __init__(self, bench: Bench, mappings: Sequence[dict[str, Any]]) -> None:
+        self.bench = bench
+        self.told: list[tuple[str, str, float]] = []
+        self.events: list[Event] = []
+        self._mappings = mappings
+        self._began = bench.clock.monotonic()
+
+    async def boot(self, step: float = 0) -> Day:
+        """The program starts, by a clock that is that far from the one before."""
+        self.bench.clock.step(step)
+        await self.bench.start(*self._mappings)
+        return await self._note()
+
+    async def set_clock(self, step: float) -> Day:
+        """The clock is set."""
+        self.bench.clock.step(step)
+        return await self.go_on([], self.passed)
+
+    async def go_on(self, history: Sequence[Happened], until: float) -> Day:
+        """Let all that happen, and what comes due between, until so much time has really passed."""
+        for at, type_, value in [*history, (until, "", 0)]:
+            moment = self._now + round((at - self.passed) * 1e6)
+            while (due := self.bench.sentinel.due_at()) is not None and due <= moment:
+                await self.bench.at((max(due, self._now) - NOON) / 1e6)
+                await self._note()
+            await self.bench.at((moment - NOON) / 1e6)
+            if type_:
+                await self.bench.hear(type_, value=value)
+            await self._note()
+        return self
+
+    @property
+    def passed(self) -> float:
+        """How much time has really passed."""
+        return self.bench.clock.monotonic() - self._began
+
+    @property
+    def durations(self) -> list[float | None]:
+        """How long each episode that ended had lasted."""
+        return [each.data.get("duration_seconds") for each in self.events]
+
+    @property
+    def _now(self) -> int:
+        return self.bench.clock.now()
+
+    async def _note(self) -> Day:
+        found = await self.bench.told()
+        self.told += [(each.data["contract"], each.type, round(self.passed, 3)) for each in found[len(self.events) :]]
+        self.events = found
+        return self
+
+
+@asynccontextmanager
+async def day(folder: Path, name: str, clock: float = 0) -> AsyncIterator[tuple[Day, list[Happened], list[Happened]]]:
+    """A day on which a contract waits, with a clock that is that far from `NOON`, and what happens before 4 s and
+    after."""
+    mappings, history = WAITING[name]
+    async with watching(folder) as bench:
+        before = [each for each in history if each[0] < 4]
+        yield await Day(bench, mappings).boot(clock), before, history[len(before) :]
+
+
+async def untouched(tmp_path_factory: pytest.TempPathFactory, name: str) -> Day:
+    """The same day if nobody touches the clock."""
+    async with day(tmp_path_factory.mktemp("untouched"), name) as (today, before, after):
+        await today.go_on([*before, *after], 60)
+    assert today.told
+    return today
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("name", WAITING)
+async def test_a_step_of_the_clock_is_no_time_that_passed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, step: float
+) -> None:
+    """A start after it changes nothing. An episode lasts as long as it really did."""
+    async with day(tmp_path, name) as (today, before, after):
+        await today.go_on(before, 4)
+        await today.set_clock(step)
+        await today.boot()
+        await today.go_on(after, 60)
+    without = await untouched(tmp_path_factory, name)
+    assert today.told == without.told
+    assert today.durations == without.durations
+
+
+@pytest.mark.parametrize("unset_seconds", [3, 40])
+@pytest.mark.parametrize("name", WAITING)
+async def test_a_boot_without_a_clock_gives_one_full_period_and_no_more(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, unset_seconds: float
+) -> None:
+    """The clock is set before that is over, or when all is over."""
+    async with day(tmp_path, name) as (today, before, after):
+        await today.go_on(before, 4)
+        await today.boot(CLOCKLESS)
+        early = [each for each in after if each[0] < 4 + unset_seconds]
+        await today.go_on(early, 4 + unset_seconds)
+        await today.set_clock(HOUR - CLOCKLESS)
+        await today.go_on(after[len(early) :], 60)
+    without = await untouched(tmp_path_factory, name)
+    assert [each[:2] for each in today.told] == [each[:2] for each in without.told]
+    for (_, _, at), (_, _, usually) in zip(today.told, without.told, strict=True):
+        assert usually <= at <= max(usually, 4 + 10 + SOON)
+    assert [each.occurred_at for each in today.events if each.occurred_at > today.bench.clock.now()] == []
+
+
+@pytest.mark.parametrize("name", WAITING)
+async def test_from_no_clock_to_now(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    """All begins by a clock that was never set."""
+    async with day(tmp_path, name, CLOCKLESS) as (today, before, after):
+        await today.go_on(before, 4)
+        await today.set_clock(-CLOCKLESS)
+        await today.go_on(after, 60)
+    without = await untouched(tmp_path_factory, name)
+    assert today.told == without.told
+    assert today.durations == without.durations
