@@ -4,13 +4,17 @@ by a step forward, back, and from no clock at all, in one run and over a reboot.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD
+from support.model_runs import Fate, run
+from support.plays import Scene
 from support.watching import SOON, Bench, watching
 
 from edgeq.events import Event
@@ -165,3 +169,92 @@ async def test_from_no_clock_to_now(tmp_path: Path, tmp_path_factory: pytest.Tem
     without = await untouched(tmp_path_factory, name)
     assert today.told == without.told
     assert today.durations == without.durations
+
+
+# Daylight saving
+
+
+MINUTE = 60 * 1_000_000
+CHANGES = [
+    ("Europe/Berlin", "2026-03-29T01:00Z"), ("Europe/Berlin", "2026-10-25T01:00Z"),
+    ("America/New_York", "2026-03-08T07:00Z"), ("America/New_York", "2026-11-01T06:00Z"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00Z"), ("Australia/Lord_Howe", "2026-10-03T15:30Z"),
+]  # fmt: skip
+WINDOWS = ["01:10-01:50", "01:30-02:10", "01:45-02:30", "02:00-03:00", "02:15-02:20", "23:30-02:05"]
+
+
+class Around:
+    """The hours around a change of the clocks, minute by minute, with an event every ten minutes."""
+
+    def __init__(self, zone: str, change: str) -> None:
+        self.zone = zone
+        middle = round(datetime.fromisoformat(change).timestamp()) * 1_000_000
+        begin, self.end = middle - 300 * MINUTE, middle + 300 * MINUTE
+        self.minutes = range(begin - 1500 * MINUTE, self.end + 1500 * MINUTE, MINUTE)
+        self.shown = {at: datetime.fromtimestamp(at / 1e6, ZoneInfo(zone)) for at in self.minutes}
+        self.events = list(range(begin, self.end, 10 * MINUTE))
+        self.history = [Scene("reading", (at - NOON) / 1e6, data={"value": 6}) for at in self.events]
+
+    def spans(self, key: Callable[[datetime], object]) -> list[tuple[int, int]]:
+        """From when until before when the clocks show something of one `key` that isn't None."""
+        found: dict[object, list[int]] = {}
+        for at in self.minutes:
+            found.setdefault(key(self.shown[at]), []).append(at)
+        return sorted((each[0], each[-1] + MINUTE) for name, each in found.items() if name is not None)
+
+    def verdicts(self, mappings: Sequence[dict[str, Any]], fate: list[Fate]) -> dict[str, list[tuple[str, int]]]:
+        """What each contract tells, and when."""
+        found = run(mappings, self.history, (self.end - NOON) / 1e6, fate, 5)
+        return {
+            mapping["name"]: [
+                (each.type[9:], each.occurred_at) for each in found if each.data["contract"] == mapping["name"]
+            ]
+            for mapping in mappings
+        }
+
+    def expected(self, spans: Iterable[tuple[int, int]], allowed: int) -> list[tuple[str, int]]:
+        """What is told of a promise that is broken by the event after so many in a span, until that ends."""
+        verdicts = []
+        for begin, end in spans:
+            heard = [at for at in self.events if begin <= at < end]
+            if len(heard) > allowed:
+                verdicts.append(("violated", heard[allowed]))
+                verdicts += [("resolved", end)] if end < self.end else []
+        return verdicts
+
+
+FATES: list[list[Fate]] = [[], ["crash", "", "sleep", "", "wake", "restart"] * 10]
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize(("zone", "change"), CHANGES)
+def test_windows_when_the_clocks_are_changed(zone: str, change: str, fate: list[Fate]) -> None:
+    """A window holds from when clocks first show its beginning until they last show a time before its end."""
+    around = Around(zone, change)
+    mappings, expected = [], {}
+    for window in WINDOWS:
+        first, _, last = window.partition("-")
+
+        def begun_on(shown: datetime, first: str = first, last: str = last) -> date | None:
+            """On which day the window has begun that clocks show to be open."""
+            time = f"{shown:%H:%M}"
+            if first < last:
+                return shown.date() if first <= time < last else None
+            return shown.date() if time >= first else shown.date() - timedelta(days=1) if time < last else None
+
+        active = {"times": window, "timezone": zone, "at_end": "resolve"}
+        mappings.append({**THRESHOLD, "name": window, "active": active})
+        expected[window] = around.expected(around.spans(begun_on), 0)
+    assert around.verdicts(mappings, fate) == expected
+    assert len(list(filter(None, expected.values()))) > 2
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize(("zone", "change"), CHANGES)
+def test_hours_and_days_when_the_clocks_are_changed(zone: str, change: str, fate: list[Fate]) -> None:
+    """An hour that comes twice is two, and a day is as long as its date is shown."""
+    around = Around(zone, change)
+    count = {"kind": "count", "of": "reading", "at_most": 2, "timezone": zone}
+    found = around.verdicts([{**count, "name": per, "per": per} for per in ("hour", "day")], fate)
+    hours = around.spans(lambda shown: (shown.date(), shown.hour, shown.utcoffset()))
+    assert found == {"hour": around.expected(hours, 2), "day": around.expected(around.spans(datetime.date), 2)}
