@@ -127,9 +127,9 @@ class Deadline(Contract):
         """See Contract."""
         before = _memory(instance)
         memory = replace(before, newest=max(before.newest, at), event_id=event.id)
-        step = Step(replace(instance, memory=memory))
+        step = Step(instance)
         if self._is_expected(event.type):
-            step = self._answered(step.instance, memory, event, at, watermark)
+            step = self._answered(instance, memory, event, at, watermark)
             memory = _memory(step.instance)
         if self._opens(event) and at >= memory.answered_at:
             if len(memory.open) >= OPEN_MAX:
@@ -137,8 +137,11 @@ class Deadline(Contract):
             opened = Opened(at=at, event_id=event.id, quotes=self.quote(event) if self.quotes else ())
             if self._due_at(opened, memory) < watermark:
                 opened = replace(opened, heard_at=watermark)
-            memory = replace(memory, open=tuple(sorted((*memory.open, opened), key=lambda each: each.at)))
-        return step._replace(instance=self._standing(replace(step.instance, memory=memory), at))
+            is_newest = not memory.open or memory.open[-1].at <= at
+            waiting = (*memory.open, opened)
+            waiting = waiting if is_newest else tuple(sorted(waiting, key=lambda each: each.at))
+            memory = replace(memory, open=waiting)
+        return Step(self._standing(step.instance, memory, at), step.verdict)
 
     def elapse(self, instance: Instance) -> Step:
         """See Contract."""
@@ -150,7 +153,7 @@ class Deadline(Contract):
             stored = Opened(at=at - self._within, event_id=memory.cause_id)  # by a version that remembered no others
             passed = min(memory.open, key=lambda each: self._judged_at(each, memory), default=stored)
             step = self._broken(instance, memory, passed)
-        return step._replace(instance=self._standing(step.instance, at))
+        return Step(self._standing(step.instance, _memory(step.instance), at), step.verdict)
 
     def complaint(self, observed: Any) -> str:
         """See Contract."""
@@ -194,21 +197,22 @@ class Deadline(Contract):
         quotes = opened.quotes if self.quotes else instance.quotes
         return violated(replace(instance, quotes=quotes), self._due_at(opened, memory), memory)
 
-    def _standing(self, instance: Instance, at: int) -> Instance:
+    def _standing(self, instance: Instance, memory: DeadlineMemory, at: int) -> Instance:
         """The instance as it stands with what is open at `at`."""
-        memory = _memory(instance)
-        memory = replace(memory, open=self._that_matter(memory))
-        if instance.state != "violated" and memory.open:
-            first = memory.open[0]
+        matters = self._that_matter(memory)
+        if instance.state != "violated" and matters:
+            first = matters[0]
             quotes = first.quotes if self.quotes else instance.quotes
-            memory = replace(memory, cause_id=first.event_id, observed=None)
-            instance = replace(instance, state="pending", since=first.at, quotes=quotes)
-        elif instance.state not in ("violated", "ok"):
+            memory = replace(memory, open=matters, cause_id=first.event_id, observed=None)
+            return self._waiting(replace(instance, state="pending", since=first.at, quotes=quotes, memory=memory))
+        if instance.state not in ("violated", "ok"):
             instance = replace(instance, state="ok", since=at)
-        return self._waiting(replace(instance, memory=memory))
+        return self._waiting(replace(instance, memory=replace(memory, open=matters)))
 
     def _that_matter(self, memory: DeadlineMemory) -> tuple[Opened, ...]:
         """What is open, without what can be closed only together with the oldest, and passes later than that."""
+        if len(memory.open) < 2:
+            return memory.open
         late_from = memory.newest - self.lateness_microseconds
         early = sum(each.at <= late_from for each in memory.open)
         return memory.open if early < 2 or memory.open[0].heard_at else (memory.open[0], *memory.open[early:])
