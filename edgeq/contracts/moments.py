@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
 
 import msgspec
 from msgspec.structs import replace
@@ -38,8 +37,12 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
 
     def added(self, moment: int) -> Moments:
         """With `moment` in its place."""
-        if not self.count or moment >= self.last:
-            return self.extended([moment])
+        if not self.count:
+            return Moments(1, moment, moment)
+        if moment >= self.last:
+            distances = bytearray(self.distances)
+            _append(distances, moment - self.last)
+            return Moments(self.count + 1, self.first, moment, bytes(distances))
         ordered = list(self)
         insort(ordered, moment)
         return Moments().extended(ordered)
@@ -52,12 +55,8 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
         last = self.last if self.count else first
         distances = bytearray(self.distances)
         for moment in moments if self.count else moments[1:]:
-            distance = moment - last
+            _append(distances, moment - last)
             last = moment
-            while distance > 127:
-                distances.append(distance & 127 | 128)
-                distance >>= 7
-            distances.append(distance)
         return Moments(self.count + len(moments), first, last, bytes(distances))
 
     def newest(self, count: int) -> Moments:
@@ -68,8 +67,14 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
         """Those up to `moment`, and those after it."""
         if not self.count or self.first > moment:
             return [], self
-        early = list(takewhile(lambda each: each <= moment, self))
-        return early, self._without(len(early))
+        if self.last <= moment:
+            return list(self), Moments()
+        early, first, position = [], self.first, 0
+        while first <= moment:
+            early.append(first)
+            distance, position = _next(self.distances, position)
+            first += distance
+        return early, Moments(self.count - len(early), first, self.last, self.distances[position:])
 
     def shifted(self, microseconds: int) -> Moments:
         """All moved by as much."""
@@ -83,14 +88,25 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
             return self
         if dropped >= self.count:
             return Moments()
-        moment, position = self.first, 0
+        first, position = self.first, 0
         for _ in range(dropped):
-            shift = 0
-            while True:
-                byte = self.distances[position]
-                position += 1
-                moment += (byte & 127) << shift
-                shift += 7
-                if byte < 128:
-                    break
-        return replace(self, count=self.count - dropped, first=moment, distances=self.distances[position:])
+            distance, position = _next(self.distances, position)
+            first += distance
+        return Moments(self.count - dropped, first, self.last, self.distances[position:])
+
+
+def _append(distances: bytearray, distance: int) -> None:
+    while distance > 127:
+        distances.append(distance & 127 | 128)
+        distance >>= 7
+    distances.append(distance)
+
+
+def _next(distances: bytes, position: int) -> tuple[int, int]:
+    """The distance at `position`, and where the next one begins."""
+    distance = shift = 0
+    while (byte := distances[position]) > 127:
+        distance |= (byte & 127) << shift
+        shift += 7
+        position += 1
+    return distance | byte << shift, position + 1
