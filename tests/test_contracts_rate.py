@@ -149,6 +149,13 @@ class TestMoreThan:
         story = Story(MORE).reading(0).reading(1).reading(2).reading(fourth)
         assert story.told == [("violated", "a", 2, 2), *(pytest.approx(each) for each in told)]
 
+    def test_those_of_the_moment_at_which_it_would_be_over_make_it_last_together(self) -> None:
+        story = Story(MORE).reading(0).reading(0).reading(0)
+        for _ in range(3):
+            story.reading(10)
+        assert story.wait(20).told == [("violated", "a", 0, 0)]
+        assert story.wait(20.1).told[1:] == [("resolved", "a", 0, 20)]
+
     def test_it_is_over_at_the_moment_when_one_has_become_too_old_and_not_with_the_next_event(self) -> None:
         story = Story(MORE).reading(0).reading(1).reading(2).wait(10)
         assert (story.told, story.state()) == ([("violated", "a", 2, 2)], "violated")

@@ -222,7 +222,7 @@ class Rate(Contract):
         is_late = at < max(before.window.last, before.told_until)
         memory, begins = self._with_late(before, at, most) if is_late else self._with_next(before, at, most)
         if instance.state == "violated":
-            if memory.over_at <= memory.window.last:
+            if memory.over_at < memory.window.last:
                 times = [*before.past, *before.window, at]
                 return _no_longer_many(instance, memory, self._count(times, memory.over_at))
             step = Step(replace(instance, memory=memory))
