@@ -470,6 +470,7 @@ def test_who_was_silent_is_not_forgotten_when_limits_change(keys: dict[str, Any]
     assert story.reading(100).told[1:] == [("resolved", "a", 10, 100)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**40), 2**62)), st.integers(-(2**40), 2**62), st.integers(0, 30))
 def test_moments_are_kept_as_they_are(moments: list[int], moment: int, count: int) -> None:
     kept = Moments()
