@@ -44,6 +44,16 @@ def test_its_tests_pass(app: Path) -> None:
     assert not list(app.glob("*.db*")), "tests use a scratch folder"
 
 
+def test_the_tests_of_its_contract_pass_and_notice_another_limit(app: Path) -> None:
+    done = edgeq("contracts", "test", "tests", cwd=app)
+    assert (done.returncode, done.stdout) == (0, "2 passed, 0 failed (1 file)\n"), done.stdout + done.stderr
+    configuration = app / "edgeq.yaml"
+    configuration.write_text(configuration.read_text().replace("above: 40", "above: 39.5"))
+    done = edgeq("contracts", "test", "tests", cwd=app)
+    assert done.returncode == 1
+    assert "1 passed, 1 failed" in done.stdout
+
+
 @pytest.fixture
 def running(app: Path) -> Iterator[Appliance]:
     pytest.importorskip("amqtt", reason="the extra 'demo' is not installed")

@@ -19,6 +19,7 @@ _FILES = {
     "edgeq.yaml.txt": "edgeq.yaml",
     "app.py.txt": "app/NAME.py",
     "test_app.py.txt": "tests/test_NAME.py",
+    "contracts.yaml.txt": "tests/contracts.yaml",
     "pytest.ini.txt": "pytest.ini",
     "README.md.txt": "README.md",
 }
