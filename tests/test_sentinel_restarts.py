@@ -14,6 +14,7 @@ from support.model_runs import Fate, all_told, end_of, fates, run, scene_lists
 from support.plays import Scene
 
 from edgeq.events import Event
+from edgeq.testing.clock import NOON
 
 US = 1e-6
 BATCHES = st.sampled_from([1, 2, 5, 100])
@@ -22,6 +23,8 @@ LATE = [0, 0, 0, 0, 0, 0, 0.2, 0.3, 5]
 
 KINDS: list[dict[str, Any]] = [
     ABSENCE, DEADLINE, THRESHOLD, THRESHOLD, THRESHOLD, {**THRESHOLD, "for": "10s", "clear": {"below": 5, "for": "5s"}},
+    {**THRESHOLD, "gap": "10s", "on_gap": "unknown"}, {**THRESHOLD, "gap": "10s", "on_gap": "unknown", "for": "5s"},
+    {"name": "seldom", "kind": "rate", "of": "reading", "fewer_than": 2, "within": "10s"},
     {"name": "often", "kind": "rate", "of": "reading", "more_than": 2, "within": "10s"},
     {"name": "frozen", "kind": "stuck", "of": "reading", "for": "10s"},
     {"name": "order", "kind": "sequence", "steps": ["opened", "closed", "reading"], "within": "10s"},
@@ -92,3 +95,27 @@ def test_reminders_that_nobody_was_there_to_tell_change_nothing_else(
 def without_reminders(found: Iterable[Event]) -> list[tuple[Any, ...]]:
     """Everything but these."""
     return all_told(each for each in found if "reminder" not in each.data)
+
+
+def test_reminders_count_from_when_the_violation_began_also_if_a_late_event_told_of_it() -> None:
+    """They counted from that event, so that the first one could fall on the beginning, and get lost under its key."""
+    mapping = {"name": "often", "kind": "rate", "of": "reading", "more_than": 2, "within": "10s", "remind": "4s"}
+    history = [Scene("reading", 10), Scene("reading", 10), Scene("reading", 10, occurred=6)]
+    assert reminders(run([mapping], history, 22)) == [("often", None, 10), ("often", 1, 14), ("often", None, 16)]
+
+
+def test_what_is_suppressed_before_the_last_reminder_is_not_reminded_of() -> None:
+    """Nobody was there when the reminders were due, nor when the other contract came to be violated."""
+    power = {**THRESHOLD, "name": "power", "of": "power", "for": "12s"}
+    cold = {**THRESHOLD, "remind": "5s", "suppressed_by": "power"}
+    history = [Scene("power", 0, data={"value": 6}), Scene("reading", 1, data={"value": 6}), Scene("noise", 30)]
+    assert reminders(run([power, cold], history, 40)) == [
+        ("cold", None, 1), ("cold", 1, 6), ("cold", 2, 11), ("power", None, 12),
+    ]  # fmt: skip
+    assert reminders(run([power, cold], history, 40, ["", "sleep"])) == [("cold", None, 1), ("power", None, 12)]
+
+
+def reminders(found: Iterable[Event]) -> list[tuple[str, int | None, float]]:
+    """The contract, the number of the reminder, and when it is told, in seconds after `NOON`."""
+    told = [(each.data["contract"], each.data.get("reminder"), (each.occurred_at - NOON) / 1e6) for each in found]
+    return sorted(told, key=lambda each: each[2])

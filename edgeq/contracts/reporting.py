@@ -90,6 +90,7 @@ class Reporter:
         report = replace(report, gap=gap)
         told: tuple[Verdict, ...] = ()
         if verdict is not None:
+            at = max(at, verdict.at)  # a late event may show what began, or ended, after it
             report, told = self._teller.note_change(report, verdict)
         report, more = self._teller.tell(instance, report, at, verdict)
         if report.overtime and instance.state != "violated":

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from .instance import Instance, Report, Shown, Verdict
-from .keys import Keys
+from .keys import LINK, Keys, listed
 
 NOTHING = Report()
 
@@ -59,6 +59,7 @@ class Teller:
         self._remind = 0 if keys.remind is None else keys.remind.microseconds
         self._changes = 0 if keys.flapping is None else keys.flapping.changes
         self._quiet = 0 if keys.flapping is None else keys.flapping.within.microseconds
+        self._suppressible = any(name != LINK for name in listed(keys.suppressed_by))
         self.plain = not (self._cooldown or self._remind or self._changes)
 
     def tell(self, instance: Instance, report: Report, at: int, verdict: Verdict | None = None) -> Told:
@@ -110,6 +111,8 @@ class Teller:
         number = (until - 1 - report.told_at) // self._remind if self._remind else 0
         if number <= report.reminded:
             return report, ()
+        if self._suppressible and number > report.reminded + 1:  # something may suppress it before that
+            return replace(report, reminded=report.reminded + 1), ()
         at = report.told_at + number * self._remind
         cause_id = instance.memory.cause_id
         said = _said("violated", instance, at, since=report.since, episode=report.episode, cause_id=cause_id)

@@ -161,6 +161,12 @@ class _Gateway:
     async def play(self, history: Sequence[Scene], until: float, fates: Sequence[Fate]) -> list[Event]:
         """See `run`."""
         await self._boot()
+        try:
+            return _with_own_numbers(await self._all_of(history, until, fates))
+        finally:
+            await self._store.close()
+
+    async def _all_of(self, history: Sequence[Scene], until: float, fates: Sequence[Fate]) -> list[Event]:
         await self._wake()
         sent: list[NewEvent] = []
         for number, (scene, fate) in enumerate(zip_longest(history, fates[: len(history)], fillvalue=""), 1):
@@ -177,9 +183,7 @@ class _Gateway:
         await self._wake()
         await self._live(NOON + round(until * 1e6))
         await self._end(in_peace=True)
-        stored = await events.after(self._store, 0, 100_000)
-        await self._store.close()
-        return _with_own_numbers(stored)
+        return await events.after(self._store, 0, 100_000)
 
     async def _befall(self, fate: str, sent: Sequence[NewEvent]) -> None:
         if fate in ("crash", "restart", "sleep"):
