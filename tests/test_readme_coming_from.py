@@ -954,3 +954,55 @@ def _(place: Place, yaml: str) -> None:
     place.type("edgeq run --once")
     assert place.reports() == ["mon"]
     assert place.sql("SELECT name FROM schedules WHERE next_run_at >= ?", begun) == [("sweep",)]
+
+
+def says(place: Place, contract: str, events: list[str], expected: list[str]) -> None:
+    """Of these events, each `TIME TYPE`, the contract says that and nothing else, each `TIME VERDICT`. Times count from
+    21:00."""
+    test = {
+        "name": "t",
+        "start": "2026-03-02T21:00:00Z",
+        "until": "3d",
+        "events": [dict(zip(("at", "type"), each.split(), strict=True)) for each in events],
+        "expect": [dict(zip(("at", "verdict"), each.split(), strict=True)) for each in expected],
+    }
+    place.write("t.yaml", f"contracts: [{contract}]\ntests: [{json.dumps(test)}]\n")
+    place.type("edgeq contracts test t.yaml")
+
+
+@row(RASBHARI, "a contract, ")
+def _(place: Place, contract: str) -> None:
+    says(place, contract, ["0m badge", "10m vault", "11m vault"], ["11m violated"])
+    says(place, contract, ["0m alarm", "1m badge", "2m vault"], ["2m violated"])
+
+
+@row(RASBHARI, "`3x badge WITHIN 24h`")
+def _(place: Place, *conditions: str) -> None:
+    thrice, since, night = (f"{{name: c, kind: requires, of: vault, if: {each}}}" for each in conditions)
+    says(place, thrice, ["0m badge", "1m badge", "2m vault", "3m badge", "24h vault"], ["2m violated", "24h resolved"])
+    says(place, since, ["0m badge", "1m vault", "2m alarm", "3m vault"], ["3m violated"])
+    says(
+        place,
+        night,
+        ["59m vault", "60m vault", "8h vault", "9h vault"],
+        ["59m violated", "60m resolved", "9h violated"],
+    )
+
+
+@row(RASBHARI, "an open contract")
+def _(place: Place, contract: str) -> None:
+    events = ["4h cleaned", "5h cleaned", "28h cleaned", "29h cleaned", "30h cleaned", "31h cleaned"]
+    says(place, contract, ["0m cleaned", *events], ["31h violated", "51h resolved"])
+
+
+@row(RASBHARI, "`contract:invalidation`")
+def _(place: Place, violated: str, resolved: str, tag: str) -> None:
+    promise = "contracts: [{name: c, kind: threshold, of: heat, above: 5}]"
+    place.configure(promise, "channels: {screen: {kind: log}}")
+    place.broker()
+    place.type("edgeq run --once")
+    for value in (6, 4):
+        place.type(f"edgeq emit heat --data '{{\"value\": {value}}}'")
+    place.type("edgeq run --once")
+    found = [json.loads(line) for line in place.type(f"edgeq events list --tag {tag} --json").splitlines()]
+    assert [each["type"] for each in found] == [violated, resolved]
