@@ -15,10 +15,12 @@ from .job_records import MOMENT_MAX, Dispatched, NewJob, check, write_options
 from .store import Statement, Tx, literal
 from .tables import Breakers, Jobs
 
-_NEW = (
-    "queue", "kind", "args", "priority", "state", "attempt", "max_attempts", "run_at", "unique_key", "cause_id",
-    "created_at", "blocked_by", "limit_key", "needs", "expires_at", "options",
-)  # fmt: skip
+_ALWAYS = ("queue", "kind", "args", "priority", "state", "max_attempts", "run_at", "created_at")
+_SOMETIMES = ("unique_key", "cause_id", "blocked_by", "limit_key", "needs", "expires_at", "options")
+_ALL = _ALWAYS + _SOMETIMES
+_COUNT, _NOTHING = len(_ALWAYS), (None,) * len(_SOMETIMES)
+# SQLite takes the greatest id there is, plus one, which can be that of a job that was removed.
+_FIRST_ID = "(SELECT last_id + 1 FROM removed_jobs WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id > last_id))"
 _EVER = (-MOMENT_MAX, MOMENT_MAX)
 
 _same = Jobs.alias("same")
@@ -53,13 +55,13 @@ def add(tx: Tx, jobs: Sequence[NewJob]) -> list[Dispatched]:
     if len(jobs) == 1 and jobs[0].unique_key is None and jobs[0].limit is None and jobs[0].needs is None:
         check(jobs[0])
         tx.touch("jobs")
-        return [Dispatched(tx.insert_returning(Jobs, _NEW, [_row(jobs[0], set())])[0])]
+        return [Dispatched(_insert(tx, [_row(jobs[0], set())])[0])]
     for job in jobs:
         check(job)
     twins = _twins(tx, jobs) if any(job.unique_key is not None for job in jobs) else {}
     fresh = [job for number, job in enumerate(jobs) if number not in twins]
     broken = _broken(tx, fresh)
-    ids = iter(tx.insert_returning(Jobs, _NEW, [_row(job, broken) for job in fresh]))
+    ids = iter(_insert(tx, [_row(job, broken) for job in fresh]))
     answers: list[Dispatched] = []
     for number in range(len(jobs)):
         twin = twins.get(number)
@@ -115,13 +117,21 @@ def _broken(tx: Tx, jobs: Sequence[NewJob]) -> set[str]:
     return {row[0] for row in tx.rows(BROKEN, (batch(sorted(needed)),))} if needed else set()
 
 
+def _insert(tx: Tx, rows: list[tuple[Any, ...]]) -> list[int]:
+    """The ids of new jobs. What most have none of is left out: to bind a None takes longer than a number or a text."""
+    for row in rows:
+        if row[_COUNT:] != _NOTHING:
+            return tx.insert_returning(Jobs, _ALL, rows, _FIRST_ID)
+    return tx.insert_returning(Jobs, _ALWAYS, [row[:_COUNT] for row in rows], _FIRST_ID)
+
+
 def _row(job: NewJob, broken: set[str]) -> tuple[Any, ...]:
     state, key, blocked_by = _state(job), None if job.limit is None else job.limit.key, None
     if state == "available":
         blocked_by = "breaker" if job.needs in broken else None if key is None else "limit"
     return (
-        job.queue, job.kind, job.args, job.priority, state, 0, job.max_attempts, job.run_at, job.unique_key,
-        job.cause_id, job.created_at, blocked_by, key, job.needs,
+        job.queue, job.kind, job.args, job.priority, state, job.max_attempts, job.run_at, job.created_at,
+        job.unique_key, job.cause_id, blocked_by, key, job.needs,
         None if job.expires_us is None else job.run_at + job.expires_us, write_options(job),
     )  # fmt: skip
 

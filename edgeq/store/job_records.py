@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from peewee import SQL, ModelAlias, Node
 
-from .store import NULL, storable
+from .store import NULL, literal, storable
 from .tables import Jobs
 
 log = logging.getLogger("edgeq.store")
@@ -33,6 +33,9 @@ COLUMNS = (
     Jobs.cause_id, Jobs.created_at, Jobs.finished_at, Jobs.blocked_by, Jobs.limit_key, Jobs.needs, Jobs.expires_at,
     Jobs.options,
 )  # fmt: skip
+# FINISHED, as the index of such jobs says it: no other state's name is between these two. The index is for queries that
+# say the same.
+IS_FINISHED = Jobs.state.between(literal("cancelled"), literal("dead"))
 NO_LEASE = {Jobs.lease_owner: NULL, Jobs.lease_expires_at: NULL}
 
 
@@ -165,12 +168,17 @@ def write_options(job: NewJob) -> str | None:
 
 def check(job: NewJob) -> None:
     """Raise ValueError that says what of a job, or of its callbacks, no database takes."""
-    for name, text in (
-        ("queue", job.queue), ("kind", job.kind), ("args", job.args), ("unique_key", job.unique_key),
-        ("limit.key", job.limit.key if job.limit else None), ("needs", job.needs),
-    ):  # fmt: skip
-        if text is not None and not (text.isascii() and "\0" not in text) and storable(text) != text:
-            raise ValueError(f"{name} of a job can't be stored: {text!a:.80} holds null characters or lone surrogates")
+    texts = {
+        "queue": job.queue, "kind": job.kind, "args": job.args, "unique_key": job.unique_key or "",
+        "limit.key": job.limit.key if job.limit else "", "needs": job.needs or "",
+    }  # fmt: skip
+    whole = "".join(texts.values())
+    if not whole.isascii() or "\0" in whole:
+        for name, text in texts.items():
+            if storable(text) != text:
+                raise ValueError(
+                    f"{name} of a job can't be stored: {text!a:.80} holds null characters or lone surrogates"
+                )
     numbers = (
         job.run_at, job.created_at, job.expires_us or 0, job.unique.within_us or 0, job.max_attempts, job.cause_id or 0,
     )  # fmt: skip

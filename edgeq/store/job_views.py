@@ -9,13 +9,12 @@ import peewee as pw
 from peewee import fn
 
 from . import queues
-from .job_records import COLUMNS, FINISHED, ID_MAX, STATES, WAITING, StoredJob, possible
+from .job_records import COLUMNS, FINISHED, ID_MAX, IS_FINISHED, STATES, WAITING, StoredJob, possible
 from .store import Statement, Store, literal, storable
 from .tables import Jobs
 
 _WAITING = pw.SQL("('scheduled', 'retryable')")
 _found = Jobs.alias("found")
-_FINISHED = pw.SQL("('completed', 'cancelled', 'dead')")
 
 ONE = Statement(lambda p: Jobs.select(*COLUMNS).where(Jobs.id == p))
 READY = Statement(
@@ -43,11 +42,7 @@ EXECUTING = Statement(
     lambda p: Jobs.select(Jobs.queue, fn.COUNT(Jobs.id)).where(Jobs.state == literal("executing")).group_by(Jobs.queue)
 )
 ENDED = Statement(
-    lambda p: (
-        Jobs.select(Jobs.state, Jobs.queue, fn.COUNT(Jobs.id))
-        .where(Jobs.state.in_(_FINISHED))
-        .group_by(Jobs.state, Jobs.queue)
-    )
+    lambda p: Jobs.select(Jobs.state, Jobs.queue, fn.COUNT(Jobs.id)).where(IS_FINISHED).group_by(Jobs.state, Jobs.queue)
 )
 
 
@@ -110,7 +105,7 @@ def conditions(state: str, queue: str, kind: str) -> Iterator[pw.Node]:
     """What jobs must fit, said so that SQLite sees which index is for it: each has its states written out, and is in
     the order of queues."""
     if state in (*WAITING, *FINISHED):
-        yield Jobs.state.in_(_WAITING if state in WAITING else _FINISHED) & (Jobs.state == literal(state))
+        yield (Jobs.state.in_(_WAITING) if state in WAITING else IS_FINISHED) & (Jobs.state == literal(state))
     elif state in ("available", "executing"):
         standing = (Jobs.state == literal(state)) & (Jobs.queue >= literal(""))
         if state == "executing":

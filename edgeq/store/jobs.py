@@ -19,6 +19,7 @@ from .job_adding import add
 from .job_records import (
     FINISHED,
     INCOMPLETE,
+    IS_FINISHED,
     NO_LEASE,
     STATES,
     Dispatched,
@@ -44,9 +45,7 @@ _DEAD = literal("dead")
 
 
 NEXT_QUEUE = Statement(
-    lambda p: Jobs.select(fn.MIN(Jobs.queue)).where(
-        Jobs.state.in_(SQL("('completed', 'cancelled', 'dead')")) & (Jobs.state == p) & (Jobs.queue > p)
-    )
+    lambda p: Jobs.select(fn.MIN(Jobs.queue)).where(IS_FINISHED & (Jobs.state == p) & (Jobs.queue > p))
 )
 REVIVE = Statement(
     lambda p: (
@@ -72,15 +71,10 @@ CANCEL = Statement(
         .returning(Jobs.id, Jobs.limit_key, Jobs.needs)
     )
 )
-REMOVE = Statement(
-    lambda p: Jobs.delete().where(Jobs.id.in_(elements(p)) & Jobs.state.in_(SQL("('completed', 'cancelled', 'dead')")))
-)
+REMOVE = Statement(lambda p: Jobs.delete().where(Jobs.id.in_(elements(p)) & IS_FINISHED))
 REDATE = Statement(
     lambda p: Jobs.update({Jobs.finished_at: p}).where(
-        Jobs.state.in_(SQL("('completed', 'cancelled', 'dead')"))
-        & (Jobs.state == p)
-        & (Jobs.queue == p)
-        & (Jobs.finished_at < p)
+        IS_FINISHED & (Jobs.state == p) & (Jobs.queue == p) & (Jobs.finished_at < p)
     )
 )
 

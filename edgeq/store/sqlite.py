@@ -86,7 +86,7 @@ class SqliteTx(Tx):
         super().__init__()
         self._connection = connection
         self._database = database
-        self._inserts: dict[tuple[str, tuple[str, ...], int, str], str] = {}
+        self._inserts: dict[tuple[type[pw.Model], tuple[str, ...], int, str, str], str] = {}
 
     def _execute(self, query: Statement | pw.Node, params: Sequence[Any]) -> sqlite3.Cursor:
         if isinstance(query, Statement):
@@ -108,39 +108,42 @@ class SqliteTx(Tx):
         is busy the writer gets it back only after the switch interval. With `executemany` that is once for each row,
         which took inserting from 150,000 rows a second to 400.
         """
-        return sum(max(0, self._connection.execute(*each).rowcount) for each in self._inserts_of(table, columns, rows))
+        statements = self._inserts_of(table, columns, rows, "ON CONFLICT DO NOTHING")
+        return sum(max(0, self._connection.execute(*each).rowcount) for each in statements)
 
-    def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
+    def insert_returning(
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str
+    ) -> list[int]:
         """See Tx.insert_returning. An id is always greater than those before it, but the order of what a statement
         returns is nobody's promise. A single row does without, for half the time."""
         if len(rows) == 1:
-            text = self._insert_text(table._meta.table_name, tuple(columns), 1, "")
+            text = self._insert_text(table, columns, 1, "", first_id)
             return [self._connection.execute(text, rows[0]).lastrowid or 0]
         ids: list[int] = []
-        for text, values in self._inserts_of(table, columns, rows, "RETURNING id"):
+        for text, values in self._inserts_of(table, columns, rows, "RETURNING id", first_id):
             ids += sorted([row[0] for row in self._connection.execute(text, values).fetchall()])
         return ids
 
     def _inserts_of(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], end: str = "ON CONFLICT DO NOTHING"
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], end: str, first_id: str = ""
     ) -> Iterator[tuple[str, list[Any]]]:
         position = 0
         for size in _ROWS_PER_STATEMENT:
             while len(rows) - position >= size:
                 chunk = rows[position : position + size]
-                text = self._insert_text(table._meta.table_name, tuple(columns), size, end)
-                yield text, [value for row in chunk for value in row]
+                yield self._insert_text(table, columns, size, end, first_id), [value for row in chunk for value in row]
                 position += size
 
-    def _insert_text(self, table: str, columns: tuple[str, ...], size: int, end: str) -> str:
-        key = (table, columns, size, end)
+    def _insert_text(self, table: type[pw.Model], columns: Sequence[str], size: int, end: str, first_id: str) -> str:
+        key = (table, tuple(columns), size, end, first_id)
         text = self._inserts.get(key)
         if text is None:
-            marks = "(" + ",".join("?" * len(columns)) + ")"
-            text = (
-                f'INSERT INTO "{table}" ({",".join(columns)}) VALUES '  # noqa: S608 - names from our own models
-                f"{','.join([marks] * size)} {end}"
-            )
+            names, marks = ",".join(columns), ",".join("?" * len(columns))
+            rows = [f"({marks})"] * size
+            if first_id:
+                names, rows = f"id,{names}", [f"({first_id},{marks})", *[f"(NULL,{marks})"] * (size - 1)]
+            # The names are those of our own models.
+            text = f'INSERT INTO "{table._meta.table_name}" ({names}) VALUES {",".join(rows)} {end}'  # noqa: S608
             self._inserts[key] = text
         return text
 

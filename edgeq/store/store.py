@@ -97,8 +97,13 @@ class Tx(ABC):
         """Insert many rows the fast way. A row that breaks a unique index is left out; the number inserted."""
 
     @abstractmethod
-    def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
-        """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows."""
+    def insert_returning(
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str
+    ) -> list[int]:
+        """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows.
+
+        `first_id` is SQL for the id of the first row; when that is NULL, it is the next one, as it is for all others.
+        """
 
     def touch(self, topic: Topic) -> None:
         """Say that rows of `topic` were added or changed, so that those who wait for them wake up."""

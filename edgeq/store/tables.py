@@ -52,7 +52,8 @@ class Cursors(Table):
 
 
 class Jobs(Table):
-    """Work to do, being done, and done.
+    """Work to do, being done, and done. Ids only grow and are never used twice: `removed_jobs`, a table of one row, has
+    the id of a last job that was removed (see job_adding).
 
     `args`, `result` and `progress` are JSON. `lease_token` is the fence: a worker completes only the claim that it was
     given. `blocked_by` says why a job that is available can't be claimed all the same: `limit` (others with its
