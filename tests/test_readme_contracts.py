@@ -242,6 +242,53 @@ def test_the_example_says_what_the_text_says(edgeq: Edgeq, name: str) -> None:
     assert done.status == 0, done.out + done.err
 
 
+# The same for what the text says beside the examples: keys, events as `TIME TYPE` or `TIME TYPE VALUE`, and verdicts.
+VARIANTS = [
+    ("deadline, after: a, expect: b, within: 1m, by: data.v", "0s a 1, 1s a 2, 2s b 2", "1m violated"),
+    ("threshold, of: a, field: v, above: 8, below: 2", "0s a 2, 1s a 1, 2s a 8", "1s violated, 2s resolved"),
+    ("threshold, of: a, field: v, between: [2, 8]", "0s a 1, 1s a 2, 2s a 9", "1s violated, 2s resolved"),
+    ("threshold, of: a, field: v, equals: open", "0s a open, 1s a shut", "0s violated, 1s resolved"),
+    (
+        "threshold, of: a, field: v, above: 8, gap: 1h, on_gap: unknown",
+        "0s a 1, 1h a 1, 3h30m a 1", "2h unknown, 3h30m resolved",
+    ),
+    (
+        "threshold, of: a, field: v, above: 8, for: 30m, gap: 10m, on_gap: reset",
+        "0s a 9, 5m a 9, 20m a 9, 29m a 9, 38m a 9, 47m a 9", "50m violated",
+    ),
+    ("rate, of: a, fewer_than: 2, within: 2h", "0s a, 1h a, 3h30m a, 3h40m a", "2h violated, 3h40m resolved"),
+    ("rate, of: a, fewer_than: 1, within: 2h, known: [s]", "3h a", "2h violated, 3h resolved"),
+    ("count, of: a, at_most: 1, per: hour", "5m a, 10m a", "10m violated, 1h resolved"),
+    ("count, of: a, at_least: 1, per: hour, known: [s]", "3h30m a", "1h violated, 3h30m resolved"),
+    ("sequence, steps: [a, b], within: 9m, must: not_happen", "0s a, 9m b, 1h a, 71m b", "9m violated, 18m resolved"),
+    (
+        "sequence, steps: [a, b], within: 10m, must: not_happen, clear_after: 1m",
+        "0s a, 10m b", "10m violated, 11m resolved",
+    ),
+    ("requires, of: b, if: {of: a, within: 10m, after: 5s}", "0s b, 5s a, 20m b, 21m a", "20m5s violated"),
+    ("requires, of: b, if: {of: a}, clear_after: 1h", "0s b", "0s violated, 1h resolved"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "events", "expected"), VARIANTS, ids=[each[0] for each in VARIANTS])
+def test_what_else_is_said_of_the_kinds(edgeq: Edgeq, keys: str, events: str, expected: str) -> None:
+    kind, _, rest = keys.partition(", ")
+    said = [each.split() for each in events.split(", ")]
+    test = {
+        "name": "t",
+        "until": "3h59m",
+        "events": [
+            {"at": at, "type": type_, "subject": "s", "data": {"v": yaml.safe_load(*value)} if value else {}}
+            for at, type_, *value in said
+        ],
+        "expect": [dict(zip(("at", "verdict"), each.split(), strict=True)) for each in expected.split(", ")],
+    }
+    contract = {"name": "c", "kind": kind, **yaml.safe_load(f"{{{rest}}}")}
+    Path("t.yaml").write_text(yaml.safe_dump({"contracts": [contract], "tests": [test]}))
+    done = edgeq("contracts", "test", "t.yaml")
+    assert done.status == 0, done.out + done.err
+
+
 def test_every_key_of_every_kind_is_told() -> None:
     text = section("### The kinds")
     for kind, contract in KINDS.items():
