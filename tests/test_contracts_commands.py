@@ -549,3 +549,15 @@ def test_what_cannot_be_heard_is_told_apart() -> None:
     assert held_back(contract, unheard, {}) == [
         f"nothing can be heard since {rfc3339(NOON)}: there is no session to the broker"
     ]
+
+
+def test_a_time_zone_of_the_machine_that_cannot_be_used_is_told(edgeq: Edgeq, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(DOORS)
+    judge(ago(30, "opened", "a"))
+    monkeypatch.setenv("TZ", "No/Zone")
+    done = edgeq("contracts", "list")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        "edgeq: the machine's time zone can't be used: there is no time zone 'No/Zone' "
+        "(set TZ to a name such as Europe/Berlin)"
+    ]

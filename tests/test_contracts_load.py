@@ -85,6 +85,46 @@ def test_a_mistake_is_named_with_its_key(mapping: dict[str, Any], path: str, mes
     assert message in str(problems[0])
 
 
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ({"valid_from": "0001-01-01"}, "valid_from"),
+        ({"valid_until": "0001-01-01T00:00"}, "valid_until"),
+        ({"valid_from": "0001-01-01", "valid_until": "2026-01-01"}, "valid_from"),
+    ],
+)
+def test_a_date_that_calendars_have_elsewhere_only_is_a_mistake(keys: dict[str, str], path: str) -> None:
+    (problem,) = problems_of({**ABSENCE, **keys, "active": {"timezone": "Asia/Tokyo"}})
+    assert problem.path == f"contracts[0].{path}"
+    assert "must be a date" in problem.message
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Tokyo", "America/St_Johns"])
+def test_the_last_day_of_the_calendar_is_for_ever(timezone: str) -> None:
+    (contract,) = contracts_of({**ABSENCE, "valid_until": "9999-12-31", "active": {"timezone": timezone}})
+    assert contract.calendar is not None
+    assert contract.calendar.is_active(NOON)
+
+
+@pytest.mark.parametrize("named", ["No/Zone", "EST5EDT,M3.2.0,M11.1.0", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {**ABSENCE, "active": {"times": "08:00-16:00"}},
+        {**ABSENCE, "valid_until": "2026-01-01"},
+        {"name": "c", "kind": "count", "of": "reading", "at_least": 1, "per": "day"},
+        {"name": "r", "kind": "requires", "of": "opened", "if": {"between": "08:00-16:00"}},
+    ],
+)
+def test_a_time_zone_of_the_machine_that_cannot_be_used_is_a_mistake(
+    mapping: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", named)
+    (problem,) = problems_of(mapping)
+    assert "the machine's time zone can't be used: " in problem.message
+    assert named in problem.message
+
+
 def test_mistakes_of_a_limit_below_are_told_the_other_way_round() -> None:
     below = {**{key: value for key, value in THRESHOLD.items() if key != "above"}, "below": 5}
     assert "must be at least 5" in str(problems_of({**below, "clear": {"above": 4}})[0])

@@ -372,6 +372,8 @@ WRONG: list[tuple[str, list[str]]] = [
     (doors("events: [{at: 1m, link: dwn}]"), ["events[0].link: must be", "did you mean 'down'?"]),
     (doors("events: [{at: 1m, type: x, data: {a: .nan}}]"), ["events[0].data: can't be the data of an event"]),
     (doors("events: [{at: 2026-01-01, type: x}]"), ["events[0].at: lies before the start of the test"]),
+    ("timezone: Asia/Tokyo\n" + doors("start: 0001-01-01"), ["t.yaml:6: tests[0].start: must be a date such as"]),
+    ("timezone: Asia/Tokyo\n" + doors("events: [{at: 0001-01-01, type: x}]"), ["events[0].at: must be a date such as"]),
     (doors("expect: [{at: 1m, verdict: violatd}]"), ["expect[0].verdict: must be", "did you mean 'violated'?"]),
     (doors("expect: [{at: 1m, verdict: violated, contract: close}]"), ["no contract 'close' (did you mean 'closes'?)"]),
     (doors("states: [{at: 1m, state: bad}]"), ["states[0].state: must be"]),

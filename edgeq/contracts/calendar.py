@@ -64,7 +64,9 @@ def parse_days(text: str) -> frozenset[int]:
 
 def parse_moment(text: str, local: tzinfo, *, end: bool = False) -> int:
     """An RFC 3339 time, or a date: the beginning of that day in `local`, or, with `end`, its end. A time without an
-    offset is in `local`. Raises ValueError."""
+    offset is in `local`. The end of the year 9999 is the latest there is, wherever it is. Raises ValueError."""
+    if end and text == "9999-12-31":
+        return LATEST
     try:
         if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
             found = _midnight(date.fromisoformat(text) + timedelta(days=1 if end else 0), local)
@@ -82,7 +84,12 @@ def parse_moment(text: str, local: tzinfo, *, end: bool = False) -> int:
 def local_zone(name: str) -> tzinfo:
     """The time zone of that name, or the machine's if it is empty. Raises ValueError."""
     name = name or _machine_in.get()
-    return zone(name) if name else machine_zone(os.environ)[0]
+    if name:
+        return zone(name)
+    try:
+        return machine_zone(os.environ)[0]
+    except ValueError as error:
+        raise ValueError(f"the machine's time zone can't be used: {error}") from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import tzinfo
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -91,10 +92,20 @@ class Keys(Record, frozen=True, kw_only=True):
             if name not in _PLACEHOLDERS and not _is_field(name):
                 known = ", ".join(f"{{{each}}}" for each in _PLACEHOLDERS)
                 yield "message", f"must hold no placeholder but {known} and {{data.FIELD}}, not {{{name}}}"
-        if self.valid_from is not None and self.valid_until is not None:
-            local = local_zone(self.active.timezone if self.active else "")
-            if parse_moment(self.valid_from, local) >= parse_moment(self.valid_until, local, end=True):
-                yield "valid_until", f"must be later than valid_from: {self.valid_from}"
+        if self.valid_from is not None or self.valid_until is not None:
+            yield from self._validity_faults(local_zone(self.active.timezone if self.active else ""))
+
+    def _validity_faults(self, local: tzinfo) -> Iterator[tuple[str, str]]:
+        """A time may be one that calendars have in UTC, and not in `local`."""
+        moments = {"valid_from": self.valid_from, "valid_until": self.valid_until}
+        found: dict[str, int] = {}
+        for key, text in moments.items():
+            try:
+                found |= {} if text is None else {key: parse_moment(text, local, end=key == "valid_until")}
+            except ValueError as error:
+                yield key, str(error)
+        if len(found) == 2 and found["valid_from"] >= found["valid_until"]:
+            yield "valid_until", f"must be later than valid_from: {self.valid_from}"
 
 
 def placeholders(message: str) -> list[str]:

@@ -72,6 +72,10 @@ def _load(section: Section, problems: list[Problem]) -> Contract | None:
     keys = section.read(kind.keys_type, problems)
     if keys is None:
         return None
-    mistakes = [section.problem(key, message) for key, message in keys.mistakes()]
-    problems.extend(mistakes)
-    return None if mistakes else kind(keys)
+    try:
+        mistakes = [section.problem(key, message) for key, message in keys.mistakes()]
+        problems.extend(mistakes)
+        return None if mistakes else kind(keys)
+    except ValueError as error:  # what only shows on this machine, such as its time zone
+        problems.append(section.problem("", str(error)))
+        return None

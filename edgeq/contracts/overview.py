@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ..errors import EdgeqError
 from ..events import Event, from_json
 from ..store import contract_states, events
 from ..store.contract_states import ContractState, Standing
@@ -106,7 +107,11 @@ def _overall(name: str, standings: Sequence[Standing], contract: Contract | None
 
 async def _violations(store: Store, now: int, contract: str = "") -> list[tuple[str, str]]:
     """The contract and subject of each violation that was told today, by the clocks of this machine."""
-    midnight, _ = period("day", now, local_zone(""))
+    try:
+        local = local_zone("")
+    except ValueError as error:
+        raise EdgeqError(str(error), hint="set TZ to a name such as Europe/Berlin") from None
+    midnight, _ = period("day", now, local)
     after_id = await events.id_before(store, midnight)
     found = await events.keyed(store, key_prefix(contract), limit=ROWS_MAX, after_id=after_id)
     told = [(event.subject, data_of(event)) for event in found if event.type == "contract.violated"]

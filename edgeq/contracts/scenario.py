@@ -139,7 +139,11 @@ class _Reader:
         keys = section.read(ScenarioKeys, self._problems, ignore=())
         if keys is None:
             return None
-        self._start = self._latest = parse_moment(keys.start, self._local)
+        try:
+            self._start = self._latest = parse_moment(keys.start, self._local)
+        except ValueError as error:  # it is a time in UTC, and not here
+            self._wrong(section, "start", str(error))
+            return None
         until = self._time(section, "until", keys.until)
         happenings = sorted((each for part in keys.events for each in self._happenings(part)), key=lambda each: each.at)
         expected = [each for part in keys.expect for each in self._expected(part)]
@@ -209,7 +213,11 @@ class _Reader:
         try:
             at = self._start + Duration.parse(text).microseconds
         except ValueError:
-            at = parse_moment(text, self._local)
+            try:
+                at = parse_moment(text, self._local)
+            except ValueError as error:
+                self._wrong(section, key, str(error))
+                return self._start
             self._by_calendar = True
         if at < self._start and key != "occurred_at":
             self._wrong(section, key, "lies before the start of the test")
