@@ -378,6 +378,17 @@ def test_a_stream_without_the_characters_gets_escapes(edgeq: Edgeq, tmp_path: Pa
     assert b"K\\xfcche \\u2603" in done.stdout
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_json_stays_json_on_a_stream_without_the_characters(edgeq: Edgeq, tmp_path: Path, encoding: str) -> None:
+    store(lambda tx: events.append(tx, [event(subject="Küche ☃ 😀")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeq.cli.main", "events", "list", "--json"],
+        cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.decode(encoding))["subject"] == "Küche ☃ 😀"
+
+
 @pytest.mark.parametrize("words", ["events list", "events export", "events tail --limit 1000", "check"])
 def test_a_reader_who_leaves_early_is_no_error(edgeq: Edgeq, tmp_path: Path, words: str) -> None:
     store(lambda tx: events.append(tx, [event(data_json=to_json("x" * 500)) for _ in range(1000)]))

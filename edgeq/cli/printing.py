@@ -24,9 +24,14 @@ def say_error(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print one JSON object on a line of its own."""
+    """Print one JSON object on a line of its own. A character that the stream doesn't have is escaped."""
     text = to_json(value)
-    print(text if text.isprintable() else "".join(map(_json_sign, text)))
+    text = text if text.isprintable() else "".join(sign if sign.isprintable() else _json_escape(sign) for sign in text)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = "".join(sign if sign.isascii() else _json_escape(sign) for sign in text)
+    print(text)
 
 
 def cell(value: Any) -> str:
@@ -88,9 +93,7 @@ def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _json_sign(sign: str) -> str:
-    """JSON's own escape for a character that a terminal could take as a command: it can only stand in a text."""
-    if sign.isprintable():
-        return sign
+def _json_escape(sign: str) -> str:
+    """JSON's own escape for a character that can only stand in a text."""
     code = sign.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{code[at : at + 4]}" for at in range(0, len(code), 4))
