@@ -6,13 +6,22 @@ a `Clock`, so that a test can hand it `edgeq.testing.FakeClock`.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 
 MICROSECONDS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = -62_135_596_800 * MICROSECONDS  # the years 1 to 9999, which is what calendars here can say
 LATEST = 253_402_300_800 * MICROSECONDS - 1
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UNSYNCHRONISED = 5  # TIME_ERROR
+_TIMEX_BYTES = 512  # twice what the kernel fills
 
 
 class Clock:
@@ -30,6 +39,27 @@ class Clock:
         """How far wall time is from `monotonic`, in microseconds: another number means that the wall clock was set."""
         return self.now() - round(self.monotonic() * MICROSECONDS)
 
+    def boot(self) -> str:
+        """What names this boot of the machine, and no other; empty where that can't be known. Linux says it, and where
+        its file is hidden, as by the unit of edgeq, `EDGEQ_BOOT_ID` in the environment."""
+        try:
+            return _BOOT_ID.read_text().strip().replace("-", "")
+        except OSError:
+            return os.environ.get("EDGEQ_BOOT_ID", "").replace("-", "")
+
+    def since_boot(self) -> float:
+        """Seconds since the machine was booted, those that it slept included; isn't stepped."""
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+    def synchronised(self) -> bool | None:
+        """Whether wall time was set right by something that knows, such as NTP, as the kernel sees it; None where it
+        can't be asked (other systems than Linux, some sandboxes)."""
+        adjtimex = _adjtimex()
+        if adjtimex is None:
+            return None
+        state = adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # zeros: it only asks
+        return None if state < 0 else state != _UNSYNCHRONISED
+
 
 def is_time(value: object) -> bool:
     """Whether `value` is a time: whole microseconds since 1970 UTC, within the years 1 to 9999."""
@@ -42,3 +72,11 @@ def rfc3339(microseconds: int) -> str:
     seconds, rest = divmod(min(max(microseconds, EARLIEST), LATEST), MICROSECONDS)
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1000:03d}Z"
+
+
+@cache
+def _adjtimex() -> Callable[[object], int] | None:
+    try:
+        return ctypes.CDLL(None).adjtimex
+    except (OSError, AttributeError):
+        return None

@@ -60,9 +60,14 @@ class Day:
         self._mappings = mappings
         self._began = bench.clock.monotonic()
 
-    async def boot(self, step: float = 0) -> Day:
-        """The program starts, by a clock that is that far from the one before."""
+    async def boot(self, step: float = 0, *, off_seconds: float = 0, synchronised: bool = True) -> Day:
+        """The machine boots after it was off for so long, by a clock that is that far from the one before."""
+        self.bench.clock.reboot(off_seconds, synchronised=synchronised)
         self.bench.clock.step(step)
+        return await self.start()
+
+    async def start(self) -> Day:
+        """The program starts."""
         await self.bench.start(*self._mappings)
         return await self._note()
 
@@ -132,7 +137,7 @@ async def test_a_step_of_the_clock_is_no_time_that_passed(
     async with day(tmp_path, name) as (today, before, after):
         await today.go_on(before, 4)
         await today.set_clock(step)
-        await today.boot()
+        await today.start()
         await today.go_on(after, 60)
     without = await untouched(tmp_path_factory, name)
     assert today.told == without.told
@@ -147,7 +152,7 @@ async def test_a_boot_without_a_clock_gives_one_full_period_and_no_more(
     """The clock is set before that is over, or when all is over."""
     async with day(tmp_path, name) as (today, before, after):
         await today.go_on(before, 4)
-        await today.boot(CLOCKLESS)
+        await today.boot(CLOCKLESS, synchronised=False)
         early = [each for each in after if each[0] < 4 + unset_seconds]
         await today.go_on(early, 4 + unset_seconds)
         await today.set_clock(HOUR - CLOCKLESS)

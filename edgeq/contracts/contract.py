@@ -52,13 +52,14 @@ class Contract(ABC):
 
     `takes_late`: `observe` may be called with an event that is older than the newest of its instance. `for_all`: there
     is one instance, without a name, for all subjects, and it looks at other contracts as a whole; to be set before
-    `Contract.__init__`.
+    `Contract.__init__`. `by_calendar`: its deadlines are moments of the calendar, however long it has waited for them.
     """
 
     kind: ClassVar[str]
     keys_type: ClassVar[type[Keys]]
     memory_type: ClassVar[type[Memory]] = Memory
     takes_late: ClassVar[bool] = False
+    by_calendar: ClassVar[bool] = False
     for_all = False
 
     def __init__(self, keys: Keys) -> None:

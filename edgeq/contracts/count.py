@@ -94,6 +94,7 @@ class Count(Contract):
     keys_type = CountKeys
     memory_type = CountMemory
     takes_late = True
+    by_calendar = True
     keys: CountKeys
 
     def __init__(self, keys: CountKeys) -> None:

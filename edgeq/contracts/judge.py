@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..clock import LATEST
+from .boots import NO_GAP, Between, missed
 from .contract import Contract
 from .index import Index
 from .instance import Instance
@@ -37,17 +38,23 @@ class Judge:
         self._turn: Turn | None = None
         self._timers = Timers(self._due_at, self.rank)
 
-    def load(self, instances: Iterable[tuple[str, Instance]], now: int) -> None:
-        """Forget all instances and take these, each with its contract's name. They are as the clock `now` allows: see
-        Contract.stepped. `Turn.settle` sees to what else may have changed since they were stored."""
-        self.instances = {
-            (name, instance.subject): self.reporters[name].set_clock(instance, now, 0) for name, instance in instances
-        }
+    def load(self, instances: Iterable[tuple[str, Instance]], now: int, gap: Between = NO_GAP) -> list[Key]:
+        """Forget all instances and take these, each with its contract's name. They become what they are by the clock
+        `now`, after such a `gap`: see Contract.stepped and `boots`. Those that aren't what they were are returned.
+        `Turn.settle` sees to what else may have changed since they were stored."""
+        self.instances, changed = {}, []
+        for name, instance in instances:
+            step_microseconds = missed(self.contracts[name], instance, now, gap)
+            became = self.reporters[name].set_clock(instance, now, step_microseconds)
+            self.instances[name, instance.subject] = became
+            if became is not instance:
+                changed.append((name, instance.subject))
         reports = [instance.report for instance in self.instances.values() if instance.report is not None]
         unheard = [report.unheard for report in reports if report.unheard is not None]
         self.unheard_since = min(unheard, default=None)
         self.relations.load(self.instances)
         self._arm_all()
+        return changed
 
     def earliest(self, until: int = LATEST) -> int | None:
         """When the next deadline lies, in microseconds since 1970 UTC; if that is after `until` or never, perhaps only

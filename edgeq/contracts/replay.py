@@ -179,6 +179,18 @@ class _VirtualClock(Clock):
         """See Clock.offset."""
         return self._offset
 
+    def boot(self) -> str:
+        """See Clock.boot."""
+        return ""
+
+    def since_boot(self) -> float:
+        """See Clock.since_boot."""
+        return self.monotonic()
+
+    def synchronised(self) -> bool:
+        """See Clock.synchronised."""
+        return True
+
     def go(self, now: int) -> None:
         """Time passes; it doesn't run backwards."""
         self._now = max(self._now, now)

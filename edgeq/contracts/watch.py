@@ -7,10 +7,9 @@
   prove anybody's silence either: of two events that edgeq recorded itself, the time between may have been spent at the
   broker.
 - **A step of the clock is no time that passed.** What was left of each deadline is left after it, what stands has stood
-  as long as before, and events that were recorded before it, and wait, move with it. Deadlines of an earlier run that
-  are further away than they can be, because the clock is behind after a boot, are given their full length. What another
-  run recorded by a clock that was ahead of what it is now, or before the machine had a clock, is taken as it comes, and
-  proves no silence.
+  as long as before, and events that were recorded before it, and wait, move with it; also if it was between two runs
+  in one boot. What counts over a boot is said in `boots`. What another run recorded by a clock that was ahead of what
+  it is now, or wasn't right, or before the machine had a clock, is taken as it comes, and proves no silence.
 - **A contract that cares about the link is told that there is none** (`suppressed_by: link`) once there was none for
   `LINK_SECONDS`, and that there is one when silence counts again.
 """
@@ -21,21 +20,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ..clock import MICROSECONDS, Clock
 from ..events import Event
+from .boots import STEP as _STEP
+from .boots import NO_GAP, Reading, between, followed, read
 from .contract import Contract
 from .instance import Instance
 from .judge import Judge
 from .link import Link
+from .relations import Key
 from .reporting import CLOCKLESS_BEFORE
 from .turn import IN_FLIGHT_SECONDS, Turn
 
 SETTLE_SECONDS = 5.0
 LINK_SECONDS = 30.0
-CLOCK_STEP_SECONDS = 1.0
 
 _SETTLE = round(SETTLE_SECONDS * MICROSECONDS)
-_STEP = round(CLOCK_STEP_SECONDS * MICROSECONDS)
 _AHEAD = 5_000_000  # deadlines that are further away, and may have moved on, are looked at when they are near
 _AFTER_DEADLINE = round(IN_FLIGHT_SECONDS * MICROSECONDS) + 1
 
@@ -48,7 +50,11 @@ class _Set(NamedTuple):
 
 
 class Watch:
-    """Judges `contracts`. `link` None: the sensors can always be heard."""
+    """Judges `contracts`. `link` None: the sensors can always be heard.
+
+    `reading` is the clock by which all times of the instances are told; to be stored with them. `gap` is what lay
+    between the run that stored them and this one.
+    """
 
     def __init__(self, contracts: Sequence[Contract], clock: Clock, link: Link | None = None) -> None:
         self.judge = Judge(contracts)
@@ -61,24 +67,38 @@ class Watch:
         self._stepped = 0
         self._offset = self._clock.offset()
         self._set: _Set | None = None
+        self._wrong_before: int | None = None  # what was recorded before was recorded by a clock that wasn't right
+        self.reading = read(clock)
+        self.gap = NO_GAP
         self._new: list[tuple[Contract, Instance]] | None = None
 
-    def open(self, instances: Iterable[tuple[str, Instance]]) -> None:
-        """Forget all instances and take these, each with its contract's name. What follows, and what is to be watched
-        from now on, comes with the next turn."""
-        now = self._clock.now()
-        self.judge.load(instances, now)
+    def open(self, instances: Iterable[tuple[str, Instance]], stored: Reading | None = None) -> list[Key]:
+        """Forget all instances and take these, each with its contract's name; `stored` is what was stored with them as
+        `reading`. Those that the time between has changed are returned. What follows, and what is to be watched from
+        now on, comes with the next turn."""
+        now, reading = self._clock.now(), read(self._clock)
+        gap = self.gap = between(stored, reading)
+        self.reading = followed(stored, reading, gap)
+        if stored is not None:  # which knows of all steps so far
+            step = self._step()
+            self._offset, self._stepped = self._offset + step, self._stepped + step
+        if gap.step:
+            self._set = _Set(now - gap.step, gap.step)
+        if not gap.was_right:
+            self._wrong_before = reading.offset
+        changed = self.judge.load(instances, now, gap)
         self._new = [
             (contract, instance)
             for contract in self.judge.contracts.values()
             for instance in contract.initial(now)
             if (contract.name, instance.subject) not in self.judge.instances
         ]
+        return changed
 
     def due_at(self) -> int | None:
         """When a turn without events is due, in microseconds since 1970 UTC; None while nothing is."""
         now = self._clock.now()
-        if self._new is not None or abs(self._step()) >= _STEP:
+        if self._new is not None or abs(self._step()) >= _STEP or self._has_synchronised():
             return now
         ready_at = self._ready_at()
         link_at = self._link_due_at(now, ready_at)
@@ -94,7 +114,7 @@ class Watch:
         judged. It counts when the block ends without an exception; otherwise nothing has happened."""
         new, step, now = self._new, self._step(), self._clock.now()
         stepped = abs(step) >= _STEP
-        before = self._offset, self._stepped, self._set
+        before = self._offset, self._stepped, self._set, self._wrong_before, self.reading
         try:
             with self.judge.turn() as turn:
                 if new is not None:
@@ -106,6 +126,11 @@ class Watch:
                     self._offset, self._stepped = self._offset + step, self._stepped + step
                     earlier = self._set or _Set(now - step, 0)
                     self._set = _Set(earlier.until, earlier.step + step)
+                    if self._wrong_before is not None:
+                        self._wrong_before += step
+                    self.reading = replace(read(self._clock), offset=self.reading.offset + step)
+                elif self._has_synchronised():
+                    self.reading = replace(self.reading, synchronised=True)
                 ready_at = self._ready_at()
                 self._follow_link(turn, now, ready_at)
                 for event in events or ():
@@ -116,11 +141,11 @@ class Watch:
                     turn.elapse(now)
                 yield turn
         except BaseException:
-            self._offset, self._stepped, self._set = before
+            self._offset, self._stepped, self._set, self._wrong_before, self.reading = before
             raise
         self._new = None
         if events is None:
-            self._set = None  # all that was recorded before is judged
+            self._set = self._wrong_before = None  # all that was recorded before is judged
 
     def _ready_at(self) -> int | None:
         """From when on silence counts, in microseconds since 1970 UTC; None while it doesn't."""
@@ -162,9 +187,14 @@ class Watch:
         if self._set is not None and (recorded_at <= self._set.until if self._set.step > 0 else recorded_at > now):
             moved = self._set.step
         shown = recorded_at + moved
+        if self._wrong_before is not None and shown < self._wrong_before:
+            return now - recorded_at, False
         if shown > now + _STEP or shown < CLOCKLESS_BEFORE <= now:
             return now - recorded_at, False
         return moved, True
+
+    def _has_synchronised(self) -> bool:
+        return not self.reading.synchronised and read(self._clock).synchronised
 
     def _step(self) -> int:
         """By how many microseconds the clock was set since the last turn."""

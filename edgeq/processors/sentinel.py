@@ -16,6 +16,8 @@ What can be relied on, and why:
   when the events were recorded; only then does the clock count (`on_time`).
 - **Silence and time are what `contracts.watch` says**: a sensor that couldn't be heard isn't silent, and a step of the
   clock is no time that passed.
+- **Times are stored with the clock by which they were told**, once in a boot and whenever the clock was set: so it is
+  known at the next start which of them still mean something.
 - **Contracts that are gone leave nothing behind.** When they are loaded, what is violated is resolved with the reason
   `removed`, and their states go. A contract that was changed keeps its states if they mean what they meant
   (`Contract.meaning`), each with its deadline where it belongs now; otherwise, or when a subject no longer belongs to
@@ -30,6 +32,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
+from ..contracts import boots
+from ..contracts.boots import Reading
 from ..contracts.contract import Contract
 from ..contracts.instance import Instance
 from ..contracts.link import Link
@@ -39,24 +43,28 @@ from ..contracts.turn import Skip, Turn
 from ..contracts.verdict_event import verdict_event
 from ..contracts.watch import Watch
 from ..events import Event, NewEvent
-from ..store import contract_states
+from ..store import contract_states, meta
 from ..store.contract_states import ContractState, LatestStates
 from ..store.decisions import count, record
 from ..store.store import Store, Tx
 from ..telemetry.metrics import Metrics
 from .processor import ProcessorContext, QueueProcessor
 
+CLOCK_KEY = "sentinel_clock"
+
 log = logging.getLogger("edgeq.sentinel")
 
 
 class _Opening(NamedTuple):
     """What is to be decided first: rows of contracts that are gone, the events that say so, and what is stored anew
-    because the contract was changed. `fates` counts by contract, what became of it, and what becomes of its states."""
+    because the contract, or the clock, was changed. `fates` counts by contract, what became of it, and what becomes of
+    its states, `moved` what became otherwise by the clock."""
 
     gone: list[Key]
     closings: list[NewEvent]
     adapted: list[Key]
     fates: Counter[tuple[str, str, str]]
+    moved: list[Key]
 
 
 class Sentinel(QueueProcessor):
@@ -74,6 +82,7 @@ class Sentinel(QueueProcessor):
         self._metrics = metrics
         self._clock = clock
         self._opening: _Opening | None = None
+        self._stored_reading: Reading | None = None
 
     def filter_item(self, event: Event) -> bool:
         """Only what a contract wants to see."""
@@ -83,7 +92,7 @@ class Sentinel(QueueProcessor):
         """Load all states; find those of contracts that are gone, and what is to be watched from now on."""
         now = self._clock.now()
         instances: list[tuple[str, Instance]] = []
-        opening = _Opening([], [], [], Counter())
+        opening = _Opening([], [], [], Counter(), [])
         for row in await contract_states.every(store):
             contract = self._judge.contracts.get(row.contract)
             instance = from_row(contract, row) if contract else None
@@ -98,7 +107,8 @@ class Sentinel(QueueProcessor):
             opening.fates[row.contract, reason, "closed"] += 1
             closing = closing_event(row, reason, now)
             opening.closings.extend([closing] if closing else [])
-        self._watch.open(instances)
+        self._stored_reading = boots.from_text(await meta.get(store, CLOCK_KEY))
+        opening.moved.extend(self._watch.open(instances, self._stored_reading))
         self._opening = opening
 
     async def process_item(self, event: Event, ctx: ProcessorContext) -> None:
@@ -125,15 +135,21 @@ class Sentinel(QueueProcessor):
     def _decide(self, turn: Turn, ctx: ProcessorContext, opening: _Opening | None) -> None:
         """Hand the outcome of a turn over."""
         decisions, changed = ctx.decisions, turn.changed
-        if opening is not None and (opening.fates or changed):
-            gone, fates = opening.gone, opening.fates
+        if opening is not None and (opening.fates or opening.moved or changed):
+            gone, fates, moved, gap = opening.gone, opening.fates, opening.moved, self._watch.gap
             decisions.lazily.append(lambda tx: contract_states.delete(tx, gone))
-            changed = {key: self._judge.instances[key] for key in opening.adapted} | changed
+            changed = {key: self._judge.instances[key] for key in (*opening.adapted, *moved)} | changed
             decisions.also.append(_at_once)
             decisions.events += opening.closings
             decisions.tallies.append(lambda: _tell_fates(fates))
+            if moved:
+                decisions.tallies.append(lambda: log.info("%s", gap.words(len(moved))))
         if changed:
             decisions.lazily.append(LatestStates(changed, self._row))
+        reading = self._watch.reading
+        if reading != self._stored_reading and (changed or self._judge.instances):
+            decisions.lazily.append(lambda tx: meta.put(tx, CLOCK_KEY, boots.to_text(reading)))
+            self._stored_reading = reading
         for contract, instance, verdict in turn.verdicts:
             decisions.events.append(verdict_event(contract, instance, verdict, ctx.now))
         if skipped := turn.skipped:
