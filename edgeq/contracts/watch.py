@@ -24,8 +24,8 @@ from msgspec.structs import replace
 
 from ..clock import MICROSECONDS, Clock
 from ..events import Event
-from .boots import STEP as _STEP
 from .boots import NO_GAP, Reading, between, followed, read
+from .boots import STEP as _STEP
 from .contract import Contract
 from .instance import Instance
 from .judge import Judge
