@@ -59,7 +59,17 @@ class TestSynchronised:
         self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[object], int] | None, synchronised: bool | None
     ) -> None:
         monkeypatch.setattr(module, "_adjtimex", lambda: answer)
+        monkeypatch.setattr(module, "_TIMESYNC", Path("/nowhere"))
         assert Clock().synchronised() is synchronised
+
+    def test_where_the_kernel_can_not_be_asked_timesyncd_may_know(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_adjtimex", lambda: lambda buffer: -1)
+        monkeypatch.setattr(module, "_TIMESYNC", tmp_path)
+        assert Clock().synchronised() is False
+        (tmp_path / "synchronized").touch()
+        assert Clock().synchronised() is True
 
 
 def test_a_fake_clock_boots_when_it_is_told() -> None:

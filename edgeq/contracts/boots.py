@@ -79,11 +79,15 @@ def from_text(text: str | None) -> Reading | None:
 
 
 def read(clock: Clock) -> Reading:
-    """The clock as it is now. One that doesn't show the year 2000 yet isn't synchronised. Otherwise it is if the system
-    says so, or doesn't know: then it is taken for right, as nothing better is known."""
-    now = clock.now()
-    synchronised = now >= CLOCKLESS_BEFORE and clock.synchronised() is not False
-    return Reading(clock.boot(), now - round(clock.since_boot() * MICROSECONDS), synchronised)
+    """The clock as it is now."""
+    offset = clock.now() - round(clock.since_boot() * MICROSECONDS)
+    return Reading(clock.boot(), offset, is_synchronised(clock))
+
+
+def is_synchronised(clock: Clock) -> bool:
+    """One that doesn't show the year 2000 yet isn't. Otherwise it is if the system says so, or doesn't know: then it is
+    taken for right, as nothing better is known."""
+    return clock.now() >= CLOCKLESS_BEFORE and clock.synchronised() is not False
 
 
 def between(before: Reading | None, now: Reading) -> Between:
