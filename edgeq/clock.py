@@ -6,7 +6,6 @@ a `Clock`, so that a test can hand it `edgeq.testing.FakeClock`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -57,7 +56,7 @@ class Clock:
         be asked, as in a sandbox that keeps the clock from being set, what systemd-timesyncd says, if it runs; else
         None."""
         adjtimex = _adjtimex()
-        state = -1 if adjtimex is None else adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # zeros: it only asks
+        state = -1 if adjtimex is None else adjtimex(bytes(_TIMEX_BYTES))  # zeros: it only asks
         if state >= 0:
             return state != _UNSYNCHRONISED
         try:
@@ -80,8 +79,15 @@ def rfc3339(microseconds: int) -> str:
 
 
 @cache
-def _adjtimex() -> Callable[[object], int] | None:
+def _adjtimex() -> Callable[[bytes], int] | None:
     try:
-        return ctypes.CDLL(None).adjtimex
-    except (OSError, AttributeError):
+        import ctypes  # not every Python has it, or may load it in its sandbox
+
+        function = ctypes.CDLL(None).adjtimex
+    except (ImportError, OSError, AttributeError, MemoryError):
         return None
+
+    def ask(question: bytes) -> int:
+        return int(function(ctypes.create_string_buffer(question, len(question))))
+
+    return ask

@@ -56,7 +56,7 @@ class TestSynchronised:
         ],
     )
     def test_its_answers(
-        self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[object], int] | None, synchronised: bool | None
+        self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[bytes], int] | None, synchronised: bool | None
     ) -> None:
         monkeypatch.setattr(module, "_adjtimex", lambda: answer)
         monkeypatch.setattr(module, "_TIMESYNC", Path("/nowhere"))
