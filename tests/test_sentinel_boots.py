@@ -5,6 +5,7 @@ every kind that waits for a time, between two runs in one boot, and over a boot.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -189,6 +190,40 @@ class TestOverABoot:
         await bench.start({**mapping, "known": ["a"]})
         await bench.at((bench.clock.now() - NOON) / 1e6 + 2 * 3600)
         assert [each.occurred_at for each in await bench.told()] == [micro(36 * HOUR)]
+
+
+class TestManyBoots:
+    """A sensor that reports while the machine runs, and at last doesn't."""
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("name", ["absence", "gap", "fewer_than", "deadline"])
+    async def test_no_silence_is_made_up_and_the_true_one_is_told(self, tmp_path: Path, name: str, seed: int) -> None:
+        chance = random.Random(f"{name} {seed}")
+        mappings, history = WAITING[name]
+        sent = "closed" if name == "deadline" else history[0][1]
+        async with watching(tmp_path) as bench:
+            today = Day(bench, mappings)
+            error = 0.0
+            for _ in range(12):
+                before, error = error, chance.choice([0, 0, -60, -HOUR, -2 * HOUR, CLOCKLESS])
+                await today.boot(error - before, off_seconds=chance.uniform(0, 3), synchronised=not error)
+                for _ in range(chance.randrange(1, 5)):
+                    happened = [(today.passed, sent, 4)]
+                    if name == "deadline":
+                        happened.append((today.passed, "opened", 4))
+                    await today.go_on(happened, today.passed + chance.uniform(1, 6))
+                    what = chance.randrange(6)
+                    if what == 0:
+                        bench.clock.step(-error)
+                        bench.clock.synchronise()
+                        error = 0.0
+                    if what in (0, 1):
+                        await today.start()
+            assert today.told == []
+            silent_from = today.passed
+            await today.go_on([], silent_from + 60)
+            assert len(today.told) == 1
+            assert today.told[0][2] <= silent_from + FULL + SOON
 
 
 class TestInOneBoot:
