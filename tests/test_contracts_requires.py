@@ -291,7 +291,7 @@ def test_same_any_says_of_which_subjects_it_judges() -> None:
     doors, safes = (requires(RECENT, name=name, same="any", subject=f"{name}-*") for name in ("door", "safe"))
     (contract, other) = contracts_of(doors, safes)
     assert explain.conditions(contract) == ["for subjects that fit door-*"]
-    written = [Written(each, Section("contracts")) for each in (contract, other)]
+    written = [Written(each, Section("contracts", {})) for each in (contract, other)]
     seen = Seen([event(1, "a", subject="safe-1"), event(2, "x", subject="door-1")])
     assert [warning.message for warning in warnings(written, None, seen)] == [
         "'door-*' fits no subject of a among the last 2 events"
