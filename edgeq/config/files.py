@@ -55,12 +55,16 @@ def beside(main: Path) -> list[Path]:
 
 
 def read(path: Path, bytes_max: int = FILE_BYTES_MAX) -> str:
-    """The text of a file. Raises ValueError when it can't be read, is too large or not UTF-8."""
+    """The text of a file. Raises ValueError when it can't be read, is too large or not UTF-8, or is no file but
+    something such as a pipe, which one might wait at for ever."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(bytes_max + 1)
+        mode = os.stat(path).st_mode
+        special = not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+        content = b"" if special else _beginning(path, bytes_max + 1)
     except (OSError, ValueError) as error:
         raise ValueError(_reason(error)) from None
+    if special:
+        raise ValueError("is not a regular file")
     if len(content) > bytes_max:
         raise ValueError(f"is larger than {bytes_max // 1024} KiB")
     try:
@@ -84,11 +88,9 @@ def secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[str], s
             path = below if _is_there(below) else path
         shown = printable(str(path))
         try:
-            if _is_there(path) and not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
-                raise ValueError("is not a regular file")
             text = read(path, SECRET_BYTES_MAX)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{shown}: {_reason(error) if isinstance(error, OSError) else error}") from None
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}") from None
         text = text.removesuffix("\n").removesuffix("\r")
         if not text:
             raise ValueError(f"{shown}: is empty")
@@ -108,6 +110,11 @@ def in_order(problems: list[Problem], names: list[str]) -> list[Problem]:
         return (order[file], int(line)) if file in order else (len(order), 0)
 
     return sorted(problems, key=rank)
+
+
+def _beginning(path: Path, bytes_max: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(bytes_max)
 
 
 def _is_there(path: str | Path) -> bool:
