@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -417,6 +419,25 @@ def test_a_folder_without_tests_and_no_file_at_all(edgeq: Edgeq) -> None:
     done = edgeq("contracts", "test", "empty")
     assert (done.status, done.err.splitlines()[0]) == (78, "edgeq: empty: has no files that end in .yaml in it")
     assert edgeq("contracts", "test").status == 2
+
+
+def test_a_file_that_one_might_wait_at_for_ever(edgeq: Edgeq) -> None:
+    os.mkfifo("pipe.yaml")
+    says = "edgeq: pipe.yaml: is not a regular file"
+    assert [edgeq("contracts", verb, "pipe.yaml").err.splitlines()[0] for verb in ("test", "replay")] == [says] * 2
+    assert edgeq("-c", "pipe.yaml", "check").err.splitlines()[0] == says
+
+
+def test_series_without_end_are_refused_before_they_are_written_out(edgeq: Edgeq) -> None:
+    series = "    - {every: 1us, until: 365d, type: noise}\n"
+    tracemalloc.start()
+    try:
+        done = run(edgeq, doors("") + "    events:\n" + series * 60)
+        used = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (done.status, "there are more than 100000 of them" in done.err) == (78, True)
+    assert used < 100 * 2**20, "of one such series: about 40 MB"
 
 
 def test_mistakes_elsewhere_in_a_configuration_do_not_matter(edgeq: Edgeq, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,10 @@ class _Reader:
             self._wrong(section, "start", str(error))
             return None
         until = self._time(section, "until", keys.until)
-        happenings = sorted((each for part in keys.events for each in self._happenings(part)), key=lambda each: each.at)
+        happenings: list[Happening] = []
+        for part in keys.events:
+            happenings += self._happenings(part, max(0, EVENTS_MAX + 1 - len(happenings)))
+        happenings.sort(key=lambda each: each.at)
         expected = [each for part in keys.expect for each in self._expected(part)]
         standings = [each for part in keys.states for each in self._standings(part)]
         if len(happenings) > EVENTS_MAX:
@@ -160,7 +163,8 @@ class _Reader:
             self._local if self._by_calendar else None,
         )  # fmt: skip
 
-    def _happenings(self, section: Section) -> Iterator[Happening]:
+    def _happenings(self, section: Section, room: int) -> Iterator[Happening]:
+        """What a part says that happens; of a series until a time the first `room` events."""
         keys = section.read(EventKeys, self._problems, ignore=())
         if keys is None:
             return
@@ -182,7 +186,7 @@ class _Reader:
             self._latest = max(self._latest, at + (len(keys.values) - 1) * step)
             return
         text = self._json(section, "data", {} if keys.data is msgspec.UNSET else keys.data)
-        for count in range(min((self._time(section, "until", keys.until or "") - at) // step, EVENTS_MAX) + 1):
+        for count in range(min((self._time(section, "until", keys.until or "") - at) // step + 1, room)):
             yield Happening(at + count * step, place, keys.type, keys.subject, text, at + count * step)
 
     def _expected(self, section: Section) -> Iterator[Expected]:
