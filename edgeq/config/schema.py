@@ -163,26 +163,68 @@ class OnError(Record, frozen=True):
 
 
 class NotificationMatch(Record, frozen=True):
-    """`notifications.routes[].match`: all that are given must hold. Patterns may hold `*`."""
+    """`notifications.routes[].match`, and what a silence is about: all that are given must hold. Patterns may hold `*`.
+
+    `data` is a mapping of conditions on the event's data, written as the `where` of a contract.
+    """
 
     types: list[str] = []
     tags: list[str] = []
     severity: Severity | list[Severity] = []
     subject: str | None = None
+    contract: str | None = None
+    data: dict[str, Any] = {}
+
+
+class Quiet(Record, frozen=True):
+    """`notifications.routes[].quiet`: times of day, `"22:00-06:30"`, on some days of the week, in a time zone (default:
+    the machine's)."""
+
+    times: str | list[str]
+    days: list[str] = []
+    timezone: str = ""
+
+
+class Escalation(Record, frozen=True):
+    """`notifications.routes[].escalate[]`: whom to tell as well when nobody has acknowledged it `after` so long."""
+
+    after: Annotated[Duration, checks.positive]
+    channels: Annotated[list[str], checks.some]
 
 
 class NotificationRoute(Record, frozen=True):
-    """`notifications.routes[]`: which channels a matching notification goes to."""
+    """`notifications.routes[]`: which channels a matching notification goes to, when, and how often."""
 
     channels: Annotated[list[str], checks.some]
     match: NotificationMatch = NotificationMatch()
     continue_: bool = msgspec.field(name="continue", default=False)
+    title: str | None = None
+    body: str | None = None
+    group_by: list[str] = []
+    group_wait: Duration = Duration(30)
+    group_interval: Annotated[Duration, checks.positive] = Duration(300)
+    repeat: list[Annotated[Duration, checks.at_least(Duration(10))]] = []
+    resolved: bool = True
+    quiet: str | Quiet | None = None
+    escalate: list[Escalation] = []
+    failover: list[str] = []
+    ttl: Annotated[Duration, checks.positive] | None = None
+
+
+class Heartbeat(Record, frozen=True):
+    """`notifications.heartbeat`: an address that is asked for every so often, so that somebody outside notices when
+    this gateway is dead."""
+
+    url: str
+    every: Annotated[Duration, checks.between(Duration(10), Duration(86400))] = Duration(300)
 
 
 class Notifications(Record, frozen=True):
-    """`notifications`."""
+    """`notifications`. `public_url` is where people reach the web listener: links to acknowledge begin with it."""
 
     routes: list[NotificationRoute] = []
+    heartbeat: str | Heartbeat | None = None
+    public_url: str | None = None
 
 
 class Queue(Record, frozen=True):

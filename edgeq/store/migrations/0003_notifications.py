@@ -1,0 +1,48 @@
+"""Notifications in groups and digests, with an end to their use; threads, silences."""
+
+from typing import Any
+
+_STATEMENTS = """
+ALTER TABLE notifications ADD COLUMN kind TEXT NOT NULL DEFAULT 'alert';
+ALTER TABLE notifications ADD COLUMN detail TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE notifications ADD COLUMN group_key TEXT;
+ALTER TABLE notifications ADD COLUMN digest_id INTEGER;
+ALTER TABLE notifications ADD COLUMN expires_at INTEGER;
+ALTER TABLE notifications ADD COLUMN failover TEXT;
+ALTER TABLE notifications ADD COLUMN read_at INTEGER;
+CREATE TABLE threads (
+    fingerprint TEXT NOT NULL,
+    route TEXT NOT NULL,
+    event_id INTEGER NOT NULL,
+    severity TEXT NOT NULL,
+    title TEXT NOT NULL,
+    body TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    channels TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    reminder INTEGER NOT NULL DEFAULT 0,
+    escalation INTEGER NOT NULL DEFAULT 0,
+    next_at INTEGER,
+    silenced INTEGER NOT NULL DEFAULT 0,
+    acknowledged_at INTEGER,
+    acknowledged_by TEXT,
+    comment TEXT,
+    PRIMARY KEY (fingerprint, route)
+) WITHOUT ROWID;
+CREATE TABLE silences (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    match TEXT NOT NULL,
+    starts_at INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL,
+    comment TEXT NOT NULL DEFAULT '',
+    created_by TEXT NOT NULL DEFAULT '',
+    created_at INTEGER NOT NULL
+);
+"""
+
+
+def up(migrator: Any, db: Any) -> None:
+    """Bring everything up to date."""
+    for statement in _STATEMENTS.split(";\n"):
+        if statement.strip():
+            db.execute_sql(statement)
