@@ -1,34 +1,44 @@
 """Verbs of the table `notifications`: the outbox of every channel, and the history of what it sent.
 
-A row's text is written once and never changes. Its way: `queued`, until its channel has `sent` it or given it up
-(`dead`). The notifications of one channel that share a fingerprint are sent in the order of their ids: as long as one
-waits for its next attempt, those behind it wait too.
+A row's text is written once and never changes. Its way: `queued`, until its channel has `sent` it, told it together
+with others (`grouped`: the row of that id in `digest_id` says what became of it) or given it up (`dead`); or
+`silenced` from the start, or when there is nothing to tell any more. `add` queues; `outbox` has the verbs of senders.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import peewee as pw
 
-from .store import ZERO, Row, Statement, Store, Tx, literal, storable
+from ..events import from_json, to_json
+from .store import NULL, ZERO, Row, Statement, Store, Tx, literal, storable
 from .tables import Notifications
 
 # No row waits longer than this for its next attempt. One that seems to is due: the wall clock was set back.
 WAIT_SECONDS_MAX = 20 * 60
 
+# The group key of what quiet hours hold back begins with this.
+QUIET = "quiet:"
+RESOLVED_IN_TIME = "resolved before it was told"
+NEVER_TOLD = "what it resolves was not told here"
+
+_OPEN_MAX = 50
 _COLUMNS = (
     "event_id", "channel", "severity", "title", "body", "fingerprint", "state", "attempt", "next_attempt_at",
-    "created_at",
+    "error", "created_at", "kind", "detail", "group_key", "expires_at", "failover", "tried_at",
 )  # fmt: skip
 _ALL = (
     Notifications.id, Notifications.event_id, Notifications.channel, Notifications.severity, Notifications.title,
     Notifications.body, Notifications.fingerprint, Notifications.state, Notifications.attempt,
     Notifications.next_attempt_at, Notifications.sent_at, Notifications.error, Notifications.created_at,
+    Notifications.kind, Notifications.detail, Notifications.group_key, Notifications.digest_id,
+    Notifications.expires_at, Notifications.failover, Notifications.read_at, Notifications.tried_at,
 )  # fmt: skip
+_ONE = pw.SQL("1")
 _QUEUED = Notifications.state == literal("queued")
 
 
@@ -75,6 +85,64 @@ def _again(p: pw.SQL) -> pw.Node:
     )
 
 
+_Digest = Notifications.alias()
+_TRIED = Notifications.tried_at.is_null(False)
+
+
+def _told(p: pw.SQL) -> pw.Node:
+    """What a fingerprint has told, or is about to tell, newest first; each with its group, and when it was raised if it
+    waits for that."""
+    digest_lives = (Notifications.state != literal("grouped")) | _Digest.state.in_(pw.SQL("('queued', 'sent')"))
+    waits_for_group = (
+        _QUEUED
+        & (Notifications.attempt == ZERO)
+        & ~_TRIED
+        & (Notifications.next_attempt_at > p)
+        & Notifications.group_key.is_null(False)
+    )
+    return (
+        Notifications.select(
+            Notifications.id,
+            Notifications.kind,
+            Notifications.group_key,
+            pw.Case(None, [(waits_for_group, Notifications.created_at)], NULL),
+        )
+        .join(_Digest, pw.JOIN.LEFT_OUTER, on=(_Digest.id == Notifications.digest_id))
+        .where(
+            (Notifications.channel == p)
+            & (Notifications.fingerprint == p)
+            & Notifications.state.in_(pw.SQL("('queued', 'sent', 'grouped')"))
+            & digest_lives
+        )
+        .order_by(Notifications.id.desc())
+        .limit(p)
+    )
+
+
+_TOLD = Statement(_told)
+_GROUP_WAITING = Statement(
+    lambda p: (
+        Notifications.select(Notifications.next_attempt_at)
+        .where((Notifications.channel == p) & (Notifications.group_key == p) & _QUEUED & ~_TRIED)
+        .order_by(Notifications.id.desc())
+        .limit(_ONE)
+    )
+)
+_GROUP_TOLD = Statement(
+    lambda p: Notifications.select(pw.fn.MAX(Notifications.sent_at)).where(
+        (Notifications.channel == p) & (Notifications.group_key == p) & (Notifications.state == literal("sent"))
+    )
+)
+_FAILED_UNTIL = Statement(
+    lambda p: Notifications.select(pw.fn.MAX(Notifications.next_attempt_at)).where(
+        (Notifications.channel == p) & (Notifications.fingerprint == p) & _QUEUED & (Notifications.attempt > ZERO)
+    )
+)
+_SILENCE = Statement(
+    lambda p: Notifications.update({Notifications.state: literal("silenced"), Notifications.error: p}).where(
+        Notifications.id == p
+    )
+)
 _FIRST = Statement(_first)
 _AGAIN = Statement(_again)
 _NEXT = Statement(
@@ -124,9 +192,23 @@ _TROUBLES = Statement(
 )
 
 
+class Group(msgspec.Struct, frozen=True):
+    """What a notification is told together with: all of its channel with this `key`. The first waits `wait`
+    microseconds, those behind it until `interval` microseconds have passed since the group was last told. A `resolved`
+    one has the group of what it resolves."""
+
+    key: str
+    wait: int
+    interval: int
+
+
 class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification that isn't stored yet. `created_at` is when it was raised, in microseconds since 1970 UTC; texts
-    must be valid Unicode without NUL."""
+    """A notification that isn't stored yet. `created_at` is when it was raised; it isn't sent before `not_before`, nor
+    after `expires_at` (all in microseconds since 1970 UTC). Texts must be valid Unicode without NUL.
+
+    `kind` is alert, update, reminder, resolved or digest; `detail` is JSON: what it is about. One that is `silenced` is
+    kept for the history alone, with the reason in `error`. `failover` are the channels to try when this one fails.
+    """
 
     channel: str
     severity: str
@@ -135,13 +217,21 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     created_at: int
     event_id: int | None = None
+    kind: str = "alert"
+    detail: str = "{}"
+    state: Literal["queued", "silenced"] = "queued"
+    error: str | None = None
+    not_before: int | None = None
+    group: Group | None = None
+    expires_at: int | None = None
+    failover: tuple[str, ...] = ()
 
 
 class StoredNotification(msgspec.Struct, frozen=True):
     """A notification as it stands in the table.
 
     `attempt` counts the attempts that ended it or failed, perhaps by its own fault (not those at which its target could
-    not be reached); `error` says why the last one failed.
+    not be reached); `error` says why the last one failed. `tried_at` is when it was first handed to its target.
     """
 
     id: int
@@ -157,23 +247,86 @@ class StoredNotification(msgspec.Struct, frozen=True):
     sent_at: int | None
     error: str | None
     created_at: int
+    kind: str = "alert"
+    detail: str = "{}"
+    group_key: str | None = None
+    digest_id: int | None = None
+    expires_at: int | None = None
+    failover: tuple[str, ...] = ()
+    read_at: int | None = None
+    tried_at: int | None = None
 
 
 def add(tx: Tx, rows: Sequence[NewNotification]) -> None:
-    """Queue notifications, due at once."""
+    """Queue notifications, each due at once unless it is held: by `not_before`; by its group, with those of the group
+    that wait already; by one of its fingerprint that failed and comes first.
+
+    A `resolved` one is told where what it resolves was told, or is about to be, also on the channels of `failover`.
+    Where it wasn't, it is silenced; and so are both when all that it resolves still waits for its group's first time
+    (quiet hours and a target that is away don't count: what they hold back is told).
+    """
+    for row in rows:
+        if row.kind != "resolved" or row.state != "queued":
+            _insert(tx, row)
+            continue
+        _insert(tx, _resolving(tx, row))
+        for channel in row.failover:
+            there = _resolving(tx, msgspec.structs.replace(row, channel=channel, failover=(), group=None))
+            if there.state == "queued":
+                _insert(tx, there)
+    if rows:
+        tx.touch("notifications")
+
+
+def _insert(tx: Tx, row: NewNotification) -> None:
+    held_until = row.created_at
+    if row.state == "queued":
+        held_until = max(row.created_at, row.not_before or 0, _group_due_at(tx, row), _failed_until(tx, row))
     tx.insert(
         Notifications,
         _COLUMNS,
         [
             (
-                row.event_id, row.channel, row.severity, row.title, row.body, row.fingerprint, "queued", 0,
-                row.created_at, row.created_at,
+                row.event_id, row.channel, row.severity, row.title, row.body, row.fingerprint, row.state, 0,
+                held_until, row.error and storable(row.error), row.created_at, row.kind, row.detail,
+                row.group and row.group.key, row.expires_at, to_json(row.failover) if row.failover else None, None,
             )
-            for row in rows
         ],
     )  # fmt: skip
-    if rows:
-        tx.touch("notifications")
+
+
+def _group_due_at(tx: Tx, row: NewNotification) -> int:
+    if row.group is None:
+        return 0
+    key, wait, interval = row.group.key, row.group.wait, row.group.interval
+    waiting = tx.rows(_GROUP_WAITING, (row.channel, key))
+    if waiting:
+        return int(waiting[0][0])
+    told_at = tx.rows(_GROUP_TOLD, (row.channel, key))[0][0]
+    # What was told later than now was told before the clock was set back.
+    again_at = 0 if told_at is None else min(told_at, row.created_at) + interval
+    return max(row.created_at + wait, again_at)
+
+
+def _failed_until(tx: Tx, row: NewNotification) -> int:
+    return tx.rows(_FAILED_UNTIL, (row.channel, row.fingerprint))[0][0] or 0
+
+
+def _resolving(tx: Tx, row: NewNotification) -> NewNotification:
+    """`row`, which resolves what its fingerprint has told of on its channel; silenced if that is nothing."""
+    told = []
+    for place, kind, group_key, held in tx.rows(_TOLD, (row.created_at, row.channel, row.fingerprint, _OPEN_MAX)):
+        if kind == "resolved":
+            break
+        told.append((place, None if (group_key or "").startswith(QUIET) else held))
+    if not told:
+        return msgspec.structs.replace(row, state="silenced", error=NEVER_TOLD)
+    wait = row.group.wait if row.group else 0
+    if len(told) < _OPEN_MAX and all(held is not None and held + wait > row.created_at for _, held in told):
+        for place, _ in told:
+            tx.run(_SILENCE, (RESOLVED_IN_TIME, place))
+        return msgspec.structs.replace(row, state="silenced", error=RESOLVED_IN_TIME)
+    return row
 
 
 def mark_sent(tx: Tx, notification_id: int, *, attempt: int, now: int, error: str | None = None) -> bool:
@@ -267,4 +420,6 @@ async def counts(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def _stored(row: Row) -> StoredNotification:
-    return StoredNotification(*row)
+    fields = dict(zip(StoredNotification.__struct_fields__, row, strict=True))
+    fields["failover"] = tuple(from_json(fields["failover"])) if fields["failover"] else ()
+    return StoredNotification(**fields)

@@ -151,10 +151,11 @@ class DeadLetters(Table):
 class Notifications(Table):
     """The outbox and history of notifications: one row for each channel, its text rendered once.
 
-    `kind` is what it is in its thread: alert, update, reminder, resolved; or digest. `detail` is JSON: what it is about,
-    for channels that are programs. A queued one isn't sent before `next_attempt_at`; those with one `group_key` that
-    are due together are told in one digest, and are `grouped` then, with its id in `digest_id`. After `expires_at` it is
-    not sent any more. `failover` is JSON: the channels to try when this one fails. `read_at` is for the inbox.
+    `kind` is what it is in its thread: alert, update, reminder, resolved; or digest. `detail` is JSON: what it is
+    about, for channels that are programs. A queued one isn't sent before `next_attempt_at`; those with one `group_key`
+    that are due together are told in one digest, and are `grouped` then, with its id in `digest_id`. After `expires_at`
+    it is not sent any more. `failover` is JSON: the channels to try when this one fails. `read_at` is for the inbox.
+    `tried_at` is when it was first handed to its target: from then on it is sent as it is, and put into no digest.
     """
 
     id = pw.BigAutoField()
@@ -177,11 +178,12 @@ class Notifications(Table):
     expires_at = pw.BigIntegerField(null=True)
     failover = pw.TextField(null=True)
     read_at = pw.BigIntegerField(null=True)
+    tried_at = pw.BigIntegerField(null=True)
 
 
 class Threads(Table):
-    """What is open and was told by a route, so that it can be repeated, escalated, acknowledged and resolved: one row for
-    each fingerprint and route, until it is over.
+    """What is open and was told by a route, so that it can be repeated, escalated, acknowledged and resolved: one row
+    for each fingerprint and route, until it is over.
 
     `title`, `body`, `severity` and `detail` are those of the alert, `channels` is JSON: the names of those that it was
     queued for. `reminder` counts the repetitions, `escalation` the steps of `escalate` that were taken; `next_at` is

@@ -10,6 +10,22 @@ ALTER TABLE notifications ADD COLUMN digest_id INTEGER;
 ALTER TABLE notifications ADD COLUMN expires_at INTEGER;
 ALTER TABLE notifications ADD COLUMN failover TEXT;
 ALTER TABLE notifications ADD COLUMN read_at INTEGER;
+ALTER TABLE notifications ADD COLUMN tried_at INTEGER;
+CREATE INDEX notifications_due ON notifications (channel, next_attempt_at, id) WHERE state = 'queued';
+CREATE INDEX notifications_critical ON notifications (channel, next_attempt_at, id)
+    WHERE state = 'queued' AND severity = 'critical';
+CREATE INDEX notifications_waiting ON notifications (channel, fingerprint, id) WHERE state = 'queued';
+CREATE INDEX notifications_told ON notifications (channel, fingerprint, id)
+    WHERE state IN ('queued', 'sent', 'grouped');
+CREATE INDEX notifications_group ON notifications (channel, group_key, id)
+    WHERE state = 'queued' AND group_key IS NOT NULL;
+CREATE INDEX notifications_group_told ON notifications (channel, group_key, sent_at)
+    WHERE state = 'sent' AND group_key IS NOT NULL;
+CREATE INDEX notifications_digest ON notifications (digest_id, id) WHERE digest_id IS NOT NULL;
+CREATE INDEX notifications_expires ON notifications (channel, expires_at, id)
+    WHERE state = 'queued' AND expires_at IS NOT NULL;
+CREATE INDEX notifications_failover ON notifications (channel, next_attempt_at, id)
+    WHERE state = 'queued' AND failover IS NOT NULL;
 CREATE TABLE threads (
     fingerprint TEXT NOT NULL,
     route TEXT NOT NULL,
