@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from ...backoff import Backoff
 from ...config.schema import Record
+from ..bucket import Limit
 from ..notification import Notification
 
 # Publishes over edgeq's own MQTT session: `await publish(topic, payload, qos=1, retain=False)`. Returns when the broker
@@ -63,13 +64,19 @@ class Channel(ABC):
     """A way to one target. `name` is the channel's name in the configuration.
 
     `kind` is its word in the configuration, `settings` the record of its keys there; `backoff` says how long the sender
-    waits after failures. The constructor gets the settings and raises ValueError for what can't work; it doesn't
+    waits after failures. `digests` says whether people read it: they are told several notifications in one, with a body
+    of at most `body_bytes_max` bytes, programs each by itself. `limit` is how many the target takes, None: any number.
+    The constructor gets the settings and raises ValueError for what can't work; it doesn't
     connect: a target that is away at the start is found when it is there.
     """
 
     kind: ClassVar[str]
     settings: ClassVar[type[Record]]
     backoff: ClassVar[Backoff] = Backoff(5.0, 900.0)
+    # A kind's own, which the configuration of a channel may replace on the instance.
+    digests: bool = False
+    body_bytes_max: int = 16 * 1024
+    limit: Limit | None = None
 
     def __init__(self, name: str, settings: Any, links: Links) -> None:
         self.name = name
