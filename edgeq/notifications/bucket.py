@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Of a token: what sums of fractions are off by.
+_NOTHING = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -37,7 +40,8 @@ class Bucket:
         if self._limit is None:
             return 0.0
         self._fill(self._limit)
-        return max(0.0, (1.0 - self._tokens) / self._limit.rate)
+        missing = 1.0 - self._tokens
+        return missing / self._limit.rate if missing > _NOTHING else 0.0
 
     def within(self, seconds: float) -> int | None:
         """How many may be sent within that time; None when that is without a limit."""

@@ -18,9 +18,6 @@ from ..events import from_json, to_json
 from .store import NULL, ZERO, Row, Statement, Store, Tx, literal, storable
 from .tables import Notifications
 
-# No row waits longer than this for its next attempt. One that seems to is due: the wall clock was set back.
-WAIT_SECONDS_MAX = 20 * 60
-
 # The group key of what quiet hours hold back begins with this.
 QUIET = "quiet:"
 RESOLVED_IN_TIME = "resolved before it was told"
@@ -31,62 +28,17 @@ _COLUMNS = (
     "event_id", "channel", "severity", "title", "body", "fingerprint", "state", "attempt", "next_attempt_at",
     "error", "created_at", "kind", "detail", "group_key", "expires_at", "failover", "tried_at",
 )  # fmt: skip
-_ALL = (
+ALL = (
     Notifications.id, Notifications.event_id, Notifications.channel, Notifications.severity, Notifications.title,
     Notifications.body, Notifications.fingerprint, Notifications.state, Notifications.attempt,
     Notifications.next_attempt_at, Notifications.sent_at, Notifications.error, Notifications.created_at,
     Notifications.kind, Notifications.detail, Notifications.group_key, Notifications.digest_id,
     Notifications.expires_at, Notifications.failover, Notifications.read_at, Notifications.tried_at,
 )  # fmt: skip
-_ONE = pw.SQL("1")
-_QUEUED = Notifications.state == literal("queued")
-
-
-_Earlier = Notifications.alias()
-
-
-def _first(p: pw.SQL) -> pw.Node:
-    """The queued rows of a channel behind no failed one with their fingerprint: a page costs what it takes, however
-    many wait."""
-    failed = _Earlier.select(_Earlier.id).where(
-        (_Earlier.channel == Notifications.channel)
-        & (_Earlier.fingerprint == Notifications.fingerprint)
-        & (_Earlier.id <= Notifications.id)
-        & (_Earlier.state == literal("queued"))
-        & (_Earlier.attempt > ZERO)
-    )
-    return (
-        Notifications.select(*_ALL)
-        .where((Notifications.channel == p) & _QUEUED & ~pw.fn.EXISTS(failed))
-        .order_by(Notifications.id)
-        .limit(p)
-    )
-
-
-def _again(p: pw.SQL) -> pw.Node:
-    """The others: each queued row of a channel with the worst of itself and of those before it with its fingerprint.
-    This looks at all that waits for the channel."""
-    before = {"partition_by": [Notifications.fingerprint], "order_by": [Notifications.id]}
-    line = (
-        Notifications.select(
-            Notifications.id,
-            pw.fn.MAX(Notifications.next_attempt_at).over(**before).alias("due_at"),
-            pw.fn.MAX(Notifications.attempt).over(**before).alias("tried"),
-        )
-        .where((Notifications.channel == p) & _QUEUED)
-        .alias("line")
-    )
-    return (
-        Notifications.select(*_ALL)
-        .join(line, on=(Notifications.id == line.c.id))
-        .where((line.c.tried > ZERO) & ((line.c.due_at <= p) | (line.c.due_at > p)))
-        .order_by(line.c.tried, Notifications.id)
-        .limit(p)
-    )
-
-
+ONE = pw.SQL("1")
+QUEUED = Notifications.state == literal("queued")
 _Digest = Notifications.alias()
-_TRIED = Notifications.tried_at.is_null(False)
+TRIED = Notifications.tried_at.is_null(False)
 
 
 def _told(p: pw.SQL) -> pw.Node:
@@ -94,9 +46,9 @@ def _told(p: pw.SQL) -> pw.Node:
     waits for that."""
     digest_lives = (Notifications.state != literal("grouped")) | _Digest.state.in_(pw.SQL("('queued', 'sent')"))
     waits_for_group = (
-        _QUEUED
+        QUEUED
         & (Notifications.attempt == ZERO)
-        & ~_TRIED
+        & ~TRIED
         & (Notifications.next_attempt_at > p)
         & Notifications.group_key.is_null(False)
     )
@@ -123,9 +75,9 @@ _TOLD = Statement(_told)
 _GROUP_WAITING = Statement(
     lambda p: (
         Notifications.select(Notifications.next_attempt_at)
-        .where((Notifications.channel == p) & (Notifications.group_key == p) & _QUEUED & ~_TRIED)
+        .where((Notifications.channel == p) & (Notifications.group_key == p) & QUEUED & ~TRIED)
         .order_by(Notifications.id.desc())
-        .limit(_ONE)
+        .limit(ONE)
     )
 )
 _GROUP_TOLD = Statement(
@@ -135,39 +87,13 @@ _GROUP_TOLD = Statement(
 )
 _FAILED_UNTIL = Statement(
     lambda p: Notifications.select(pw.fn.MAX(Notifications.next_attempt_at)).where(
-        (Notifications.channel == p) & (Notifications.fingerprint == p) & _QUEUED & (Notifications.attempt > ZERO)
+        (Notifications.channel == p) & (Notifications.fingerprint == p) & QUEUED & (Notifications.attempt > ZERO)
     )
 )
 _SILENCE = Statement(
     lambda p: Notifications.update({Notifications.state: literal("silenced"), Notifications.error: p}).where(
         Notifications.id == p
     )
-)
-_FIRST = Statement(_first)
-_AGAIN = Statement(_again)
-_NEXT = Statement(
-    lambda p: Notifications.select(pw.fn.MIN(Notifications.next_attempt_at)).where(
-        (Notifications.channel == p) & _QUEUED & (Notifications.attempt > ZERO) & (Notifications.next_attempt_at > p)
-    )
-)
-_SENT = Statement(
-    lambda p: Notifications.update(
-        {
-            Notifications.state: literal("sent"), Notifications.attempt: p, Notifications.sent_at: p,
-            Notifications.error: p,
-        }
-    ).where((Notifications.id == p) & _QUEUED)
-)  # fmt: skip
-_RETRY = Statement(
-    lambda p: Notifications.update(
-        {Notifications.attempt: p, Notifications.next_attempt_at: p, Notifications.error: p}
-    ).where((Notifications.id == p) & _QUEUED)
-)
-_NOTE = Statement(lambda p: Notifications.update({Notifications.error: p}).where((Notifications.id == p) & _QUEUED))
-_DEAD = Statement(
-    lambda p: Notifications.update(
-        {Notifications.state: literal("dead"), Notifications.attempt: p, Notifications.error: p}
-    ).where((Notifications.id == p) & _QUEUED)
 )
 _COUNTS = Statement(
     lambda p: Notifications.select(Notifications.channel, Notifications.state, pw.fn.COUNT(Notifications.id)).group_by(
@@ -177,7 +103,7 @@ _COUNTS = Statement(
 _OLDEST = Statement(
     lambda p: (
         Notifications.select(Notifications.channel, pw.fn.MIN(Notifications.created_at))
-        .where(_QUEUED)
+        .where(QUEUED)
         .group_by(Notifications.channel)
     )
 )
@@ -185,7 +111,7 @@ _TROUBLES = Statement(
     lambda p: Notifications.select(Notifications.channel, Notifications.error).where(
         Notifications.id.in_(
             Notifications.select(pw.fn.MAX(Notifications.id))
-            .where(_QUEUED & Notifications.error.is_null(False))
+            .where(QUEUED & Notifications.error.is_null(False))
             .group_by(Notifications.channel)
         )
     )
@@ -267,22 +193,22 @@ def add(tx: Tx, rows: Sequence[NewNotification]) -> None:
     """
     for row in rows:
         if row.kind != "resolved" or row.state != "queued":
-            _insert(tx, row)
+            put(tx, row)
             continue
-        _insert(tx, _resolving(tx, row))
+        put(tx, _resolving(tx, row))
         for channel in row.failover:
             there = _resolving(tx, msgspec.structs.replace(row, channel=channel, failover=(), group=None))
             if there.state == "queued":
-                _insert(tx, there)
-    if rows:
-        tx.touch("notifications")
+                put(tx, there)
 
 
-def _insert(tx: Tx, row: NewNotification) -> None:
+def put(tx: Tx, row: NewNotification) -> int:
+    """Queue a notification, also a `resolved` one without asking what was told; its id."""
     held_until = row.created_at
     if row.state == "queued":
         held_until = max(row.created_at, row.not_before or 0, _group_due_at(tx, row), _failed_until(tx, row))
-    tx.insert(
+    tx.touch("notifications")
+    return tx.insert_returning(
         Notifications,
         _COLUMNS,
         [
@@ -292,7 +218,7 @@ def _insert(tx: Tx, row: NewNotification) -> None:
                 row.group and row.group.key, row.expires_at, to_json(row.failover) if row.failover else None, None,
             )
         ],
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def _group_due_at(tx: Tx, row: NewNotification) -> int:
@@ -329,57 +255,23 @@ def _resolving(tx: Tx, row: NewNotification) -> NewNotification:
     return row
 
 
-def mark_sent(tx: Tx, notification_id: int, *, attempt: int, now: int, error: str | None = None) -> bool:
-    """Say that its channel has delivered it (`error`: but not to everyone); False when it isn't queued any more."""
-    return tx.run(_SENT, (attempt, now, error and storable(error), notification_id)) > 0
-
-
-def mark_retry(tx: Tx, notification_id: int, *, attempt: int, next_attempt_at: int, error: str) -> bool:
-    """Say that an attempt failed, perhaps by its own fault: it isn't due again before `next_attempt_at` microseconds.
-    False when it isn't queued any more."""
-    return tx.run(_RETRY, (attempt, next_attempt_at, storable(error), notification_id)) > 0
-
-
-def mark_dead(tx: Tx, notification_id: int, *, attempt: int, error: str) -> bool:
-    """Give it up; False when it isn't queued any more. The caller adds the dead letter in the same unit."""
-    return tx.run(_DEAD, (attempt, storable(error), notification_id)) > 0
-
-
-def note_error(tx: Tx, notification_id: int, error: str) -> bool:
-    """Say why its channel can't send it now. It keeps its place, and no attempt is counted; False when it isn't queued
-    any more."""
-    return tx.run(_NOTE, (storable(error), notification_id)) > 0
-
-
 def requeue(tx: Tx, ids: Sequence[int], now: int) -> int:
-    """Queue dead ones again, with all their attempts before them, and make those due that are put off. How many."""
+    """Queue dead ones again, with all their attempts before them and for as long as it takes, and make those due that
+    are put off. How many."""
     query = Notifications.update(
-        {Notifications.state: "queued", Notifications.attempt: 0, Notifications.next_attempt_at: now}
-    ).where(Notifications.state.in_(["queued", "dead"]) & Notifications.id.in_(list(ids)))
+        {
+            Notifications.state: "queued", Notifications.attempt: 0, Notifications.next_attempt_at: now,
+            Notifications.expires_at: None,
+        }
+    ).where(Notifications.state.in_(["queued", "dead"]) & Notifications.id.in_(list(ids)))  # fmt: skip
     tx.touch("notifications")
     return tx.run(query)
 
 
-async def due(store: Store, channel: str, now: int, limit: int) -> list[StoredNotification]:
-    """Up to `limit` queued notifications of `channel` to send now, in this order. Those that failed come after those
-    that did not yet, so that one that always fails delays only its own fingerprint."""
-    rows = await store.read(_FIRST, (channel, limit))
-    if len(rows) < limit:
-        params = (channel, now, now + WAIT_SECONDS_MAX * 1_000_000, limit - len(rows))
-        rows += await store.read(_AGAIN, params)
-    return [_stored(row) for row in rows]
-
-
-async def next_due_at(store: Store, channel: str, now: int) -> int | None:
-    """When the next notification of `channel` that is put off will be due; None when none is."""
-    at = (await store.read(_NEXT, (channel, now)))[0][0]
-    return None if at is None else min(int(at), now + WAIT_SECONDS_MAX * 1_000_000)
-
-
 async def one(store: Store, notification_id: int) -> StoredNotification | None:
     """The notification of that id, or None."""
-    rows = await store.read(Notifications.select(*_ALL).where(Notifications.id == notification_id))
-    return _stored(rows[0]) if rows else None
+    rows = await store.read(Notifications.select(*ALL).where(Notifications.id == notification_id))
+    return stored(rows[0]) if rows else None
 
 
 async def find(
@@ -393,7 +285,7 @@ async def find(
     before_id: int = 0,
 ) -> list[StoredNotification]:
     """The latest `limit` notifications that fit all given, newest first."""
-    query = Notifications.select(*_ALL).order_by(Notifications.id.desc()).limit(limit)
+    query = Notifications.select(*ALL).order_by(Notifications.id.desc()).limit(limit)
     for column, value in (
         (Notifications.channel, channel), (Notifications.state, state), (Notifications.severity, severity),
         (Notifications.fingerprint, fingerprint),
@@ -402,7 +294,7 @@ async def find(
             query = query.where(column == value)
     if before_id:
         query = query.where(Notifications.id < before_id)
-    return [_stored(row) for row in await store.read(query)]
+    return [stored(row) for row in await store.read(query)]
 
 
 async def counts(store: Store) -> dict[str, dict[str, Any]]:
@@ -419,7 +311,8 @@ async def counts(store: Store) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-def _stored(row: Row) -> StoredNotification:
+def stored(row: Row) -> StoredNotification:
+    """The notification of a row of `ALL`."""
     fields = dict(zip(StoredNotification.__struct_fields__, row, strict=True))
     fields["failover"] = tuple(from_json(fields["failover"])) if fields["failover"] else ()
     return StoredNotification(**fields)

@@ -12,8 +12,7 @@ ALTER TABLE notifications ADD COLUMN failover TEXT;
 ALTER TABLE notifications ADD COLUMN read_at INTEGER;
 ALTER TABLE notifications ADD COLUMN tried_at INTEGER;
 CREATE INDEX notifications_due ON notifications (channel, next_attempt_at, id) WHERE state = 'queued';
-CREATE INDEX notifications_critical ON notifications (channel, next_attempt_at, id)
-    WHERE state = 'queued' AND severity = 'critical';
+CREATE INDEX notifications_severity ON notifications (channel, severity, next_attempt_at, id) WHERE state = 'queued';
 CREATE INDEX notifications_waiting ON notifications (channel, fingerprint, id) WHERE state = 'queued';
 CREATE INDEX notifications_told ON notifications (channel, fingerprint, id)
     WHERE state IN ('queued', 'sent', 'grouped');
@@ -21,7 +20,8 @@ CREATE INDEX notifications_group ON notifications (channel, group_key, id)
     WHERE state = 'queued' AND group_key IS NOT NULL;
 CREATE INDEX notifications_group_told ON notifications (channel, group_key, sent_at)
     WHERE state = 'sent' AND group_key IS NOT NULL;
-CREATE INDEX notifications_digest ON notifications (digest_id, id) WHERE digest_id IS NOT NULL;
+CREATE INDEX notifications_members ON notifications (digest_id, fingerprint) WHERE digest_id IS NOT NULL;
+CREATE INDEX notifications_digests ON notifications (channel, id) WHERE state = 'queued' AND kind = 'digest';
 CREATE INDEX notifications_expires ON notifications (channel, expires_at, id)
     WHERE state = 'queued' AND expires_at IS NOT NULL;
 CREATE INDEX notifications_failover ON notifications (channel, next_attempt_at, id)
