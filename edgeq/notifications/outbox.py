@@ -69,9 +69,9 @@ class Sender(Service):
         self._resumes = clock.monotonic()
         self._pace_seconds = 0.0  # between two notifications, as the target said it
         self._pace_until = clock.monotonic()
-        # What surely didn't reach the target when it was tried; and the last of these, as of a version of the store.
+        # What surely didn't reach the target when it was tried; and the last of these.
         self._unreached: dict[int, None] = {}
-        self._in_hand: tuple[StoredNotification, int] | None = None
+        self._in_hand: StoredNotification | None = None
 
     @property
     def waiting_until(self) -> int | None:
@@ -127,10 +127,9 @@ class Sender(Service):
 
     async def _next(self, now: int) -> StoredNotification | None:
         """What to send now."""
-        version = self._store.signal.version("notifications")
-        if self._in_hand is not None and self._in_hand[1] == version:
-            return self._in_hand[0]  # an outage writes nothing
-        self._in_hand = None
+        row, self._in_hand = self._in_hand, None
+        if row is not None and await outbox.is_next(self._store, row, now):
+            return row  # an outage writes nothing
         terms = Terms(
             channel=self._channel_name,
             digests=self.channel.digests,
@@ -155,7 +154,6 @@ class Sender(Service):
         self._bucket.take()
         outcome = await self._send(row)
         failpoint("notification.sent")
-        self._in_hand = None
         if isinstance(outcome, Retry) and outcome.target_down:
             await self._wait(row, outcome)
         else:
@@ -200,7 +198,7 @@ class Sender(Service):
         self._unreached[row.id] = None
         if len(self._unreached) > _UNREACHED_MAX:
             del self._unreached[next(iter(self._unreached))]
-        self._in_hand = row, self._store.signal.version("notifications")
+        self._in_hand = row
 
     async def _put_off(self, row: StoredNotification, outcome: Retry) -> None:
         """The notification waits, as it may be its own fault, and the channel with it, as it may not."""

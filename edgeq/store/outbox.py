@@ -35,7 +35,7 @@ _BELOW = _row.severity != literal("critical")
 _UNTRIED = (_row.attempt == ZERO) & ~TRIED & ~_DIGEST
 
 
-def _head(p: pw.SQL, *conditions: pw.Node) -> pw.Node:
+def _head(p: pw.SQL, *conditions: pw.Node) -> pw.Select:
     query = _row.select(*ALL).where((_row.channel == p) & QUEUED & (_row.next_attempt_at <= p))
     return query.where(*conditions).order_by(_row.next_attempt_at, _row.id).limit(ONE)
 
@@ -61,6 +61,18 @@ def _waiting(p: pw.SQL, *conditions: pw.Node) -> pw.Select:
 
 _PAGE = Statement(lambda p: _waiting(p, _row.id > p).limit(p))
 _BEGUN = Statement(lambda p: _waiting(p, (_row.attempt > ZERO) | TRIED).limit(ONE))
+
+
+def _is_next(p: pw.SQL) -> pw.Node:
+    heads = [
+        _head(p, *conditions).columns(_row.id)
+        for conditions in ((_CRITICAL, _FRESH), (_FRESH,), (_CRITICAL, _AGAIN), (_AGAIN,))
+    ]
+    two = _waiting(p).columns(_row.id).limit(pw.SQL("2")).alias("two")
+    return pw.Select(None, [pw.fn.COALESCE(*heads), pw.Select([two], [pw.fn.COUNT(two.c.id)])])
+
+
+_IS_NEXT = Statement(_is_next)
 
 
 def _digest_with(p: pw.SQL) -> pw.Node:
@@ -133,9 +145,9 @@ _JOIN = Statement(lambda p: _row.update({_row.digest_id: p}).where(_row.digest_i
 _BY_ID = Statement(lambda p: _row.select(*ALL).where(_row.id == p))
 _TRY = Statement(lambda p: _row.update({_row.tried_at: p, _row.next_attempt_at: p}).where(_row.id == p))
 _POSTPONE = Statement(
-    lambda p: _row.update({_row.next_attempt_at: p}).where(
-        (_row.channel == p) & (_row.fingerprint == p) & QUEUED & (_row.next_attempt_at < p)
-    )
+    lambda p: _row.update(
+        {_row.next_attempt_at: pw.Case(None, [(_row.next_attempt_at < p, p)], _row.next_attempt_at)}
+    ).where((_row.channel == p) & (_row.fingerprint == p) & QUEUED)
 )
 _SENT = Statement(
     lambda p: _row.update(
@@ -227,6 +239,14 @@ async def outlook(store: Store, channel: str) -> Outlook:
     return Outlook(*(await store.read(_OUTLOOK, (channel, channel, channel)))[0])
 
 
+async def is_next(store: Store, row: StoredNotification, now: int) -> bool:
+    """Whether `row` is what `head` gives first of those that never failed, and else of the others; with nothing else
+    that waits of its fingerprint."""
+    params = (row.channel, now) * 4 + (row.channel, row.fingerprint)
+    first_id, more = (await store.read(_IS_NEXT, params))[0]
+    return bool(first_id == row.id and more == 1)
+
+
 async def is_ahead(store: Store, channel: str, now: int) -> bool:
     """Whether something of `channel` is put off by a clock that was set back since; see `undo_ahead`."""
     rows = await store.read(_LAST, (channel,))
@@ -315,7 +335,7 @@ def begin_merged(tx: Tx, new: NewNotification, *, due_at: int, now: int) -> Stor
 
 def postpone(tx: Tx, channel: str, fingerprint: str, until: int) -> None:
     """Let nothing of a fingerprint be due before `until`."""
-    tx.run(_POSTPONE, (until, channel, fingerprint, until))
+    tx.run(_POSTPONE, (until, until, channel, fingerprint))
 
 
 def mark_sent(tx: Tx, notification_id: int, *, attempt: int, now: int, error: str | None = None) -> bool:

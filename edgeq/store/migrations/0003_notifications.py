@@ -11,6 +11,9 @@ ALTER TABLE notifications ADD COLUMN expires_at INTEGER;
 ALTER TABLE notifications ADD COLUMN failover TEXT;
 ALTER TABLE notifications ADD COLUMN read_at INTEGER;
 ALTER TABLE notifications ADD COLUMN tried_at INTEGER;
+DROP INDEX notifications_failed;
+CREATE INDEX notifications_failed ON notifications (channel, fingerprint, attempt)
+    WHERE state = 'queued' AND attempt > 0;
 CREATE INDEX notifications_due ON notifications (channel, next_attempt_at, id) WHERE state = 'queued';
 CREATE INDEX notifications_severity ON notifications (channel, severity, next_attempt_at, id) WHERE state = 'queued';
 CREATE INDEX notifications_waiting ON notifications (channel, fingerprint, id) WHERE state = 'queued';
@@ -21,7 +24,7 @@ CREATE INDEX notifications_group ON notifications (channel, group_key, id)
 CREATE INDEX notifications_group_told ON notifications (channel, group_key, sent_at)
     WHERE state = 'sent' AND group_key IS NOT NULL;
 CREATE INDEX notifications_members ON notifications (digest_id, fingerprint) WHERE digest_id IS NOT NULL;
-CREATE INDEX notifications_digests ON notifications (channel, id) WHERE state = 'queued' AND kind = 'digest';
+CREATE INDEX notifications_digests ON notifications (channel, kind, id) WHERE state = 'queued';
 CREATE INDEX notifications_expires ON notifications (channel, expires_at, id)
     WHERE state = 'queued' AND expires_at IS NOT NULL;
 CREATE INDEX notifications_failover ON notifications (channel, next_attempt_at, id)
