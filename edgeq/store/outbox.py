@@ -143,7 +143,7 @@ _TAKE_OUT_MEMBERS = Statement(
 )
 _JOIN = Statement(lambda p: _row.update({_row.digest_id: p}).where(_row.digest_id == _NOWHERE))
 _BY_ID = Statement(lambda p: _row.select(*ALL).where(_row.id == p))
-_TRY = Statement(lambda p: _row.update({_row.tried_at: p, _row.next_attempt_at: p}).where(_row.id == p))
+_TRY = Statement(lambda p: _row.update({_row.next_attempt_at: p, _row.tried_at: p}).where(_row.id == p))
 _POSTPONE = Statement(
     lambda p: _row.update(
         {_row.next_attempt_at: pw.Case(None, [(_row.next_attempt_at < p, p)], _row.next_attempt_at)}
@@ -314,7 +314,7 @@ def begin(tx: Tx, row: StoredNotification, now: int) -> StoredNotification:
     """Note that a notification is about to be handed to its target. From then on it stays as it is, and first in its
     line."""
     at = min(row.next_attempt_at, now)
-    tx.run(_TRY, (now, at, row.id))
+    tx.run(_TRY, (at, now, row.id))
     return msgspec.structs.replace(row, tried_at=now, next_attempt_at=at)
 
 
@@ -329,7 +329,7 @@ def begin_merged(tx: Tx, new: NewNotification, *, due_at: int, now: int) -> Stor
     tx.run(_TAKE_OUT_MEMBERS)
     row_id = put(tx, new)
     tx.run(_JOIN, (row_id,))
-    tx.run(_TRY, (now, due_at, row_id))
+    tx.run(_TRY, (due_at, now, row_id))
     return stored(tx.rows(_BY_ID, (row_id,))[0])
 
 
