@@ -42,12 +42,14 @@ async def test_the_request_holds_the_notification_and_its_key(target: HttpTarget
     assert json.loads(request.body) == {
         "id": 7,
         "event_id": 42,
+        "kind": "alert",
         "severity": "warning",
         "title": "Freezer 1 is too warm",
         "body": "-12 °C since noon",
         "fingerprint": "0123456789abcdef0123456789abcdef",
         "raised_at": "2026-01-01T12:00:00.000Z",
         "idempotency_key": "5e7f-7",
+        "detail": {},
     }
 
 

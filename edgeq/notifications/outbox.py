@@ -35,6 +35,8 @@ from .picking import Terms, pick
 
 ATTEMPTS_MAX = 20
 SEND_SECONDS_MAX = 120.0
+# A target to which there is no way is looked for so often at least: critical ones are to be out within a minute.
+UNREACHABLE_SECONDS_MAX = 30.0
 FAILOVER_ATTEMPTS = 3
 FAILOVER_SECONDS = 300.0
 
@@ -84,11 +86,11 @@ class Sender(Service):
         signal = self._store.signal
         while not self.stopping.is_set():
             seen = signal.version("notifications")
-            seconds = await self._work()
+            seconds = await self.work()
             await signal.wait("notifications", seen, seconds, unless=self.stopping)
 
-    async def _work(self) -> float | None:
-        """Do what is due; in how many seconds to look again, None when nothing will be due by itself."""
+    async def work(self) -> float | None:
+        """Do what is due now; in how many seconds to look again, None when nothing will be due by itself."""
         while not self.stopping.is_set():
             now = self.clock.now()
             outlook = await outbox.outlook(self._store, self._channel_name)
@@ -288,7 +290,10 @@ class Sender(Service):
             self._failing_since = now
         if outcome.after_seconds:
             self._pace_seconds, self._pace_until = outcome.after_seconds, now + _PACE_SECONDS
-        seconds = max(outcome.after_seconds or 0.0, self.channel.backoff.delay(self._failures))
+        delay = self.channel.backoff.delay(self._failures)
+        if outcome.unreachable:
+            delay = min(delay, UNREACHABLE_SECONDS_MAX)
+        seconds = max(outcome.after_seconds or 0.0, delay)
         self._resumes = now + seconds
         self.last_error = error = _short(outcome.reason)
         if self._failures == 1:

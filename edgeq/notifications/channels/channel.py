@@ -35,12 +35,14 @@ class Retry:
     """It wasn't taken, but may be later. `after_seconds`: not before, says the target.
 
     `target_down`: it is not about this notification. The target was not reached, or takes none at present. Then no
-    attempt is counted, and the channel as a whole waits until it can go on.
+    attempt is counted, and the channel as a whole waits until it can go on. `unreachable`: what is more, there was no
+    way to the target, which doesn't notice then how often it is looked for.
     """
 
     reason: str
     after_seconds: float | None = None
     target_down: bool = False
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

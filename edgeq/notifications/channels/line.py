@@ -69,7 +69,7 @@ async def exchange(work: Callable[[Line], Outcome], timeout_seconds: float) -> O
         try:
             done = partial(future.set_result, work(line))
         except OSError as error:
-            done = partial(future.set_result, Retry(why(error), target_down=not line.handed_over))
+            done = partial(future.set_result, _failed(line, why(error)))
         except Exception as error:  # noqa: BLE001 - handed to the task that waits
             done = partial(future.set_exception, error)
         line.cut()
@@ -81,9 +81,14 @@ async def exchange(work: Callable[[Line], Outcome], timeout_seconds: float) -> O
         async with asyncio.timeout(timeout_seconds):
             return await future
     except TimeoutError:
-        return Retry(f"no answer within {timeout_seconds:g}s", target_down=not line.handed_over)
+        return _failed(line, f"no answer within {timeout_seconds:g}s")
     finally:
         line.cut()
+
+
+def _failed(line: Line, reason: str) -> Retry:
+    down = not line.handed_over
+    return Retry(reason, target_down=down, unreachable=down)
 
 
 def why(error: OSError) -> str:
