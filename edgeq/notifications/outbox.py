@@ -37,6 +37,7 @@ ATTEMPTS_MAX = 20
 SEND_SECONDS_MAX = 120.0
 # A target to which there is no way is looked for so often at least: critical ones are to be out within a minute.
 UNREACHABLE_SECONDS_MAX = 30.0
+PATIENCE = 3
 FAILOVER_ATTEMPTS = 3
 FAILOVER_SECONDS = 300.0
 
@@ -44,8 +45,9 @@ _PAGE = 100
 _ERROR_CHARACTERS_MAX = 500
 # While something waits, the clock is looked at so often: it may be set.
 _LOOK_SECONDS_MAX = 600.0
-# How long what a target said of its rate is believed.
+# For how long a target that asks for a short wait, of so many seconds at most, is believed to say its rate.
 _PACE_SECONDS = 600.0
+_PACE_SECONDS_MAX = 30.0
 _CAPACITY_SECONDS = 60.0
 _UNREACHED_MAX = 100
 
@@ -187,6 +189,8 @@ class Sender(Service):
         self.last_error = missed
         if missed:
             self._calm.warning("missed", "notification %d was delivered, but %s", row.id, missed)
+        if self.clock.monotonic() < self._pace_until:
+            self._resumes = self.clock.monotonic() + self._pace_seconds
         await self._store.write(lambda tx: outbox.mark_sent(tx, row.id, attempt=attempt, now=now, error=missed))
         self.sent += 1
         self._metrics.notifications.add(1, "sent")
@@ -288,12 +292,14 @@ class Sender(Service):
         self._failures += 1
         if self._failures == 1:
             self._failing_since = now
-        if outcome.after_seconds:
+        if outcome.after_seconds and outcome.after_seconds <= _PACE_SECONDS_MAX:
             self._pace_seconds, self._pace_until = outcome.after_seconds, now + _PACE_SECONDS
         delay = self.channel.backoff.delay(self._failures)
         if outcome.unreachable:
             delay = min(delay, UNREACHABLE_SECONDS_MAX)
-        seconds = max(outcome.after_seconds or 0.0, delay)
+        told = outcome.after_seconds
+        # Who says when is believed; who goes on saying so is asked ever more seldom.
+        seconds = told if told is not None and self._failures <= PATIENCE else max(told or 0.0, delay)
         self._resumes = now + seconds
         self.last_error = error = _short(outcome.reason)
         if self._failures == 1:
