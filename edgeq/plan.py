@@ -23,7 +23,7 @@ from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
 from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
-from .notifications.policy import Policy
+from .notifications.policy import load_policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .telemetry.metrics import Metrics
 
@@ -76,7 +76,7 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     config = loaded.config
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
-    policy = Policy(config.notifications.routes, config.channels)
+    policy = load_policy(loaded, problems)
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     schedules: Sequence[Schedule] = ()
     if config.schedules:

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import peewee as pw
 
@@ -29,8 +29,10 @@ from ..errors import StoreUnavailable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Topic = Literal["events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors"]
-TOPICS: tuple[Topic, ...] = ("events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors")
+Topic = Literal[
+    "events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "threads", "silences", "cursors"
+]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 FOREIGN_POLL_SECONDS = 0.25
 FOREIGN_NET_SECONDS = 2.0

@@ -185,9 +185,10 @@ class Threads(Table):
     """What is open and was told by a route, so that it can be repeated, escalated, acknowledged and resolved: one row
     for each fingerprint and route, until it is over.
 
-    `title`, `body`, `severity` and `detail` are those of the alert, `channels` is JSON: the names of those that it was
-    queued for. `reminder` counts the repetitions, `escalation` the steps of `escalate` that were taken; `next_at` is
-    when the next of either is due.
+    `title`, `body`, `severity` and `detail` are those of the alert, `channels` is JSON: the names of those that were
+    told. `reminder` counts the repetitions, `escalation` the steps of `escalate` that were taken; `next_at` and
+    `escalate_at` are when the next of each is due. One that is `silenced` hasn't been told at all yet; one that is
+    `endless` stands until it is resolved.
     """
 
     fingerprint = pw.TextField()
@@ -202,7 +203,9 @@ class Threads(Table):
     reminder = pw.IntegerField()
     escalation = pw.IntegerField()
     next_at = pw.BigIntegerField(null=True)
+    escalate_at = pw.BigIntegerField(null=True)
     silenced = pw.BooleanField()
+    endless = pw.BooleanField()
     acknowledged_at = pw.BigIntegerField(null=True)
     acknowledged_by = pw.TextField(null=True)
     comment = pw.TextField(null=True)

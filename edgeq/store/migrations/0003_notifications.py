@@ -42,12 +42,15 @@ CREATE TABLE threads (
     reminder INTEGER NOT NULL DEFAULT 0,
     escalation INTEGER NOT NULL DEFAULT 0,
     next_at INTEGER,
+    escalate_at INTEGER,
     silenced INTEGER NOT NULL DEFAULT 0,
+    endless INTEGER NOT NULL DEFAULT 0,
     acknowledged_at INTEGER,
     acknowledged_by TEXT,
     comment TEXT,
     PRIMARY KEY (fingerprint, route)
 ) WITHOUT ROWID;
+CREATE INDEX threads_acknowledged ON threads (acknowledged_at, event_id) WHERE acknowledged_at IS NOT NULL;
 CREATE TABLE silences (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     match TEXT NOT NULL,
