@@ -36,9 +36,9 @@ def _is(p: pw.SQL) -> pw.Node:
 _EVERY = Statement(lambda p: Threads.select(*_STATE).order_by(*_KEY).limit(p))
 _TEXT_OF = Statement(lambda p: Threads.select(*_TEXT).where(_is(p)))
 _OPEN = Statement(
-    lambda p: Threads.insert_many(
-        [(p,) * len((*_STATE, *_TEXT, *_NOTE))], fields=[*_STATE, *_TEXT, *_NOTE]
-    ).on_conflict(conflict_target=_KEY, preserve=[*_STATE[2:], *_TEXT, *_NOTE])
+    lambda p: Threads.insert_many([(p,) * len(_ALL)], fields=_ALL).on_conflict(
+        conflict_target=_KEY, preserve=_ALL[len(_KEY) :]
+    )
 )
 _CHANGE = Statement(
     lambda p: Threads.update(
