@@ -107,6 +107,24 @@ class TestWebhook(ChannelSuite):
         self.target.stop()
 
 
+class TestNtfy(ChannelSuite):
+    secrets = ("tk_s3cret", "s3cret-topic")
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        with closing(HttpTarget()) as self.target:
+            yield
+
+    def channel(self) -> Channel:
+        return build(kind="ntfy", url=f"http://127.0.0.1:{self.target.port}/s3cret-topic", token="tk_s3cret")
+
+    def received(self) -> list[Any]:
+        return self.target.requests
+
+    def break_target(self) -> None:
+        self.target.stop()
+
+
 class TestSmtp(ChannelSuite):
     secrets = ("pa55word",)
 

@@ -135,6 +135,18 @@ def mqtt_url(text: str) -> None:
         raise ValueError(f"{form}, with nothing behind the port")
 
 
+def http_url(text: str) -> None:
+    """`http://` or `https://`, with a host."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+        if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable() or " " in text:
+            raise ValueError
+    except ValueError:
+        raise ValueError("must be an address such as https://example.net/hook") from None
+
+
 def sqlite_path(url: str) -> str:
     """The absolute path of the database that `store.url` names, relative to the current folder.
 

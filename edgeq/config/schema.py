@@ -215,7 +215,7 @@ class Heartbeat(Record, frozen=True):
     """`notifications.heartbeat`: an address that is asked for every so often, so that somebody outside notices when
     this gateway is dead."""
 
-    url: str
+    url: Annotated[str, checks.http_url]
     every: Annotated[Duration, checks.between(Duration(10), Duration(86400))] = Duration(300)
 
 
@@ -223,8 +223,8 @@ class Notifications(Record, frozen=True):
     """`notifications`. `public_url` is where people reach the web listener: links to acknowledge begin with it."""
 
     routes: list[NotificationRoute] = []
-    heartbeat: str | Heartbeat | None = None
-    public_url: str | None = None
+    heartbeat: Annotated[str, checks.http_url] | Heartbeat | None = None
+    public_url: Annotated[str, checks.http_url] | None = None
 
 
 class Queue(Record, frozen=True):

@@ -38,13 +38,22 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "alert"
     detail_json: str = "{}"
 
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What it is about, as values; nothing if that is no JSON object."""
+        try:
+            detail = from_json(self.detail_json)
+        except ValueError:
+            return {}
+        return detail if isinstance(detail, dict) else {}
+
     def as_dict(self) -> dict[str, Any]:
         """The fields that receiving programs get, times in the form of RFC 3339."""
         return {
             "id": self.id, "event_id": self.event_id, "kind": self.kind, "severity": self.severity,
             "title": self.title, "body": self.body, "fingerprint": self.fingerprint,
             "raised_at": rfc3339(self.raised_at), "idempotency_key": self.idempotency_key,
-            "detail": from_json(self.detail_json),
+            "detail": self.detail,
         }  # fmt: skip
 
     def as_json(self) -> bytes:

@@ -15,6 +15,7 @@ __all__ = ["KINDS", "Channel", "Links", "Outcome", "Publish", "Rejected", "Retry
 KINDS = {
     "log": "edgeq.notifications.channels.log:LogChannel",
     "mqtt": "edgeq.notifications.channels.mqtt:MqttChannel",
+    "ntfy": "edgeq.notifications.channels.ntfy:NtfyChannel",
     "smtp": "edgeq.notifications.channels.smtp:SmtpChannel",
     "webhook": "edgeq.notifications.channels.webhook:WebhookChannel",
 }

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from ...backoff import Backoff
+from ...config import checks
 from ...config.schema import Record
 from ..bucket import Limit
 from ..notification import Notification
@@ -25,9 +26,11 @@ Publish = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The target has taken it. `missed` says which part of the target has not, if so: it isn't tried again."""
+    """The target has taken it. `missed` says which part of the target has not, if so: it isn't tried again. `answer` is
+    what the target said, for who tries the channel out."""
 
     missed: str = ""
+    answer: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,23 @@ class Links:
     publish: Publish
 
 
+class ChannelSettings(Record, frozen=True, kw_only=True):
+    """Keys of `channels.*` of every kind: how many notifications its target takes, `burst` at once and then `rate`, and
+    whether several are told in one. What isn't given is the kind's own."""
+
+    rate: Annotated[str, checks.rate] | None = None
+    burst: Annotated[int, checks.between(1, 1_000_000)] | None = None
+    digest: bool | None = None
+
+
 class Channel(ABC):
     """A way to one target. `name` is the channel's name in the configuration.
 
     `kind` is its word in the configuration, `settings` the record of its keys there; `backoff` says how long the sender
     waits after failures. `digests` says whether people read it: they are told several notifications in one, with a body
     of at most `body_bytes_max` bytes, programs each by itself. `limit` is how many the target takes, None: any number.
-    The constructor gets the settings and raises ValueError for what can't work; it doesn't
-    connect: a target that is away at the start is found when it is there.
+    The constructor gets the settings, which should be a `ChannelSettings`, and raises ValueError for what can't work.
+    It doesn't connect: a target that is away at the start is found when it is there.
     """
 
     kind: ClassVar[str]
@@ -82,6 +94,18 @@ class Channel(ABC):
 
     def __init__(self, name: str, settings: Any, links: Links) -> None:
         self.name = name
+        if isinstance(settings, ChannelSettings):
+            self._take_over(settings)
+
+    def _take_over(self, settings: ChannelSettings) -> None:
+        if settings.digest is not None:
+            self.digests = settings.digest
+        if settings.rate is not None:
+            self.limit = Limit(checks.rate(settings.rate), settings.burst or (self.limit.burst if self.limit else 1))
+        elif settings.burst is not None:
+            if self.limit is None:
+                raise ValueError("burst needs rate as well")
+            self.limit = Limit(self.limit.rate, settings.burst)
 
     @abstractmethod
     async def send(self, notification: Notification) -> Outcome:
