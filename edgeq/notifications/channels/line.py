@@ -1,4 +1,4 @@
-"""One exchange of something that blocks (a library, a program) in a thread of its own, with one time limit for all of it.
+"""One exchange of what blocks (a library, a program) in a thread of its own, with one time limit for all of it.
 
 The libraries' own timeouts begin anew with every byte, so a server that drips keeps them busy for ever. Here the
 connection is cut when the time is up, and the library sees it end. What hangs in the name service can't be cut: its
