@@ -123,6 +123,11 @@ class Status:
             for service in (parts.session, parts.intake, *parts.services())
             if service.crashes
         ]
+        if parts.heartbeat is not None:
+            answer["heartbeat"] = {
+                "last_success_at": parts.heartbeat.last_success_at,
+                "last_error": parts.heartbeat.last_error,
+            }
         for name, sender in parts.senders.items():
             waits = {"last_error": sender.last_error, "waiting_until": sender.waiting_until}
             answer.setdefault("notifications", {}).setdefault(name, {}).update(waits)

@@ -87,6 +87,10 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
     for channel, counts in answer.get("notifications", {}).items():
         error = counts.get("error") or counts.get("last_error")
         made.append(f"channel       {channel}: {_numbers(counts)}{_why(error)}")
+    if heartbeat := answer.get("heartbeat"):
+        last = heartbeat["last_success_at"]
+        text = f"answered {_ago(last, now)}" if last else "not answered since the start"
+        made.append(f"heartbeat     {text}{_why(heartbeat['last_error'])}")
     made += [
         f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
         f"the oldest {_ago(letters['oldest_at'], now)}"
