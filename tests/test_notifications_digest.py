@@ -101,11 +101,11 @@ def test_odd_detail_is_no_obstacle(detail: str) -> None:
 def test_a_digest_says_how_many_and_has_a_line_for_each() -> None:
     digest = Digest(None, 4096, NOON, BERLIN)
     assert digest.add(story(row(at=MIDNIGHT, title="Freezer 3", severity="warning")))
-    assert digest.add(story(row(at=MIDNIGHT + MINUTE, title="Door"), row("resolved", MIDNIGHT + 2 * MINUTE)))
+    assert digest.add(story(row(at=MIDNIGHT + MINUTE, title="Door"), row("resolved", MIDNIGHT + 2 * MINUTE, id=9)))
     assert digest.title == "2 late notifications, 1 resolved"
     assert digest.body == "- warning: Freezer 3 (00:00)\n- Freezer 3 (opened 00:01, resolved 00:02 (1m))"
     assert (digest.severity, digest.count, digest.resolved) == ("warning", 2, 1)
-    assert digest.detail == '{"type":"digest","count":2,"resolved":1}'
+    assert digest.detail == '{"type":"digest","count":2,"resolved":1,"ids":[1,9]}'
 
 
 def test_the_title_says_of_what() -> None:

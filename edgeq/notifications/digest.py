@@ -118,6 +118,7 @@ class Digest:
         self._now = now
         self._zone = zone
         self._lines: list[str] = []
+        self._ids: list[int] = []
         self._first = ""
 
     def add(self, story: Story) -> bool:
@@ -131,6 +132,7 @@ class Digest:
             line = line.encode()[: max(0, self._bytes - 4)].decode(errors="ignore") + "…"
         self._bytes -= size
         self._lines.append(line)
+        self._ids.append(story.newest.id)
         self._first = self._first or story.newest.title
         self.severity = highest(self.severity, story.severity)
         self.expires_at = story.expires_at if self.expires_at == 0 else _later(self.expires_at, story.expires_at)
@@ -159,8 +161,8 @@ class Digest:
 
     @property
     def detail(self) -> str:
-        """JSON, for channels that are programs."""
-        return to_json({"type": "digest", "count": self.count, "resolved": self.resolved})
+        """JSON, for channels that are programs. `ids` are the newest notifications told, one for each line."""
+        return to_json({"type": "digest", "count": self.count, "resolved": self.resolved, "ids": self._ids})
 
 
 class _Times:
