@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.targets import Answer, HttpTarget, certificate, closing
 
-from edgeq.notifications.channels import Outcome, Rejected, Retry, Sent
+from edgeq.notifications.channels import Outcome, Rejected, Retry, Sent, http
 from edgeq.notifications.channels.http import REDIRECTS_MAX, Endpoint, Request
 from edgeq.testing.clock import NOON
 
@@ -86,6 +86,32 @@ async def test_never_from_https_to_http(target: HttpTarget, tmp_path: Path) -> N
         assert await ask(target.url, ca=ca, redirects=["127.0.0.1"]) == Sent()
 
 
+async def test_from_http_to_https_on_the_usual_ports_is_the_same_host(
+    target: HttpTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls, ca = certificate(tmp_path)
+    with closing(HttpTarget(tls)) as safe:
+        monkeypatch.setattr(http, "_PORTS", {"http": target.port, "https": safe.port})
+        target.answers.append(to("https://127.0.0.1/hook"))
+        assert await ask("http://127.0.0.1/hook", ca=ca) == Sent()
+        assert safe.requests[0].headers["Host"] == "127.0.0.1"
+        monkeypatch.undo()
+        target.answers.append(to(safe.url))
+        assert isinstance(await ask(target.url, ca=ca), Retry), "another port is another server"
+
+
+async def test_a_certificate_for_another_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: resolve("127.0.0.1", *more, **options))
+    tls, ca = certificate(tmp_path)
+    with closing(HttpTarget(tls)) as safe:
+        outcome = await ask(f"https://hooks.example.net:{safe.port}/hook", ca=ca)
+        assert isinstance(outcome, Retry)
+        assert outcome.target_down
+        assert "not valid for 'hooks.example.net'" in outcome.reason
+        assert not safe.requests
+
+
 async def test_a_redirect_without_end_is_left(target: HttpTarget) -> None:
     target.answers.append(to("/round"))
     target.stay = True
@@ -154,7 +180,7 @@ async def test_what_the_target_says_is_told(target: HttpTarget) -> None:
 async def test_an_answer_whose_body_never_comes_is_an_answer_all_the_same(
     target: HttpTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeq.notifications.channels.http._WORDS_SECONDS", 0.1)
+    monkeypatch.setattr(http, "_WORDS_SECONDS", 0.1)
     target.answers.append(Answer(400, way="mute"))
     assert await ask(target.url) == Rejected("400 Bad Request")
 

@@ -91,6 +91,7 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     assert differences(route, schema.Route(topic=route.topic)) == {
         "emit", "subject", "tags", "occurred_at", "dedup", "limit"
     }  # fmt: skip
+    assert config.notifications.heartbeat == schema.Heartbeat("https://hc.example.net/0a1b2c")
     problems: list[Problem] = []
     on_error = Section("on_error", config.processors["sentinel"].data["on_error"])
     assert on_error.read(schema.OnError, problems) == schema.OnError()
