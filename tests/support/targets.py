@@ -124,6 +124,8 @@ class HttpTarget:
             for byte in b"HTTP/1.1 %d Slow\r\nContent-Length: 0\r\n\r\n" % answer.status:
                 handler.wfile.write(bytes([byte]))
         else:
+            if answer.way == "slow":
+                self._ended.wait(0.2)
             handler.send_response_only(answer.status)
             for name, value in (("Date", self.date or handler.date_time_string()), *answer.headers):
                 handler.send_header(name, value)
