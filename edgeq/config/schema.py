@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -26,7 +26,12 @@ Severity = Literal["debug", "info", "warning", "critical"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all configuration records. Text is left out when one is printed: it may be a secret."""
+    """Base of all configuration records. Text is left out when one is printed: it may be a secret.
+
+    `secrets` names fields that no message may show, beside those that are called like a secret.
+    """
+
+    secrets: ClassVar[tuple[str, ...]] = ()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         values = [(name, getattr(self, name)) for name in self.__struct_fields__ if not is_secret(name)]
