@@ -11,7 +11,7 @@ from support.couriers import MINUTE, Desk, contract, desk, event
 
 from edgeq.events import from_json
 from edgeq.notifications import rows as rows_of
-from edgeq.processors import courier as courier_module
+from edgeq.notifications import telling
 from edgeq.testing.clock import NOON
 
 PHONE = {"channels": ["phone"]}
@@ -96,11 +96,12 @@ class TestRows:
         assert [row.failover for row in await box.rows()] == [("siren",), ("siren",)]
 
 
-class TestGroups:
-    BY_TYPE = {**PHONE, "group_by": ["type", "data.room"], "group_wait": "30s", "group_interval": "5m"}
+BY_TYPE = {**PHONE, "group_by": ["type", "data.room"], "group_wait": "30s", "group_interval": "5m"}
 
+
+class TestGroups:
     async def test_the_same_values_are_one_group(self, box: Desk) -> None:
-        await box.open(self.BY_TYPE)
+        await box.open(BY_TYPE)
         await box.tell(event(subject="a", data={"room": 1}), event(subject="b", data={"room": 1}))
         await box.tell(event(subject="a", data={"room": "1"}), event(subject="a"), event("door.closed"))
         keys = [row.group_key for row in await box.rows()]
@@ -109,8 +110,8 @@ class TestGroups:
         assert {row.next_attempt_at - NOON for row in await box.rows()} == {30_000_000}
 
     async def test_two_routes_have_no_group_in_common(self, box: Desk) -> None:
-        first = {**self.BY_TYPE, "continue": True, "match": {"types": ["door.*"]}}
-        await box.open(first, {**self.BY_TYPE, "channels": ["mail"]})
+        first = {**BY_TYPE, "continue": True, "match": {"types": ["door.*"]}}
+        await box.open(first, {**BY_TYPE, "channels": ["mail"]})
         await box.tell(event())
         assert len({row.group_key for row in await box.rows()}) == 2
 
@@ -198,7 +199,7 @@ class TestEpisodes:
         assert await box.kinds() == [(25, "reminder")]
 
     async def test_there_is_a_bound(self, box: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(courier_module, "THREADS_MAX", 2)
+        monkeypatch.setattr(telling, "THREADS_MAX", 2)
         for number in range(4):
             await box.happens("violated", subject=f"f{number}")
         assert len(await box.threads()) == 2
@@ -234,22 +235,23 @@ class TestDirect:
         assert box.metrics.skipped.values == {}
 
 
-class TestReload:
-    ROUTE = {"match": {"types": ["contract.*"]}, "channels": ["phone"], "repeat": ["15m"]}
+CONTRACTS = {"match": {"types": ["contract.*"]}, "channels": ["phone"], "repeat": ["15m"]}
 
+
+class TestReload:
     async def test_a_thread_whose_route_is_gone_is_closed(self, box: Desk) -> None:
-        await box.open(self.ROUTE)
+        await box.open(CONTRACTS)
         await box.happens("violated")
-        await box.open({**self.ROUTE, "match": {"types": ["contract.violated"]}})
+        await box.open({**CONTRACTS, "match": {"types": ["contract.violated"]}})
         await box.pass_time(3600)
         assert await box.threads() == []
         assert await box.kinds() == [(0, "alert")]
 
     async def test_a_route_that_moved_or_changed_keeps_its_threads(self, box: Desk) -> None:
-        await box.open(self.ROUTE)
+        await box.open(CONTRACTS)
         await box.happens("violated")
         await box.sent()
-        await box.open({"match": {"severity": "debug"}, "channels": ["mail"]}, {**self.ROUTE, "repeat": ["10m"]})
+        await box.open({"match": {"severity": "debug"}, "channels": ["mail"]}, {**CONTRACTS, "repeat": ["10m"]})
         await box.pass_time(600)
         assert await box.kinds() == [(10, "reminder")]
 
@@ -257,33 +259,34 @@ class TestReload:
     async def test_reminders_go_by_the_list_as_it_is(
         self, box: Desk, before: list[str], after: list[str], minute: int
     ) -> None:
-        await box.open({**self.ROUTE, "repeat": before})
+        await box.open({**CONTRACTS, "repeat": before})
         await box.happens("violated")
         await box.sent()
         await box.pass_time(300)
-        await box.open({**self.ROUTE, "repeat": after})
+        await box.open({**CONTRACTS, "repeat": after})
         await box.pass_time(600)
         assert await box.kinds() == ([(minute, "reminder")] if minute else [])
         stored = (await box.thread()).thread.next_at
         assert (stored is None) == (not after)
 
     async def test_channels_that_are_gone_are_passed_over(self, box: Desk) -> None:
-        await box.open({**self.ROUTE, "channels": ["phone", "siren"]})
+        await box.open({**CONTRACTS, "channels": ["phone", "siren"]})
         await box.happens("violated")
         await box.sent()
-        await box.open(self.ROUTE, channels=["phone"])
+        await box.open(CONTRACTS, channels=["phone"])
         await box.pass_time(900)
         assert [row.channel for row in await box.rows() if row.kind == "reminder"] == ["phone"]
-        await box.open({**self.ROUTE, "channels": ["mail"]}, channels=["mail"])
+        await box.open({**CONTRACTS, "channels": ["mail"]}, channels=["mail"])
         await box.pass_time(900)
         assert [row.channel for row in await box.rows() if row.kind == "reminder"] == ["phone", "mail"]
 
 
-class TestAcknowledged:
-    ROUTE = {**PHONE, "repeat": ["15m"], "escalate": [{"after": "20m", "channels": ["mail"]}]}
+NAGGING = {**PHONE, "repeat": ["15m"], "escalate": [{"after": "20m", "channels": ["mail"]}]}
 
+
+class TestAcknowledged:
     async def test_no_reminders_and_no_escalation_but_resolved(self, box: Desk) -> None:
-        await box.open(self.ROUTE)
+        await box.open(NAGGING)
         await box.happens("violated")
         await box.sent()
         await box.pass_time(900)
@@ -296,7 +299,7 @@ class TestAcknowledged:
         assert rows == [("phone", "reminder", "silenced", "acknowledged"), ("phone", "resolved", "queued", None)]
 
     async def test_it_survives_a_restart(self, box: Desk) -> None:
-        await box.open(self.ROUTE)
+        await box.open(NAGGING)
         await box.happens("violated")
         await box.sent()
         await box.acknowledge()
@@ -308,7 +311,7 @@ class TestAcknowledged:
 
     async def test_one_that_overtakes_a_reminder_wins(self, box: Desk) -> None:
         """The courier has decided, and somebody acknowledges before that is committed."""
-        await box.open(self.ROUTE)
+        await box.open(NAGGING)
         await box.happens("violated")
         await box.sent()
         box.clock.advance(900)

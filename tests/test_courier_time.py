@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -28,9 +29,7 @@ async def box(tmp_path: Path) -> AsyncIterator[Desk]:
 
 
 async def minutes(box: Desk, kind: str, channel: str = "phone") -> list[int]:
-    return [
-        (row.created_at - NOON) // MINUTE for row in await box.rows() if (row.kind, row.channel) == (kind, channel)
-    ]
+    return [(row.created_at - NOON) // MINUTE for row in await box.rows() if (row.kind, row.channel) == (kind, channel)]
 
 
 class TestRepeat:
@@ -141,11 +140,12 @@ class TestEscalate:
         ]  # fmt: skip
 
 
-class TestQuiet:
-    QUIET = {**REPEAT, "quiet": {"times": "22:00-06:30", "timezone": "UTC"}}
+QUIET = {**REPEAT, "quiet": {"times": "22:00-06:30", "timezone": "UTC"}}
 
+
+class TestQuiet:
     async def test_held_until_the_end_in_one_group(self, box: Desk) -> None:
-        await box.open(self.QUIET)
+        await box.open(QUIET)
         box.clock.advance(11 * 3600)  # 23:00
         await box.occurs()
         await box.occurs("door.closed")
@@ -155,7 +155,7 @@ class TestQuiet:
         assert (key or "").startswith("quiet:")
 
     async def test_critical_passes_with_its_reminders(self, box: Desk) -> None:
-        await box.open(self.QUIET)
+        await box.open(QUIET)
         box.clock.advance(11 * 3600)
         await box.happens("violated", severity="critical")
         await box.live(1800)
@@ -164,34 +164,34 @@ class TestQuiet:
         ]  # fmt: skip
 
     async def test_what_was_held_is_reminded_of_after_it_was_told(self, box: Desk) -> None:
-        await box.open(self.QUIET)
+        await box.open(QUIET)
         box.clock.advance(11 * 3600)
         await box.happens("violated")
         await box.live(9 * 3600)
         assert await minutes(box, "reminder") == [18 * 60 + 45, 19 * 60 + 45]
 
     async def test_no_reminders_at_night_but_one_at_its_end(self, box: Desk) -> None:
-        await box.open(self.QUIET)
+        await box.open(QUIET)
         box.clock.advance(9 * 3600)  # 21:00
         await box.happens("violated")
         await box.live(11 * 3600)
         assert await minutes(box, "reminder") == [9 * 60 + 15, 18 * 60 + 30, 19 * 60 + 30]
 
     async def test_escalation_waits_too(self, box: Desk) -> None:
-        await box.open({**ESCALATE, "quiet": self.QUIET["quiet"]})
+        await box.open({**ESCALATE, "quiet": QUIET["quiet"]})
         box.clock.advance(9.9 * 3600)  # 21:54
         await box.happens("violated")
         await box.live(10 * 3600)
         assert await minutes(box, "alert", "mail") == [18 * 60 + 30]
 
     async def test_time_to_live_begins_with_their_end(self, box: Desk) -> None:
-        await box.open({**self.QUIET, "ttl": "1h"})
+        await box.open({**QUIET, "ttl": "1h"})
         box.clock.advance(11 * 3600)
         await box.occurs()
         assert [row.expires_at for row in await box.rows()] == [NOON + 19 * HOUR + 30 * MINUTE]
 
     async def test_resolved_is_held_like_the_alert(self, box: Desk) -> None:
-        await box.open(self.QUIET)
+        await box.open(QUIET)
         box.clock.advance(11 * 3600)
         await box.happens("violated")
         box.clock.advance(3600)
@@ -236,9 +236,9 @@ async def test_over_a_change_of_the_clocks(tmp_path: Path, zone: str, begin: str
     ]
     day = end[8:10]
     assert shown[:15] == [f"{day} {hour:02}:30" for hour in range(7, 22)]
-    assert not [each for each in shown if "22:00" <= each[3:] or each[3:] < "06:30"]
+    assert not [each for each in shown if each[3:] >= "22:00" or each[3:] < "06:30"]
     critical = [row.created_at for row in rows if row.title.startswith("f2")]
-    assert {later - earlier for earlier, later in zip(critical, critical[1:], strict=False)} == {HOUR}
+    assert {later - earlier for earlier, later in pairwise(critical)} == {HOUR}
 
 
 class TestClock:

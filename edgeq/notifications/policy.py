@@ -28,10 +28,12 @@ _GROUPS = ("type", "subject", "severity", "contract", "tags")
 
 
 class Route:
-    """A route that can be asked. Lengths of time are in microseconds; `repeat` may be empty, `ttl` None: no end."""
+    """A route that can be asked. `place` is its number among all. Lengths of time are in microseconds; `ttl` None means
+    without an end."""
 
-    def __init__(self, route: NotificationRoute, route_id: str) -> None:
+    def __init__(self, route: NotificationRoute, route_id: str, place: int) -> None:
         self.id = route_id
+        self.place = place
         self.matches = compile_match(route.match)
         self.channels = tuple(dict.fromkeys(route.channels))
         self.goes_on = route.continue_
@@ -73,7 +75,7 @@ class Policy:
         for route in routes or whole:
             name = f"{crc32(msgspec.json.encode(given(route.match), order='deterministic')):08x}"
             numbers[name] = numbers.get(name, 0) + 1
-            compiled.append(Route(route, f"{name}-{numbers[name]}"))
+            compiled.append(Route(route, f"{name}-{numbers[name]}", len(compiled)))
         self._routes = {route.id: route for route in compiled}
 
     def route(self, route_id: str) -> Route | None:
