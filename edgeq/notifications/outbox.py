@@ -28,16 +28,13 @@ from ..store.outbox import Outlook
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
-from .bucket import Bucket
+from .bucket import Pace
 from .channels.channel import Channel, Outcome, Rejected, Retry, Sent
 from .notification import delivered_now
 from .picking import Terms, pick
 
 ATTEMPTS_MAX = 20
 SEND_SECONDS_MAX = 120.0
-# A target to which there is no way is looked for so often at least: critical ones are to be out within a minute.
-UNREACHABLE_SECONDS_MAX = 30.0
-PATIENCE = 3
 FAILOVER_ATTEMPTS = 3
 FAILOVER_SECONDS = 300.0
 
@@ -45,9 +42,6 @@ _PAGE = 100
 _ERROR_CHARACTERS_MAX = 500
 # While something waits, the clock is looked at so often: it may be set.
 _LOOK_SECONDS_MAX = 600.0
-# For how long a target that asks for a short wait, of so many seconds at most, is believed to say its rate.
-_PACE_SECONDS = 600.0
-_PACE_SECONDS_MAX = 30.0
 _CAPACITY_SECONDS = 60.0
 _UNREACHED_MAX = 100
 
@@ -67,12 +61,7 @@ class Sender(Service):
         self._store = store
         self._metrics = metrics
         self._calm = Calm(self.log, clock.monotonic)
-        self._bucket = Bucket(channel.limit, clock.monotonic)
-        self._failures = 0
-        self._failing_since = 0.0
-        self._resumes = clock.monotonic()
-        self._pace_seconds = 0.0  # between two notifications, as the target said it
-        self._pace_until = clock.monotonic()
+        self._pace = Pace(channel.limit, channel.backoff, clock.monotonic)
         # What surely didn't reach the target when it was tried; and the last of these.
         self._unreached: dict[int, None] = {}
         self._in_hand: StoredNotification | None = None
@@ -80,8 +69,8 @@ class Sender(Service):
     @property
     def waiting_until(self) -> int | None:
         """See the class."""
-        rest = self._resumes - self.clock.monotonic()
-        return self.clock.now() + round(rest * MICROSECONDS) if rest > 0 else None
+        rest = self._pace.pause_seconds
+        return self.clock.now() + round(rest * MICROSECONDS) if rest else None
 
     async def run(self) -> None:
         """See Service.run."""
@@ -105,7 +94,7 @@ class Sender(Service):
             if stuck_seconds <= 0:
                 await self._fail_over(now)
                 continue
-            seconds = max(self._resumes - self.clock.monotonic(), self._bucket.seconds())
+            seconds = self._pace.seconds()
             due_seconds = (outlook.due_at - now) / MICROSECONDS
             if due_seconds > 0 and await outbox.is_ahead(self._store, self._channel_name, now):
                 await self._store.write(lambda tx, now=now: outbox.undo_ahead(tx, self._channel_name, now))  # type: ignore[misc]
@@ -123,11 +112,10 @@ class Sender(Service):
 
     def _stuck_in(self, outlook: Outlook, now: int) -> float:
         """In how many seconds a notification has waited long enough for a channel that fails to be queued elsewhere."""
-        if outlook.failover_at is None or not self._failures:
+        if outlook.failover_at is None or not self._pace.failures:
             return _LOOK_SECONDS_MAX
-        failing_seconds = self.clock.monotonic() - self._failing_since
         waited_seconds = (now - outlook.failover_at) / MICROSECONDS
-        return FAILOVER_SECONDS - min(failing_seconds, waited_seconds)
+        return FAILOVER_SECONDS - min(self._pace.failing_seconds, waited_seconds)
 
     async def _next(self, now: int) -> StoredNotification | None:
         """What to send now."""
@@ -138,24 +126,16 @@ class Sender(Service):
             channel=self._channel_name,
             digests=self.channel.digests,
             body_bytes_max=self.channel.body_bytes_max,
-            capacity=self._capacity(),
-            trying=self._failures > 0,
+            capacity=self._pace.within(_CAPACITY_SECONDS),
+            trying=self._pace.failures > 0,
             unreached=frozenset(self._unreached),
         )
         row = await self._store.write(lambda tx: pick(tx, terms, now))
         failpoint("notification.committed")
         return row
 
-    def _capacity(self) -> int | None:
-        """How many the target takes within a minute, None: any number."""
-        allowed = self._bucket.within(_CAPACITY_SECONDS)
-        if self.clock.monotonic() >= self._pace_until:
-            return allowed
-        paced = int(_CAPACITY_SECONDS / self._pace_seconds)
-        return paced if allowed is None else min(paced, allowed)
-
     async def _deliver(self, row: StoredNotification) -> None:
-        self._bucket.take()
+        self._pace.take()
         outcome = await self._send(row)
         failpoint("notification.sent")
         if isinstance(outcome, Retry) and outcome.target_down:
@@ -189,8 +169,6 @@ class Sender(Service):
         self.last_error = missed
         if missed:
             self._calm.warning("missed", "notification %d was delivered, but %s", row.id, missed)
-        if self.clock.monotonic() < self._pace_until:
-            self._resumes = self.clock.monotonic() + self._pace_seconds
         await self._store.write(lambda tx: outbox.mark_sent(tx, row.id, attempt=attempt, now=now, error=missed))
         self.sent += 1
         self._metrics.notifications.add(1, "sent")
@@ -288,34 +266,22 @@ class Sender(Service):
 
     def _failed(self, row: StoredNotification, outcome: Retry) -> str:
         """Make the channel wait; why it does."""
-        now = self.clock.monotonic()
-        self._failures += 1
-        if self._failures == 1:
-            self._failing_since = now
-        if outcome.after_seconds and outcome.after_seconds <= _PACE_SECONDS_MAX:
-            self._pace_seconds, self._pace_until = outcome.after_seconds, now + _PACE_SECONDS
-        delay = self.channel.backoff.delay(self._failures)
-        if outcome.unreachable:
-            delay = min(delay, UNREACHABLE_SECONDS_MAX)
-        told = outcome.after_seconds
-        # Who says when is believed; who goes on saying so is asked ever more seldom.
-        seconds = told if told is not None and self._failures <= PATIENCE else max(told or 0.0, delay)
-        self._resumes = now + seconds
+        self._pace.failed(outcome.after_seconds, unreachable=outcome.unreachable)
         self.last_error = error = _short(outcome.reason)
-        if self._failures == 1:
+        if self._pace.failures == 1:
             self.log.warning("notification %d was not taken: %s; trying again", row.id, error)
         return error
 
     def _recovered(self) -> None:
-        if self._failures:
-            self.log.info("takes notifications again, after %d failed attempts", self._failures)
-        self._failures = 0
+        if self._pace.failures:
+            self.log.info("takes notifications again, after %d failed attempts", self._pace.failures)
+        self._pace.took()
         self.last_error = None
 
 
 def _queue_elsewhere(tx: Tx, row: StoredNotification, now: int) -> bool:
     """Queue `row` on the first of the channels that it may fail over to, unless that was done; whether it was now."""
-    if not row.failover or not outbox.mark_failed_over(tx, row.id):
+    if not outbox.mark_failed_over(tx, row.id) or not row.failover:
         return False
     copy = NewNotification(
         event_id=row.event_id,
