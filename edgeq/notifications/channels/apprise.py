@@ -35,7 +35,7 @@ _TYPES = {"debug": "info", "info": "info", "warning": "warning", "critical": "fa
 
 
 def _url(text: str) -> None:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*://\S+", text) or not text.isprintable():
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*://\S*", text) or not text.isprintable():
         raise ValueError("must be one URL as Apprise has them, such as tgram://TOKEN/CHAT")
 
 
