@@ -4,17 +4,17 @@ rules."""
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import defaultdict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.couriers import MINUTE, Desk, desk
+from support.couriers import MINUTE, Desk
+from support.memory import MemoryStore
 
 from edgeq.store.notifications import StoredNotification
+from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
 
 ROUTES = (
@@ -51,14 +51,24 @@ STEPS = st.lists(
 )
 
 
-async def play(steps: list[Step], *, restarts: bool) -> tuple[list[StoredNotification], list[Any]]:
+UNSTEPPED = STEPS.map(lambda steps: [each for each in steps if each[0] != "step"])
+ALWAYS_LOUD = tuple({key: value for key, value in route.items() if key != "quiet"} for route in ROUTES)
+
+
+async def play(
+    steps: list[Step], *routes: dict[str, Any], restarts: bool
+) -> tuple[list[StoredNotification], list[Any]]:
     """The rows and threads at the end."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with desk(Path(folder), *ROUTES, clock=FakeClock(NOON)) as box:
-            for step in steps:
-                await _do(box, *step, restarts=restarts)
-            await box.live(3600)
-            return await box.rows(), await box.threads()
+    store = MemoryStore()
+    box = Desk(store, FakeClock(NOON), Metrics())
+    await box.open(*routes)
+    for step in steps:
+        await _do(box, *step, restarts=restarts)
+    await box.live(3600)
+    try:
+        return await box.rows(), await box.threads()
+    finally:
+        await store.close()
 
 
 async def _do(box: Desk, what: str, *arguments: Any, restarts: bool) -> None:
@@ -88,16 +98,24 @@ async def _do(box: Desk, what: str, *arguments: Any, restarts: bool) -> None:
         await box.tick()
 
 
-@settings(max_examples=40, deadline=None)
-@given(STEPS)
+@settings(max_examples=200, deadline=None)
+@given(UNSTEPPED)
 def test_restarts_change_nothing(steps: list[Step]) -> None:
-    assert asyncio.run(play(steps, restarts=True)) == asyncio.run(play(steps, restarts=False))
+    assert asyncio.run(play(steps, *ROUTES, restarts=True)) == asyncio.run(play(steps, *ROUTES, restarts=False))
 
 
-@settings(max_examples=40, deadline=None)
-@given(STEPS.map(lambda steps: [each for each in steps if each[0] != "step"]))
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_nor_do_they_when_the_clock_is_set(steps: list[Step]) -> None:
+    """Without quiet hours: these are by the wall clock, so that a thread's first reminder after them may move."""
+    with_them = asyncio.run(play(steps, *ALWAYS_LOUD, restarts=True))
+    assert with_them == asyncio.run(play(steps, *ALWAYS_LOUD, restarts=False))
+
+
+@settings(max_examples=200, deadline=None)
+@given(UNSTEPPED)
 def test_what_may_be_told_and_what_not(steps: list[Step]) -> None:
-    rows, _ = asyncio.run(play(steps, restarts=True))
+    rows, _ = asyncio.run(play(steps, *ROUTES, restarts=True))
     lines: dict[tuple[str, str], list[StoredNotification]] = defaultdict(list)
     for row in rows:
         if row.state != "silenced":

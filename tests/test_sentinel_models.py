@@ -5,16 +5,14 @@ the events and their times alone, not on when it ran.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import peewee as pw
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
+from support.memory import MemoryStore
 
 from edgeq.contracts.turn import IN_FLIGHT_SECONDS
 from edgeq.events import NewEvent, from_json, to_json
@@ -22,60 +20,12 @@ from edgeq.processors.processor import ProcessorContext
 from edgeq.processors.sentinel import Sentinel
 from edgeq.store import cursors, events
 from edgeq.store.decisions import Decisions, record
-from edgeq.store.schema import migrate
-from edgeq.store.sqlite import SqliteTx
-from edgeq.store.store import Health, Signal, Statement, Store, Unit, render
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
 
 Told = tuple[str, str, int, int]  # what, subject, since, at
 IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1e6)
 LIMIT = 10_000_000  # `every`, `within` and `for` of the contracts below
-
-
-class MemoryStore(Store):
-    """Tables in memory, commits at once."""
-
-    template: sqlite3.Connection
-
-    def __init__(self) -> None:
-        self.signal = Signal()
-        self._database = pw.SqliteDatabase(None)
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.template.backup(self._connection)
-
-    health = Health(ok=True)
-    id = "memory"
-    busy = False
-
-    async def open(self) -> None: ...
-
-    async def close(self) -> None:
-        self._connection.close()
-
-    def submit(self, unit: Unit[Any]) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
-        self._connection.execute("BEGIN")
-        future.set_result(unit(SqliteTx(self._connection, self._database)))
-        self._connection.execute("COMMIT")
-        return future
-
-    def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:
-        raise NotImplementedError
-
-    async def read(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        if isinstance(query, Statement):
-            return self._connection.execute(query.text(self._database), params).fetchall()
-        return self._connection.execute(*render(self._database, query)).fetchall()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    path = str(tmp_path_factory.mktemp("template") / "edgeq.db")
-    migrate(path, may_change=True)
-    MemoryStore.template = sqlite3.connect(path)
-    yield
-    MemoryStore.template.close()
 
 
 @dataclass(frozen=True)

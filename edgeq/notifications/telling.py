@@ -193,7 +193,7 @@ class Teller:
             return
         goes_on, rows = thread, []
         if thread.escalate_at is not None and thread.escalate_at <= now and thread.escalation < len(route.escalate):
-            goes_on = escalated(goes_on, route, now)
+            goes_on = escalated(goes_on, route, now, self._elsewhere(thread))
             names = [name for name in route.escalate[thread.escalation][1] if name in self._policy.channels]
             note = f"not acknowledged {lasting(thread.opened_at, now)}"
             alerts = replace(message, title=with_note(text.title, note)).rows(route, names, facts, now)
@@ -206,6 +206,11 @@ class Teller:
             told_now = {row.channel for row in rows}
             rows += reminder.rows(route, [name for name in target.channels if name not in told_now], facts, now)
         self._queue(goes_on, rows, turn)
+
+    def _elsewhere(self, thread: Thread) -> frozenset[str]:
+        """The channels that other threads of the same fingerprint go to: what follows comes there by these."""
+        others = (other for other in self.threads.of(thread.fingerprint) if other.route != thread.route)
+        return frozenset(name for other in others for name in other.channels)
 
     def close(self, thread: Thread, turn: Turn) -> None:
         """A thread is over."""

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -47,10 +47,12 @@ def reminded(thread: Thread, route: Route, now: int) -> Thread:
     return replace(thread, reminder=number, next_at=None if interval is None else _after(due, interval, now))
 
 
-def escalated(thread: Thread, route: Route, now: int) -> Thread:
-    """The thread after the step of escalation that was due."""
+def escalated(thread: Thread, route: Route, now: int, elsewhere: Collection[str] = ()) -> Thread:
+    """The thread after the step of escalation that was due. Its channels are those of the thread from then on, except
+    those that have what follows from `elsewhere`."""
     step = thread.escalation
-    channels = tuple(dict.fromkeys((*thread.channels, *route.escalate[step][1])))
+    new = (name for name in route.escalate[step][1] if name not in elsewhere)
+    channels = tuple(dict.fromkeys((*thread.channels, *new)))
     escalate_at = None
     if step + 1 < len(route.escalate):
         due = now if thread.escalate_at is None else thread.escalate_at

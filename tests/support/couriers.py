@@ -20,6 +20,7 @@ from edgeq.store.decisions import count, record
 from edgeq.store.notifications import StoredNotification
 from edgeq.store.silences import NewSilence
 from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.store.threads import OpenThread
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
@@ -61,7 +62,7 @@ def contract(what: str, *, episode: int = 1, subject: str = "f1", at: int = NOON
 class Desk:
     """A courier by `routes`. Everything happens at the time of `clock`."""
 
-    def __init__(self, store: SqliteStore, clock: FakeClock, metrics: Metrics) -> None:
+    def __init__(self, store: Store, clock: FakeClock, metrics: Metrics) -> None:
         self.store = store
         self.clock = clock
         self.metrics = metrics
