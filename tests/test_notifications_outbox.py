@@ -21,6 +21,7 @@ from edgeq.notifications.channels import Outcome, Rejected, Retry, Sent
 from edgeq.notifications.picking import Terms, pick
 from edgeq.store import dead_letters, notifications
 from edgeq.store import outbox as outbox_verbs
+from edgeq.store import outlook as outlook_verbs
 from edgeq.store.notifications import Group
 from edgeq.testing.clock import FakeClock
 
@@ -80,7 +81,7 @@ async def test_what_comes_next_costs_the_same_however_many_wait(box: Outbox, clo
             tx._connection.set_progress_handler(None, 100)
 
         await store.write(unit)
-        await outbox_verbs.outlook(store, "phone")
+        await outlook_verbs.outlook(store, "phone")
         return len(counted)
 
     for number in range(3):
@@ -393,8 +394,8 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
         (outbox_verbs._JOIN, [members]), (outbox_verbs._TRY, [own]), (outbox_verbs._POSTPONE, [fingerprint]),
         (outbox_verbs._SENT, [own]), (outbox_verbs._RETRY, [own]), (outbox_verbs._NOTE, [own]),
         (outbox_verbs._DEAD, [own]), (outbox_verbs._FAILED_OVER, [own]), (outbox_verbs._BY_ID, [own]),
-        (outbox_verbs._OUTLOOK, [here, expires, failover]), (outbox_verbs._LAST, [here]),
-        (outbox_verbs._EXPIRED, [expires]), (outbox_verbs._STUCK, [failover]), (outbox_verbs._AHEAD, [here, here]),
+        (outlook_verbs._OUTLOOK, [here, expires, failover]), (outlook_verbs._LAST, [here]),
+        (outlook_verbs._EXPIRED, [expires]), (outlook_verbs._STUCK, [failover]), (outlook_verbs._AHEAD, [here, here]),
         (notifications._TOLD, [told, own]), (notifications._GROUP_WAITING, [group]),
         (notifications._GROUP_TOLD, [told_group]), (notifications._SILENCE, [own]),
         (notifications._FAILED_UNTIL, ["INDEX notifications_failed ("]), (notifications._COUNTS, ["INDEX"]),
@@ -408,7 +409,7 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
             assert len(steps) == len(wanted), (text, plan)
             for step in wanted:
                 assert any(step in each for each in steps), (text, plan)
-            if statement not in (outbox_verbs._STUCK, outbox_verbs._TAKE_OUT_MEMBERS):
+            if statement not in (outlook_verbs._STUCK, outbox_verbs._TAKE_OUT_MEMBERS):
                 assert not [row for row in plan if "TEMP B-TREE FOR ORDER" in row[3]], (text, plan)
     finally:
         connection.close()

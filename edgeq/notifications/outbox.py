@@ -22,9 +22,10 @@ from ..clock import MICROSECONDS, Clock, rfc3339
 from ..failpoints import failpoint
 from ..service import Service
 from ..store import dead_letters, notifications, outbox
+from ..store import outlook as outlooks
 from ..store.dead_letters import NewDeadLetter
 from ..store.notifications import NewNotification, StoredNotification
-from ..store.outbox import Outlook
+from ..store.outlook import Outlook
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
@@ -84,7 +85,7 @@ class Sender(Service):
         """Do what is due now; in how many seconds to look again, None when nothing will be due by itself."""
         while not self.stopping.is_set():
             now = self.clock.now()
-            outlook = await outbox.outlook(self._store, self._channel_name)
+            outlook = await outlooks.outlook(self._store, self._channel_name)
             if outlook.due_at is None:
                 return None
             if outlook.expires_at is not None and outlook.expires_at <= now:
@@ -96,8 +97,8 @@ class Sender(Service):
                 continue
             seconds = self._pace.seconds()
             due_seconds = (outlook.due_at - now) / MICROSECONDS
-            if due_seconds > 0 and await outbox.is_ahead(self._store, self._channel_name, now):
-                await self._store.write(lambda tx, now=now: outbox.undo_ahead(tx, self._channel_name, now))  # type: ignore[misc]
+            if due_seconds > 0 and await outlooks.is_ahead(self._store, self._channel_name, now):
+                await self._store.write(lambda tx, now=now: outlooks.undo_ahead(tx, self._channel_name, now))  # type: ignore[misc]
                 continue
             if seconds <= 0 and due_seconds <= 0:
                 row = await self._next(now)
@@ -191,7 +192,7 @@ class Sender(Service):
         if attempt >= ATTEMPTS_MAX:
             await self._give_up(row, "attempts", f"failed {attempt} times, the last time: {error}")
             return
-        seconds = min(self.channel.backoff.delay(attempt), outbox.WAIT_SECONDS_MAX)
+        seconds = min(self.channel.backoff.delay(attempt), outlooks.WAIT_SECONDS_MAX)
         at, now = self.clock.now() + round(seconds * MICROSECONDS), self.clock.now()
 
         def unit(tx: Tx) -> bool:
@@ -219,7 +220,7 @@ class Sender(Service):
         self._in_hand = None
 
         def unit(tx: Tx) -> list[StoredNotification]:
-            rows = outbox.expired(tx, self._channel_name, now, _PAGE)
+            rows = outlooks.expired(tx, self._channel_name, now, _PAGE)
             for row in rows:
                 tried = f"; the last error: {row.error}" if row.error else ""
                 error = f"was to be sent before {rfc3339(row.expires_at or 0)}{tried}"
@@ -236,7 +237,7 @@ class Sender(Service):
 
         def unit(tx: Tx) -> int:
             since = now - round(FAILOVER_SECONDS * MICROSECONDS)
-            return sum(_queue_elsewhere(tx, row, now) for row in outbox.stuck(tx, self._channel_name, since, _PAGE))
+            return sum(_queue_elsewhere(tx, row, now) for row in outlooks.stuck(tx, self._channel_name, since, _PAGE))
 
         self._count_elsewhere(await self._store.write(unit))
 
