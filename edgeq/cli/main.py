@@ -43,6 +43,7 @@ _COMMANDS = {
     "queues": ("queues", "queues"),
     "schedules": ("schedules", "schedules"),
     "processors": ("processors", "processors"),
+    "notifications": ("notifications", "notifications"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),
 }

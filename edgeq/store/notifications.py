@@ -283,9 +283,12 @@ async def find(
     state: str = "",
     severity: str = "",
     fingerprint: str = "",
+    since: int = 0,
+    unread: bool = False,
     before_id: int = 0,
 ) -> list[StoredNotification]:
-    """The latest `limit` notifications that fit all given, newest first."""
+    """The latest `limit` notifications that fit all given, newest first; `since`: raised then or later (microseconds
+    since 1970 UTC)."""
     query = Notifications.select(*ALL).order_by(Notifications.id.desc()).limit(limit)
     for column, value in (
         (Notifications.channel, channel), (Notifications.state, state), (Notifications.severity, severity),
@@ -293,6 +296,10 @@ async def find(
     ):  # fmt: skip
         if value:
             query = query.where(column == value)
+    if since:
+        query = query.where(Notifications.created_at >= since)
+    if unread:
+        query = query.where(Notifications.read_at.is_null())
     if before_id:
         query = query.where(Notifications.id < before_id)
     return [stored(row) for row in await store.read(query)]

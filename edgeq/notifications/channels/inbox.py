@@ -18,4 +18,4 @@ class InboxChannel(Channel):
 
     async def send(self, notification: Notification) -> Outcome:
         """See Channel.send."""
-        return Sent(answer="the store keeps what is queued for it")
+        return Sent(answer="there is nothing to send: the store keeps what is queued for it")
