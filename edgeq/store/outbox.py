@@ -62,8 +62,8 @@ def _is_next(p: pw.SQL) -> pw.Node:
         _head(p, *conditions).columns(_row.id)
         for conditions in ((_CRITICAL, _FRESH), (_FRESH,), (_CRITICAL, _AGAIN), (_AGAIN,))
     ]
-    two = _waiting(p).columns(_row.id).limit(pw.SQL("2")).alias("two")
-    return pw.Select(None, [pw.fn.COALESCE(*heads), pw.Select([two], [pw.fn.COUNT(two.c.id)])])
+    both = _waiting(p).columns(_row.id).limit(pw.SQL("2")).alias("both")
+    return pw.Select(None, [pw.fn.COALESCE(*heads), pw.Select([both], [pw.fn.COUNT(both.c.id)])])
 
 
 _IS_NEXT = Statement(_is_next)
