@@ -54,6 +54,7 @@ def uncommented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "mqtt-password").write_text("x\n")
     (tmp_path / "smtp-password").write_text("y\n")
+    (tmp_path / "apprise-url").write_text("tgram://z/1\n")
     (tmp_path / "webhook-secret").write_text("z" * 32)
     (tmp_path / "ntfy-token").write_text("tk_z\n")
     (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
