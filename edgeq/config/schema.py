@@ -15,6 +15,7 @@ import msgspec
 
 from ..backoff import Backoff
 from ..errors import Problem
+from ..events import Severity as Severity
 from ..units import Duration, Size
 from . import checks
 from .origin import is_secret, nearest
@@ -22,7 +23,6 @@ from .section import Section
 
 Name = Annotated[str, checks.word]
 Label = Annotated[str, checks.label]
-Severity = Literal["debug", "info", "warning", "critical"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

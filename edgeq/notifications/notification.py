@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from ..clock import MICROSECONDS, rfc3339
-from ..config.schema import Severity
+from ..events import SEVERITIES as SEVERITIES
 from ..events import from_json, to_json
 from ..store.notifications import StoredNotification
-
-SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 LATE_SECONDS = 60.0
 
