@@ -84,7 +84,7 @@ def contract(what: str, message: str, *, subject: str = "freezer-1", minutes: fl
         (
             contract("resolved", "freezer-1 known again", minutes=12, duration_seconds=720.0, reason="known"),
             "freezer-1 known again",
-            "Contract freezer-cold, 13:00 to 13:12.\nReason: known.",
+            "Contract freezer-cold, 13:00 to 13:12.",
         ),
         (
             contract("unknown", "unknown: there is no session to the broker", minutes=1, reason="link"),

@@ -21,8 +21,11 @@ from ..contracts.where import MISSING, lookup, parse_path
 from ..errors import Problem
 from ..events import to_json
 from ..store.notifications import QUIET, Group
+from .functions import Place
 from .match import Facts, compile_match, given, match_faults
 from .quiet import QuietHours, quiet_faults
+from .template import Template, TemplateError
+from .words import here
 
 _GROUPS = ("type", "subject", "severity", "contract", "tags")
 
@@ -45,6 +48,8 @@ class Route:
         )
         self.failover = tuple(dict.fromkeys(route.failover))
         self.ttl = None if route.ttl is None else route.ttl.microseconds
+        self.title = None if route.title is None else Template(route.title)
+        self.body = None if route.body is None else Template(route.body)
         self.quiet = None if route.quiet is None else QuietHours(route.quiet)
         self._group_by = route.group_by
         self._wait = route.group_wait.microseconds
@@ -65,10 +70,14 @@ class Route:
 
 
 class Policy:
-    """The routes. Without any, everything goes to every channel. `channels` are the names of all that there are."""
+    """The routes. Without any, everything goes to every channel. `channels` are the names of all that there are, `place`
+    is where this gateway stands."""
 
-    def __init__(self, routes: Sequence[NotificationRoute], channels: Collection[str]) -> None:
+    def __init__(
+        self, routes: Sequence[NotificationRoute], channels: Collection[str], *, place: Place | None = None
+    ) -> None:
         self.channels = frozenset(channels)
+        self.place = place or Place()
         whole = [NotificationRoute(channels=list(channels))]
         compiled: list[Route] = []
         numbers: dict[str, int] = {}
@@ -103,7 +112,8 @@ def load_policy(loaded: LoadedConfig, problems: list[Problem]) -> Policy:
         for key, message, hint in route_faults(route):
             path = f"notifications.routes[{index}].{key}"
             problems.append(Problem(loaded.where(path), path, message, hint))
-    return Policy(config.notifications.routes if len(problems) == before else (), config.channels)
+    routes = config.notifications.routes if len(problems) == before else ()
+    return Policy(routes, config.channels, place=here(config.gateway))
 
 
 def route_faults(route: NotificationRoute) -> Iterator[tuple[str, str, str]]:
@@ -113,6 +123,11 @@ def route_faults(route: NotificationRoute) -> Iterator[tuple[str, str, str]]:
     if route.quiet is not None:
         for path, message in quiet_faults(route.quiet):
             yield path, message, ""
+    for key, template in (("title", route.title), ("body", route.body)):
+        try:
+            Template(template or "")
+        except TemplateError as error:
+            yield key, f"must be a template: {error.message}", error.hint
     for index, name in enumerate(route.group_by):
         if name not in _GROUPS and not name.startswith("data."):
             yield f"group_by[{index}]", f"must be {', '.join(_GROUPS)} or data.FIELD", did_you_mean(name, _GROUPS)

@@ -56,7 +56,7 @@ class Teller:
 
     def tell(self, event: Event, silences: Silences, turn: Turn) -> None:
         """Tell of an event."""
-        text = render(event)
+        text = render(event, place=self._policy.place)
         facts = Facts.of(event, text.severity)
         direct, targets = self._where(event, facts, text.fingerprint, turn)
         if not direct and not targets:
@@ -84,10 +84,22 @@ class Teller:
         for target in targets:
             channels = tuple(name for name in target.channels if name not in taken)
             taken.update(channels)
-            rows += self._tell_by(message, target._replace(channels=channels), facts, silenced, turn)
+            worded = self._worded(message, event, target.route, turn)
+            rows += self._tell_by(worded, target._replace(channels=channels), facts, silenced, turn)
         if rows:
             turn.decisions.also.append(lambda tx: notifications.add(tx, rows))
             self._count(rows, turn)
+
+    def _worded(self, message: Message, event: Event, route: Route, turn: Turn) -> Message:
+        """`message` in the words of the route's templates, if it has some."""
+        if route.title is None and route.body is None:
+            return message
+        text = render(event, route.title, route.body, place=self._policy.place)
+        if text.gaps:
+            turn.decisions.tallies.append(lambda: self._metrics.template_gaps.add(len(text.gaps)))
+            where, lacking = f"notifications.routes[{route.place}]", ", ".join(dict.fromkeys(text.gaps))
+            self._calm.warning(route.id, "%s: event %d (%s) has no %s", where, event.id, event.type, lacking)
+        return replace(message, title=text.title, body=text.body)
 
     def _where(self, event: Event, facts: Facts, fingerprint: str, turn: Turn) -> tuple[tuple[str, ...], list[Target]]:
         """The channels that `event` names itself, and where else it is told. What comes of an episode goes where its

@@ -73,7 +73,7 @@ class Template:
 
     def __init__(self, text: str, known: Callable[[str], Path] | None = None) -> None:
         if len(text) > TEMPLATE_CHARACTERS_MAX:
-            raise TemplateError(f"must have at most {TEMPLATE_CHARACTERS_MAX} characters, and has {len(text)}")
+            raise TemplateError(f"it has {len(text)} characters; at most {TEMPLATE_CHARACTERS_MAX} can be read")
         try:
             pieces = split(text)
         except LoneBrace as error:

@@ -61,6 +61,7 @@ class Metrics:
         self.schedule_runs = Counter("edgeq_schedule_runs_total", "Runs of schedules, and gaps (missed).", "result")
         self.source_items = Counter("edgeq_source_items_total", "Items of sources, and failed asks.", "result")
         self.notifications = Counter("edgeq_notifications_total", "Notifications, by result.", "result")
+        self.template_gaps = Counter("edgeq_template_gaps_total", "Gaps in notifications: what an event lacked.")
         self.heartbeats = Counter("edgeq_heartbeats_total", "Dead-man pings, by result.", "result")
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
         self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
