@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from test_channels_webhook import await_threads_gone
 
 from edgeq.clock import Clock
 from edgeq.notifications.channels import Channel, Outcome, Retry, Sent
+from edgeq.notifications.channels.program import SAID_BYTES_MAX, Ended, run
 from edgeq.testing.channels import notification
 
 
@@ -105,6 +106,14 @@ async def test_output_without_end_is_read_and_forgotten(tmp_path: Path) -> None:
     code = "import sys\nfor _ in range(400): sys.stderr.write('x' * 49_999 + '\\n')\nsys.exit('the end')"
     outcome = await build(kind="exec", command=[sys.executable, "-c", code]).send(notification())
     assert outcome == Retry("exit status 1: the end")
+    kept: list[Ended] = []
+
+    def judge(end: Ended) -> Outcome:
+        kept.append(end)
+        return Sent()
+
+    await run([sys.executable, "-c", code], b"", judge, timeout_seconds=20, environment={})
+    assert len(kept[0].err) <= SAID_BYTES_MAX
     long = await ended(tmp_path, "head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1")
     assert isinstance(long, Retry)
     assert len(long.reason) < 400
@@ -140,8 +149,18 @@ async def test_a_hundred_leave_nothing_behind(tmp_path: Path) -> None:
         assert await channel.send(notification()) == Sent()
     await_threads_gone()
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    children = subprocess.run(["ps", "-o", "stat=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    assert "Z" not in children
+    assert not zombies()
+
+
+def zombies() -> list[str]:
+    """The children of this process that nobody has waited for."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if (state, parent) == ("Z", str(os.getpid())):
+                found.append(stat.parent.name)
+    return found
 
 
 @pytest.mark.parametrize(

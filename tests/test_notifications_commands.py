@@ -15,6 +15,7 @@ from support.programs import script
 from support.targets import Answer, HttpTarget, MailTarget, closing
 
 from edgeq.clock import Clock
+from edgeq.notifications.picking import Terms, pick
 from edgeq.store import dead_letters, notifications, outbox, threads
 from edgeq.store.dead_letters import NewDeadLetter
 from edgeq.store.notifications import NewNotification
@@ -136,20 +137,14 @@ def test_one_is_shown_whole(edgeq: Edgeq) -> None:
 
 
 def test_a_digest_shows_what_it_told_and_a_member_in_what_it_was_told(edgeq: Edgeq) -> None:
-    queue("one", "two")
-
-    def unit(tx: Tx) -> None:
-        for title in ("one", "two"):
-            outbox.take_out(tx, "phone", f"of {title}", 2)
-        outbox.begin_merged(tx, new("2 late notifications", kind="digest"), due_at=1, now=Clock().now())
-
-    store(unit)
-    shown = " ".join(edgeq("notifications", "show", "3").out.split())
-    assert shown.endswith("told together 1 one 2 two")
-    assert json.loads(edgeq("notifications", "show", "3", "--json").out)["members"] == [
-        {"id": 1, "title": "one"}, {"id": 2, "title": "two"}
-    ]  # fmt: skip
-    assert "grouped (in 3)" in edgeq("notifications", "show", "1").out
+    late = [f"door {number} open" for number in range(1, 7)]
+    queue(*late, created_at=Clock().now() - 7200 * SECOND)
+    store(lambda tx: pick(tx, Terms(channel="phone", digests=True), Clock().now()))
+    told = [{"id": number, "title": title} for number, title in enumerate(late, 1)]
+    shown = " ".join(edgeq("notifications", "show", "7").out.split())
+    assert " told together " + " ".join(f"{each['id']} {each['title']}" for each in told) + " body " in shown
+    assert json.loads(edgeq("notifications", "show", "7", "--json").out)["members"] == told
+    assert "grouped (in 7)" in edgeq("notifications", "show", "1").out
 
 
 def test_the_thread_says_who_has_seen_to_it(edgeq: Edgeq) -> None:
@@ -230,6 +225,51 @@ def test_what_was_read_is_no_longer_unread(edgeq: Edgeq) -> None:
     assert edgeq("notifications", "read", "--all").status == 0
     none = edgeq("notifications", "read", "--all")
     assert (none.status, none.err) == (1, "edgeq: no unread notification fits\n")
+
+
+# The status
+
+
+def test_the_status_tells_of_each_channel(edgeq: Edgeq) -> None:
+    queue("one", "two", "three", "four", created_at=Clock().now() - 7200 * SECOND)
+    queue("gone", channel="pager")
+    sent(1)
+    die(2)
+    store(lambda tx: outbox.note_error(tx, 3, "no route to host"))
+    lines = [line for line in edgeq("status").out.splitlines() if line.startswith("channel ")]
+    text = "2 queued, 1 sent, 1 dead; the oldest was raised 2h ago; no route to host"
+    assert lines == [f"channel       phone: {text}", "channel       pager: 1 queued; the oldest was raised 60s ago"]
+    phone = json.loads(edgeq("status", "--json").out)["notifications"]["phone"]
+    assert 7200 <= phone.pop("oldest_seconds") < 7260
+    assert phone.pop("oldest_queued_at") < Clock().now() - 7199 * SECOND
+    assert phone == {"queued": 2, "sent": 1, "grouped": 0, "silenced": 0, "dead": 1, "error": "no route to host"}
+
+
+def test_the_status_of_a_running_appliance_says_until_when_a_channel_waits(
+    tmp_path: Path, mosquitto: Callable[..., Mosquitto]
+) -> None:
+    broker = mosquitto()
+    with closing(HttpTarget()) as target:
+        hook = {"kind": "webhook", "url": target.url}
+        values = {"gateway": "g", "mqtt": {"url": broker.url}, "channels": {"hook": hook}, "store": {"url": "edgeq.db"}}
+        target.answers.append(Answer(429, (("Retry-After", "3000"),)))
+        target.stay = True
+        appliance = Appliance(tmp_path / "g", json.dumps(values))
+        try:
+            appliance.start()
+            assert appliance.cli("emit", "door.opened", "--tag", "notification").returncode == 0
+            appliance.until(
+                lambda: appliance.status()["notifications"]["hook"]["waiting_until"], "a channel that waits"
+            )
+            status = appliance.status()
+            assert status["notifications"]["hook"]["queued"] == 1
+            assert 2900 < status["gauges"]["edgeq_channel_waiting_seconds"]["hook"] <= 3000
+            assert status["gauges"]["edgeq_channel_failing"] == {"hook": 1}
+            shown = appliance.cli("status").stdout
+            assert "channel       hook: 1 queued" in shown
+            assert "; tried again in 50m; 429 Too Many Requests" in shown
+        finally:
+            appliance.kill()
 
 
 # Trying out
@@ -329,8 +369,13 @@ def test_while_the_appliance_runs_its_session_stays_and_retries_are_sent(
             assert "hook" in appliance.cli("notifications", "list", "--state", "dead").stdout
             assert appliance.cli("notifications", "retry", "--dead").stdout == "1 to be sent again\n"
             appliance.until(lambda: appliance.sql(dead) == [(0,)] and len(target.requests) == 2, "the second attempt")
-            hook = appliance.status()["notifications"]["hook"]
-            assert (hook["dead"], hook["configured"]) == (0, True)
+            status = appliance.status()
+            hook = status["notifications"]["hook"]
+            assert (hook["dead"], hook["sent"], hook["configured"], hook["waiting_until"]) == (0, 1, True, None)
+            gauges = status["gauges"]
+            assert gauges["edgeq_channel_sent"] == {"siren": 1, "hook": 1}
+            assert gauges["edgeq_channel_failing"] == {"siren": 0, "hook": 0}
+            assert gauges["edgeq_channel_oldest_seconds"] == {"siren": 0, "hook": 0}
         finally:
             appliance.kill()
 
