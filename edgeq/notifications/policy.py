@@ -70,14 +70,20 @@ class Route:
 
 
 class Policy:
-    """The routes. Without any, everything goes to every channel. `channels` are the names of all that there are, `place`
-    is where this gateway stands."""
+    """The routes. Without any, everything goes to every channel. `channels` are the names of all that there are. Links
+    to acknowledge begin with `public_url`; without it, there are none. `place` is where this gateway stands."""
 
     def __init__(
-        self, routes: Sequence[NotificationRoute], channels: Collection[str], *, place: Place | None = None
+        self,
+        routes: Sequence[NotificationRoute],
+        channels: Collection[str],
+        public_url: str | None = None,
+        *,
+        place: Place | None = None,
     ) -> None:
         self.channels = frozenset(channels)
         self.place = place or Place()
+        self.public_url = public_url
         whole = [NotificationRoute(channels=list(channels))]
         compiled: list[Route] = []
         numbers: dict[str, int] = {}
@@ -113,7 +119,7 @@ def load_policy(loaded: LoadedConfig, problems: list[Problem]) -> Policy:
             path = f"notifications.routes[{index}].{key}"
             problems.append(Problem(loaded.where(path), path, message, hint))
     routes = config.notifications.routes if len(problems) == before else ()
-    return Policy(routes, config.channels, place=here(config.gateway))
+    return Policy(routes, config.channels, config.notifications.public_url, place=here(config.gateway))
 
 
 def route_faults(route: NotificationRoute) -> Iterator[tuple[str, str, str]]:

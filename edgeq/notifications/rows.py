@@ -107,11 +107,20 @@ def facts_of(detail: str, severity: str) -> Facts:
 
 def numbered(detail: str, number: int) -> str:
     """`detail` of a reminder, with its number."""
+    return _with(detail, number=number)
+
+
+def linked(detail: str, ack_url: str) -> str:
+    """`detail` with the link to acknowledge what it is about."""
+    return _with(detail, ack_url=ack_url)
+
+
+def _with(detail: str, **more: Any) -> str:
     try:
         read = from_json(detail)
     except ValueError:
         return detail
-    return to_json({**read, "number": number}) if isinstance(read, dict) else detail
+    return to_json({**read, **more}) if isinstance(read, dict) else detail
 
 
 def with_note(title: str, note: str) -> str:

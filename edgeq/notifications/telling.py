@@ -17,9 +17,11 @@ from ..store.store import Tx
 from ..store.threads import Thread, ThreadText
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
+from .acknowledge import Told
+from .links import Links
 from .match import Facts
 from .policy import Policy, Route
-from .rows import Message, detail_of, facts_of, lasting, numbered, with_note
+from .rows import Message, detail_of, facts_of, lasting, linked, numbered, with_note
 from .silences import Silences
 from .text import render
 from .threads import THREADS_MAX, Threads, escalated, is_over, reminded, told
@@ -46,8 +48,11 @@ class Teller:
     """Decides by `policy`, with what is open in `threads`. What it decides holds once `turn.decisions` is committed;
     `threads` follow at once."""
 
-    def __init__(self, policy: Policy, open_threads: Threads, metrics: Metrics, calm: Calm) -> None:
+    def __init__(
+        self, policy: Policy, open_threads: Threads, metrics: Metrics, calm: Calm, links: Links | None = None
+    ) -> None:
         self.threads = open_threads
+        self._links = links
         self._policy = policy
         self._metrics = metrics
         self._calm = calm
@@ -151,6 +156,8 @@ class Teller:
                 self._change(reminded(goes_on, route, turn.now), turn)
         elif message.kind != "update" and (facts.contract or route.repeat or route.escalate):
             self._open(message, target, facts, None if silenced else told_at, turn)
+        if message.kind != "resolved":
+            message = self._linked(message, self.threads.get((message.fingerprint, route.id)), turn)
         return message.rows(route, channels, facts, turn.now, silenced=silenced)
 
     def _open(self, message: Message, target: Target, facts: Facts, told_at: int | None, turn: Turn) -> None:
@@ -183,7 +190,8 @@ class Teller:
         facts = facts_of(text.detail, thread.severity)
         target = self._target(thread)
         route = target.route
-        held_until = silences.until(facts, now)
+        silence = silences.of(facts, now)
+        held_until = None if silence is None else silence.ends_at
         if held_until is None and not thread.silenced:
             held_until = route.quiet_until(thread.severity, now)
         if held_until is not None:
@@ -199,6 +207,7 @@ class Teller:
             event_id=thread.event_id,
             created_at=now,
         )
+        message = self._linked(message, thread, turn)
         if thread.silenced:
             goes_on = told(thread, route, _told_at(route, message, turn))
             self._queue(goes_on, message.rows(route, target.channels, facts, now), turn)
@@ -214,10 +223,17 @@ class Teller:
             goes_on = reminded(goes_on, route, now)
             number = goes_on.reminder
             title = with_note(text.title, f"reminder {number}, {lasting(thread.opened_at, now)}")
-            reminder = replace(message, kind="reminder", title=title, detail=numbered(text.detail, number))
+            reminder = replace(message, kind="reminder", title=title, detail=numbered(message.detail, number))
             told_now = {row.channel for row in rows}
             rows += reminder.rows(route, [name for name in target.channels if name not in told_now], facts, now)
         self._queue(goes_on, rows, turn)
+
+    def _linked(self, message: Message, thread: Thread | None, turn: Turn) -> Message:
+        """`message` with a link to acknowledge it, if there is something to acknowledge."""
+        if self._links is None or thread is None or thread.acknowledged_at is not None:
+            return message
+        url = self._links.url(Told(message.fingerprint, message.event_id), turn.now)
+        return replace(message, detail=linked(message.detail, url))
 
     def _elsewhere(self, thread: Thread) -> frozenset[str]:
         """The channels that other threads of the same fingerprint go to: what follows comes there by these."""

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from ..clock import MICROSECONDS, Clock
 from ..events import Event
+from ..notifications.links import Links, signing_key
 from ..notifications.policy import Policy
 from ..notifications.silences import KEPT_SECONDS, SILENCES_MAX, Silences
 from ..notifications.telling import Teller, Turn
@@ -84,7 +85,7 @@ class Courier(QueueProcessor):
             if goes_on != thread:
                 opening.changed.append(goes_on)
             found.append(goes_on)
-        self._teller = Teller(self._policy, Threads(found), self._metrics, self._calm)
+        self._teller = Teller(self._policy, Threads(found), self._metrics, self._calm, await self._links(store))
         self._opening = opening if opening.gone or opening.changed else None
         self._seen = None
         await self._look(now)
@@ -128,6 +129,10 @@ class Courier(QueueProcessor):
             self._seen = None
         await self._look(turn.now)
         return turn
+
+    async def _links(self, store: Store) -> Links | None:
+        public_url = self._policy.public_url
+        return None if public_url is None else Links(public_url, await signing_key(store))
 
     async def _look(self, now: int) -> None:
         """See what others have silenced or acknowledged, if there is a sign that they may have."""

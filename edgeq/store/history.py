@@ -23,6 +23,28 @@ async def members(store: Store, digest_id: int, limit: int) -> list[StoredNotifi
     return [stored(row) for row in await store.read(query)]
 
 
+def about(tx: Tx, notification_id: int, limit: int) -> list[tuple[str, int | None]]:
+    """The fingerprint, and the event, of what a notification tells of: its own, or those of the first `limit` members
+    of a digest. Empty when it isn't there."""
+    columns = (_row.fingerprint, _row.event_id)
+    own = _row.select(*columns).where((_row.id == notification_id) & (_row.kind != literal("digest")))
+    told = _row.select(*columns).where(_row.digest_id == notification_id).order_by(_row.id).limit(limit)
+    return [(fingerprint, event_id) for query in (own, told) for fingerprint, event_id in tx.rows(query)]
+
+
+def take_back_reminders(tx: Tx, channel: str, fingerprint: str, reason: str) -> None:
+    """Send those reminders no more that still wait and that no target was given yet; they stay in the history."""
+    query = _row.update({_row.state: "silenced", _row.error: reason}).where(
+        (_row.channel == channel)
+        & (_row.fingerprint == fingerprint)
+        & (_row.state == literal("queued"))
+        & (_row.kind == literal("reminder"))
+        & _row.tried_at.is_null()
+    )
+    if tx.run(query):
+        tx.touch("notifications")
+
+
 def retry(tx: Tx, ids: Sequence[int], now: int) -> int:
     """Queue dead ones again, with all their attempts and without an end, and make those due that wait; how many. The
     open dead letters of the dead ones are marked as redriven."""

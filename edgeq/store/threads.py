@@ -27,6 +27,7 @@ _STATE = (
 _TEXT = (Threads.title, Threads.body, Threads.detail)
 _NOTE = (Threads.acknowledged_by, Threads.comment)
 _ALL = (*_STATE, *_TEXT, *_NOTE)
+_NEWEST = 2**63 - 1
 
 
 def _is(p: pw.SQL) -> pw.Node:
@@ -60,9 +61,10 @@ _SET_CLOCK = Statement(
 )
 _ACKNOWLEDGE = Statement(
     lambda p: Threads.update({Threads.acknowledged_at: p, Threads.acknowledged_by: p, Threads.comment: p}).where(
-        (Threads.fingerprint == p) & Threads.acknowledged_at.is_null()
+        (Threads.fingerprint == p) & (Threads.event_id <= p) & Threads.acknowledged_at.is_null()
     )
 )
+_OF = Statement(lambda p: Threads.select(*_ALL).where(Threads.fingerprint == p).order_by(Threads.route))
 _ACKNOWLEDGED = Statement(
     lambda p: Threads.select(*_KEY, Threads.event_id, Threads.acknowledged_at).where(
         Threads.acknowledged_at.is_null(False)
@@ -159,10 +161,24 @@ def set_clock(tx: Tx, now: int, step_microseconds: int) -> None:
     tx.run(_SET_CLOCK, (step_microseconds, now, step_microseconds, step_microseconds))
 
 
-def acknowledge(tx: Tx, fingerprint: str, *, by: str, comment: str, now: int) -> int:
-    """Say that somebody has seen to it: no reminders, no escalation. How many threads that was news for."""
+def acknowledge(tx: Tx, fingerprint: str, *, by: str, comment: str, now: int, event_id: int = _NEWEST) -> int:
+    """Say that somebody has seen to what event `event_id`, or an earlier one, has opened: no reminders, no escalation.
+    How many threads that was news for."""
     tx.touch("threads")
-    return tx.run(_ACKNOWLEDGE, (now, storable(by), storable(comment), fingerprint))
+    return tx.run(_ACKNOWLEDGE, (now, storable(by), storable(comment), fingerprint, event_id))
+
+
+def of(tx: Tx, fingerprint: str) -> list[OpenThread]:
+    """The threads of a fingerprint."""
+    return [_open_thread(row) for row in tx.rows(_OF, (fingerprint,))]
+
+
+def with_words(tx: Tx, words: Iterable[str], limit: int) -> list[OpenThread]:
+    """Up to `limit` threads whose detail, as a text, holds each of the words, of at most some 10,000 characters."""
+    query = Threads.select(*_ALL).order_by(*_KEY).limit(limit)
+    for word in words:
+        query = query.where(Threads.detail.contains(word))
+    return [_open_thread(row) for row in tx.rows(query)]
 
 
 async def every(store: Store, limit: int) -> list[Thread]:
@@ -186,16 +202,17 @@ async def latest(store: Store, limit: int, *, fingerprints: Sequence[str] = ()) 
     query = Threads.select(*_ALL).order_by(Threads.opened_at.desc(), *_KEY).limit(limit)
     if fingerprints:
         query = query.where(Threads.fingerprint.in_(list(fingerprints)))
-    size = len(_STATE)
-    return [
-        OpenThread(_thread(row[:size]), ThreadText(*row[size : size + 3]), *row[size + 3 :])
-        for row in await store.read(query)
-    ]
+    return [_open_thread(row) for row in await store.read(query)]
 
 
 async def counts(store: Store) -> dict[str, int]:
     """How many threads are open; and of these, how many are acknowledged, and how many silenced."""
     return dict(zip(("open", "acknowledged", "silenced"), (await store.read(_COUNTS))[0], strict=True))
+
+
+def _open_thread(row: Row) -> OpenThread:
+    size = len(_STATE)
+    return OpenThread(_thread(row[:size]), ThreadText(*row[size : size + 3]), *row[size + 3 :])
 
 
 def _thread(row: Row) -> Thread:
