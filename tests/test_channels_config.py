@@ -12,6 +12,7 @@ import pytest
 from edgeq.config.section import Section
 from edgeq.errors import Problem
 from edgeq.notifications import channels as module
+from edgeq.notifications.bucket import Limit
 from edgeq.notifications.channels import build_channels
 from edgeq.testing.channels import links
 
@@ -34,6 +35,9 @@ SIREN = {"kind": "mqtt", "topic": "siren/set"}
         {"kind": "log"},
         SIREN,
         {**SIREN, "payload": "ON", "qos": 0, "retain": True},
+        {**SIREN, "payload": "ON", "resolved_payload": "OFF", "rate": "1/m", "burst": 2},
+        {"kind": "inbox", "digest": True},
+        {"kind": "log", "rate": "1/s"},
         HOOK,
         {
             **HOOK,
@@ -72,6 +76,11 @@ def test_good_ones_are_built(keys: dict[str, Any]) -> None:
         ({**SIREN, "topic": "$SYS/x"}, ".topic", "must be a topic without wildcards"),
         ({**SIREN, "topic": "é" * 40_000}, ".topic", "must be at most 65535 bytes"),
         ({**SIREN, "qos": 2}, ".qos", "must be 0 or 1"),
+        ({**SIREN, "resolved_payload": "OFF"}, ".resolved_payload", "needs payload as well"),
+        ({**SIREN, "payload": "ON", "digest": True}, ".digest", "can't be had with payload, which is the same for all"),
+        ({**SIREN, "rate": "often"}, ".rate", "must be a rate such as 100/s"),
+        ({**SIREN, "rate": "1/s", "burst": 0}, ".burst", "must be between 1 and"),
+        ({**SIREN, "digest": "maybe"}, ".digest", "must be true or false"),
         ({"kind": "webhook"}, ".url", "is missing"),
         ({**HOOK, "url": "ftp://example.net"}, ".url", "must be an address such as"),
         ({**HOOK, "url": "https://"}, ".url", "must be an address such as"),
@@ -137,6 +146,21 @@ def test_wrong_ones_are_errors_that_say_where(keys: dict[str, Any], path: str, w
     assert problem.where == "edgeq.yaml:7"
     assert problem.path == f"channels.it{path}"
     assert words in str(problem)
+
+
+@pytest.mark.parametrize("kind", sorted(module.KINDS))
+def test_every_kind_takes_a_rate_and_says_whether_it_tells_several_in_one(kind: str) -> None:
+    keys = {
+        "apprise": {"url": "tgram://x/1"}, "exec": {"command": ["true"]}, "mqtt": SIREN, "ntfy": PHONE, "smtp": MAIL,
+        "webhook": HOOK,
+    }  # fmt: skip
+    by_itself = build(**{"kind": kind, **keys.get(kind, {})})[0]["it"]
+    assert by_itself.digests == (kind in ("apprise", "ntfy", "smtp", "webhook")), "people read these"
+    assert (by_itself.limit is not None) == (kind == "ntfy")
+    changed = {"kind": kind, **keys.get(kind, {}), "rate": "30/m", "burst": 7, "digest": not by_itself.digests}
+    channel = build(**changed)[0]["it"]
+    assert channel.digests is not by_itself.digests
+    assert channel.limit == Limit(0.5, 7)
 
 
 def test_all_mistakes_are_found_at_once_and_the_good_ones_are_built() -> None:
