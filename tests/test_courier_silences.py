@@ -88,6 +88,19 @@ async def test_resolved_after_the_end_follows_what_was_told(box: Desk) -> None:
     assert (await states(box))[-1] == (61, "resolved", "queued")
 
 
+async def test_a_reminder_of_the_contract_may_be_the_first_to_tell(box: Desk) -> None:
+    """The silence is over, and the event comes before the courier has looked at the clock."""
+    await box.silence(COLD, seconds=3600)
+    await box.happens("violated")
+    await box.tick()
+    box.clock.advance(3600)
+    await box.happens("violated", reminder=1)
+    await box.live(16 * 60)
+    assert [((row.created_at - NOON) // MINUTE, row.kind) for row in (await box.rows())[1:]] == [
+        (60, "reminder"), (75, "reminder"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_acknowledged_meanwhile_it_isnt_told(box: Desk, when: str) -> None:
     await box.silence(COLD, seconds=3600)
@@ -217,8 +230,8 @@ async def test_one_that_another_process_made_counts_and_its_end_too(tmp_path: Pa
 async def test_an_end_in_this_process_is_noticed_at_once(tmp_path: Path) -> None:
     """Nothing but the signal wakes the courier: no event comes, and the poll is an hour away."""
     async with Bench(tmp_path, FakeClock()) as bench:
-        policy = Policy([], ["phone"])
-        await bench.run("courier", Courier(policy, bench.metrics, bench.clock))
+        courier = Courier(Policy([], ["phone"]), bench.metrics, bench.clock)
+        await bench.run("courier", courier)
         now = bench.clock.now()
         new = NewSilence("{}", now, now + HOUR, now)
         silence_id = await bench.store.write(lambda tx: silences.add(tx, new))
@@ -233,5 +246,6 @@ async def test_an_end_in_this_process_is_noticed_at_once(tmp_path: Path) -> None
             return await states() == wanted
 
         await until(lambda: are(["silenced"]), "the silenced row", store=bench.store)
+        await until(lambda: courier.due_at() == now + HOUR, "the courier to rest")
         await bench.store.write(lambda tx: silences.end(tx, silence_id, now))
         await until(lambda: are(["queued", "silenced"]), "the alert", store=bench.store)

@@ -41,13 +41,6 @@ class Silences:
         holding = (row for row, matches in self._silences if row.starts_at <= at < row.ends_at and matches(facts))
         return max(holding, key=lambda row: row.ends_at, default=None)
 
-    def until(self, facts: Facts, at: int) -> int | None:
-        """When the silence that holds at `at` is over, with those that follow without a gap; None when none holds."""
-        end: int | None = None
-        while (row := self.of(facts, at if end is None else end)) is not None:
-            end = row.ends_at
-        return end
-
 
 def _matcher(row: Silence) -> Matcher | None:
     problems: list[Problem] = []
