@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -289,3 +290,12 @@ TestOutbox.settings = settings(
     derandomize=not EXAMPLES,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("mood", ["gone", "busy", "fails"])
+def test_what_the_target_may_have_from_before_a_crash_stays_as_it_is(mood: str) -> None:
+    machine = OutboxMachine()
+    machine.crash(channel="phone", fingerprint="f0", kind="update")
+    machine.change(channel="phone", mood=mood)
+    machine.wait(seconds=1)
+    machine.teardown()

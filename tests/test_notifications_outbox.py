@@ -75,9 +75,9 @@ async def test_what_comes_next_costs_the_same_however_many_wait(box: Outbox, clo
         def unit(tx: Any) -> None:
             tx._connection.set_progress_handler(lambda: counted.append(None), 100)
             for _ in range(number):
-                row = pick(tx, Terms(channel="phone", digests=digests, body_bytes_max=1000), clock.now())
-                assert row is not None
-                outbox_verbs.mark_sent(tx, row.id, attempt=1, now=clock.now())
+                picked = pick(tx, Terms(channel="phone", digests=digests, body_bytes_max=1000), clock.now())
+                assert picked is not None
+                outbox_verbs.mark_sent(tx, picked.row.id, attempt=1, now=clock.now())
             tx._connection.set_progress_handler(None, 100)
 
         await store.write(unit)

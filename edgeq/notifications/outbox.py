@@ -63,7 +63,7 @@ class Sender(Service):
         self._metrics = metrics
         self._calm = Calm(self.log, clock.monotonic)
         self._pace = Pace(channel.limit, channel.backoff, clock.monotonic)
-        # What surely didn't reach the target when it was tried; and the last of these.
+        # What this sender was the first to try, and the target surely hasn't got; and the last that failed so.
         self._unreached: dict[int, None] = {}
         self._in_hand: StoredNotification | None = None
 
@@ -131,25 +131,36 @@ class Sender(Service):
             trying=self._pace.failures > 0,
             unreached=frozenset(self._unreached),
         )
-        row = await self._store.write(lambda tx: pick(tx, terms, now))
+        picked = await self._store.write(lambda tx: pick(tx, terms, now))
         failpoint("notification.committed")
-        return row
+        if picked is None:
+            return None
+        if picked.first:
+            self._remember_unreached(picked.row)
+        return picked.row
+
+    def _remember_unreached(self, row: StoredNotification) -> None:
+        self._unreached[row.id] = None
+        if len(self._unreached) > _UNREACHED_MAX:
+            del self._unreached[next(iter(self._unreached))]
 
     async def _deliver(self, row: StoredNotification) -> None:
         self._pace.take()
+        unreached = row.id in self._unreached
+        self._unreached.pop(row.id, None)
         outcome = await self._send(row)
         failpoint("notification.sent")
         if isinstance(outcome, Retry) and outcome.target_down:
+            if unreached:
+                self._remember_unreached(row)
             await self._wait(row, outcome)
+        elif isinstance(outcome, Sent):
+            await self._sent(row, outcome)
+        elif isinstance(outcome, Rejected):
+            self._recovered()
+            await self._give_up(row, "rejected", outcome.reason)
         else:
-            self._unreached.pop(row.id, None)
-            if isinstance(outcome, Sent):
-                await self._sent(row, outcome)
-            elif isinstance(outcome, Rejected):
-                self._recovered()
-                await self._give_up(row, "rejected", outcome.reason)
-            else:
-                await self._put_off(row, outcome)
+            await self._put_off(row, outcome)
         failpoint("notification.marked")
 
     async def _send(self, row: StoredNotification) -> Outcome:
@@ -180,9 +191,6 @@ class Sender(Service):
         if row.error != error:  # said once: an outage of weeks writes nothing more
             await self._store.write(lambda tx: outbox.note_error(tx, row.id, error))
             row = msgspec.structs.replace(row, error=error)
-        self._unreached[row.id] = None
-        if len(self._unreached) > _UNREACHED_MAX:
-            del self._unreached[next(iter(self._unreached))]
         self._in_hand = row
 
     async def _put_off(self, row: StoredNotification, outcome: Retry) -> None:

@@ -36,7 +36,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     `digests`: people read it, bodies of up to `body_bytes_max` bytes, with times in `zone` (None: the machine's).
     `capacity` is how many it takes within a minute, None: any number. `trying`: the last attempt failed, and the next
-    is to see whether the target is back. `unreached` are the ids of those that were tried and surely didn't reach it:
+    is to see whether the target is back. `unreached` are the ids of those that were tried and never reached it, surely:
     they may still be put together with others.
     """
 
@@ -49,7 +49,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     zone: tzinfo | None = None
 
 
-def pick(tx: Tx, terms: Terms, now: int) -> StoredNotification | None:
+class Picked(msgspec.Struct, frozen=True):
+    """What to send now. `first`: it was never handed to the target before."""
+
+    row: StoredNotification
+    first: bool
+
+
+def pick(tx: Tx, terms: Terms, now: int) -> Picked | None:
     """The notification to send now (microseconds since 1970 UTC), noted as being tried; None when nothing is due."""
     return _Picking(tx, terms, now).pick()
 
@@ -61,12 +68,13 @@ class _Picking:
         self._channel = terms.channel
         self._now = now
 
-    def pick(self) -> StoredNotification | None:
+    def pick(self) -> Picked | None:
         while (head := self._head()) is not None:
             row = self._together(head) if self._terms.digests else self._alone(head)
             if row is not None:
                 failpoint("notification.rendered")
-                return row if row.tried_at is not None else outbox.begin(self._tx, row, self._now)
+                first = row.tried_at is None
+                return Picked(outbox.begin(self._tx, row, self._now) if first else row, first)
         return None
 
     def _head(self) -> StoredNotification | None:
@@ -94,12 +102,12 @@ class _Picking:
         gathered = _Gathered(head.group_key, self._terms, self._now)
         if head.group_key is None:
             self._take_in(gathered, head)
-            return gathered.begin(self._tx, head)
+            return gathered.merge(self._tx, head)
         row: StoredNotification | None = None
         while row := outbox.next_of_group(self._tx, self._channel, head.group_key, self._now, row):
             if not self._take_in(gathered, row):
                 break
-        return gathered.begin(self._tx, head)
+        return gathered.merge(self._tx, head)
 
     def _late(self, head: StoredNotification, *, critical: bool) -> StoredNotification | None:
         gathered = _Gathered(None, self._terms, self._now)
@@ -107,7 +115,7 @@ class _Picking:
         while row := outbox.next_late(self._tx, self._channel, self._now - _LATE, row, critical=critical):
             if not self._take_in(gathered, row):
                 break
-        return gathered.begin(self._tx, head)
+        return gathered.merge(self._tx, head)
 
     def _before(self, row: StoredNotification) -> StoredNotification | None:
         """What must be sent, as it is, before `row` can be told; perhaps itself."""
@@ -183,7 +191,7 @@ class _Gathered:
         outbox.take_out(tx, self._terms.channel, story.newest.fingerprint, story.newest.id)
         self._taken_out = True
 
-    def begin(self, tx: Tx, head: StoredNotification) -> StoredNotification:
+    def merge(self, tx: Tx, head: StoredNotification) -> StoredNotification:
         """The row to send."""
         if self._first is None:
             return head
@@ -191,7 +199,7 @@ class _Gathered:
             return self._first.newest
         due_at = min(head.next_attempt_at, self._now)
         new = self._as_digest(self._first) if self._digest.count > 1 else self._as_one(self._first)
-        return outbox.begin_merged(tx, new, due_at=due_at, now=self._now)
+        return outbox.merge(tx, new, due_at=due_at)
 
     def _as_digest(self, first: Story) -> NewNotification:
         digest = self._digest

@@ -222,17 +222,17 @@ def begin(tx: Tx, row: StoredNotification, now: int) -> StoredNotification:
 
 
 def take_out(tx: Tx, channel: str, fingerprint: str, last_id: int) -> None:
-    """Put what waits of a fingerprint, up to `last_id`, into what `begin_merged` will make in the same unit."""
+    """Put what waits of a fingerprint, up to `last_id`, into what `merge` will make in the same unit."""
     tx.run(_TAKE_OUT, (channel, fingerprint, last_id))
 
 
-def begin_merged(tx: Tx, new: NewNotification, *, due_at: int, now: int) -> StoredNotification:
+def merge(tx: Tx, new: NewNotification, *, due_at: int) -> StoredNotification:
     """Have `new` sent instead of all that was taken out, and that was put into one of those before. It is due since
-    `due_at`, and about to be handed to the target."""
+    `due_at`."""
     tx.run(_TAKE_OUT_MEMBERS)
     row_id = put(tx, new)
     tx.run(_JOIN, (row_id,))
-    tx.run(_TRY, (due_at, now, row_id))
+    tx.run(_TRY, (due_at, None, row_id))
     return stored(tx.rows(_BY_ID, (row_id,))[0])
 
 
