@@ -380,6 +380,27 @@ def test_while_the_appliance_runs_its_session_stays_and_retries_are_sent(
             appliance.kill()
 
 
+def test_a_broker_within_the_appliance_is_found_there(tmp_path: Path) -> None:
+    siren = {"kind": "mqtt", "topic": "siren/set", "payload": "ON"}
+    values = {
+        "gateway": "g",
+        "mqtt": {"url": "embedded://"},
+        "channels": {"siren": siren},
+        "store": {"url": "edgeq.db"},
+    }
+    appliance = Appliance(tmp_path / "g", json.dumps(values))
+    try:
+        appliance.start()
+        assert appliance.cli("notifications", "test", "siren").stdout.endswith(": the broker has acknowledged it\n")
+        assert appliance.status()["session"]["connections"] == 1
+        assert appliance.stop() == 0
+        done = appliance.cli("notifications", "test", "siren")
+        assert done.returncode == 1
+        assert "the broker is in the process of `edgeq run`, which doesn't run" in done.stderr
+    finally:
+        appliance.kill()
+
+
 def test_a_secret_that_is_not_there_is_a_mistake_in_the_configuration(edgeq: Edgeq) -> None:
     mail = {"kind": "smtp", "host": "127.0.0.1", "from": "a@example.net", "to": ["b@example.net"]}
     configure({"mail": {**mail, "password_file": "smtp-password"}, "other": {"kind": "log"}})
