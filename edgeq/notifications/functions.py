@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..clock import MICROSECONDS, rfc3339
+from ..clock import EARLIEST, LATEST, MICROSECONDS, rfc3339
 from ..events import to_json
 from ..moments import moment
 from ..zones import reading_at
@@ -26,6 +26,7 @@ TIME_FORMAT = "%Y-%m-%d %H:%M"
 _DIRECTIVES = frozenset("YmdHMSyjaAbBpI%")
 _DIRECTIVE = re.compile("%(.?)", re.DOTALL)
 _LENGTH_SECONDS_MAX = 1e12
+_DAY = 86_400 * MICROSECONDS
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ def text_of(value: Any, place: Place) -> str:
     if isinstance(value, str):
         return value[:VALUE_CHARACTERS_MAX]
     if isinstance(value, Moment):
-        return _time(value, Now(0, place))
+        return _shown(value, place, TIME_FORMAT)
     if isinstance(value, Length):
         return length(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -79,8 +80,14 @@ def text_of(value: Any, place: Place) -> str:
 
 def clock_time(at: int, beside: int, place: Place) -> str:
     """The time of day of `at` in `place`, with the date unless `beside` is on the same day."""
-    days = [reading_at(each // MICROSECONDS, place.zone).date() for each in (at, beside)]
-    return _time(Moment(at), Now(0, place), "%H:%M" if days[0] == days[1] else TIME_FORMAT)
+    days = [_shown(each, place, "%Y-%m-%d") for each in (at, beside)]
+    return _shown(at, place, "%H:%M" if days[0] == days[1] else TIME_FORMAT)
+
+
+def _shown(at: int, place: Place, form: str) -> str:
+    """What clocks show at `at`; for what calendars can't say, as anybody may write it into a table, their ends."""
+    at = min(max(at, EARLIEST + _DAY), LATEST - _DAY)
+    return reading_at(at // MICROSECONDS, place.zone).strftime(form)
 
 
 # The functions
@@ -92,10 +99,7 @@ def _round(value: Any, now: Now, digits: int) -> str:
 
 
 def _time(value: Any, now: Now, form: str = TIME_FORMAT) -> str:
-    try:
-        return reading_at(_moment(value) // MICROSECONDS, now.place.zone).strftime(form)
-    except (OverflowError, ValueError):
-        raise Unfit("time") from None
+    return _shown(_moment(value), now.place, form)
 
 
 def _ago(value: Any, now: Now) -> str:
@@ -175,7 +179,7 @@ def _is_text(argument: object) -> None:
 
 
 def _is_form(argument: object) -> None:
-    if not isinstance(argument, str):
+    if not isinstance(argument, str) or not argument.isprintable():
         raise ValueError("takes a form in quotes, such as '%H:%M'")
     for found in _DIRECTIVE.finditer(argument):
         if found[1] not in _DIRECTIVES or not found[1]:

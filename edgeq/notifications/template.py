@@ -156,7 +156,7 @@ class _Reader:
             more, end = argument[4], argument.end()
         most = len(function.checks)
         if not most - function.optional <= len(arguments) <= most:
-            wanted = f"at most {most}" if function.optional else str(most or "none")
+            wanted = f"at most {most}" if function.optional else str(most or "no")
             raise self._wrong(at, f"{name} takes {wanted} {'argument' if most == 1 else 'arguments'}")
         return function, tuple(arguments), end
 
