@@ -78,7 +78,7 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
         return {name for name in record.__struct_fields__ if getattr(record, name) != getattr(default, name)}
 
     config = uncommented.config
-    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path"}
+    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path", "requests"}
     assert differences(config.mqtt, schema.Mqtt()) <= examples
     assert differences(config.store, schema.Store()) == set()
     assert differences(config.app, schema.App()) <= examples

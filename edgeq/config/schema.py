@@ -70,6 +70,7 @@ class Mqtt(Record, frozen=True):
     receive_maximum: Annotated[int, checks.between(1, 65_535)] = 1000
     group: Annotated[str, checks.topic_level] | None = None
     status_topic: Annotated[str, checks.status_topic] = "edgeq/{gateway}"
+    requests: list[Literal["ack"]] = []
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -293,6 +294,12 @@ class Schedule(Record, frozen=True):
             yield "timezone", "is for cron; every counts from the last run"
 
 
+class Web(Record, frozen=True):
+    """`web`: the pages that edgeq serves, if it shall listen."""
+
+    listen: Annotated[str, checks.listen] | None = None
+
+
 class Log(Record, frozen=True):
     """`log`."""
 
@@ -319,6 +326,7 @@ class Config(Record, frozen=True):
     contracts: list[Section] = []
     jobs: Jobs = Jobs()
     schedules: list[Schedule] = []
+    web: Web = Web()
     log: Log = Log()
 
 

@@ -136,6 +136,14 @@ def of_contract(tx: Tx, contract: str, subject: str | None = None) -> list[Told]
     )
 
 
+def fault(found: Sequence[Standing]) -> str:
+    """Why none of what was asked for is acknowledged, in words; empty when some is, or was before."""
+    states = {each.state for each in found}
+    if "acknowledged" in states:
+        return ""
+    return "something newer has taken its place" if "replaced" in states else "nothing is open of it"
+
+
 def _event(thread: OpenThread, note: Note, now: int) -> NewEvent:
     facts = facts_of_thread(thread)
     data = {

@@ -118,6 +118,9 @@ def load_policy(loaded: LoadedConfig, problems: list[Problem]) -> Policy:
         for key, message, hint in route_faults(route):
             path = f"notifications.routes[{index}].{key}"
             problems.append(Problem(loaded.where(path), path, message, hint))
+    if config.notifications.public_url is not None and config.web.listen is None:
+        path = "notifications.public_url"
+        problems.append(Problem(loaded.where(path), path, "needs web.listen as well: nothing would answer there"))
     routes = config.notifications.routes if len(problems) == before else ()
     return Policy(routes, config.channels, config.notifications.public_url, place=here(config.gateway))
 

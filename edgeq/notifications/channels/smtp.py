@@ -135,7 +135,7 @@ class SmtpChannel(Channel):
         mail["Auto-Submitted"] = "auto-generated"
         if notification.severity == "critical":
             mail["Importance"] = "high"
-        mail.set_content(notification.body or notification.title)
+        mail.set_content("\n\n".join(filter(None, (notification.body or notification.title, _link(notification)))))
         return mail
 
 
@@ -159,6 +159,12 @@ class _Client(smtplib.SMTP):
         code, text = super().data(msg)
         self.taken = _answer(code, text)
         return code, text
+
+
+def _link(notification: Notification) -> str:
+    """The line by which whoever reads it can acknowledge it."""
+    ack_url = notification.detail.get("ack_url")
+    return f"Acknowledge: {ack_url}" if isinstance(ack_url, str) and ack_url else ""
 
 
 def _thread(fingerprint: str) -> str:
