@@ -44,6 +44,7 @@ _COMMANDS = {
     "schedules": ("schedules", "schedules"),
     "processors": ("processors", "processors"),
     "notifications": ("notifications", "notifications"),
+    "silence": ("silence", "silence"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),
 }

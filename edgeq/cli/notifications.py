@@ -19,6 +19,7 @@ from ..store.notifications import StoredNotification
 from ..store.store import Tx, Unit
 from ..store.threads import OpenThread
 from ..units import Duration
+from .acknowledge import ack
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .printing import counting, last_line, say, say_fields, say_json, say_table
 from .trying import test
@@ -36,6 +37,7 @@ def notifications() -> None:
     """What was told, and what is to be told."""
 
 
+notifications.add_command(ack)
 notifications.add_command(test)
 
 

@@ -7,6 +7,7 @@ They are made and ended by anybody, also from another process; who goes by them 
 from __future__ import annotations
 
 import msgspec
+import peewee as pw
 
 from .store import Row, Statement, Store, Tx, storable
 from .tables import Silences
@@ -19,6 +20,8 @@ _ALL = (
 _UNTIL = Statement(
     lambda p: Silences.select(*_ALL).where(Silences.ends_at > p).order_by(Silences.ends_at.desc(), Silences.id).limit(p)
 )
+_COUNT = Statement(lambda p: Silences.select(pw.fn.COUNT(Silences.id)).where(Silences.ends_at > p))
+_END_ALL = Statement(lambda p: Silences.update({Silences.ends_at: p}).where(Silences.ends_at > p))
 _END = Statement(lambda p: Silences.update({Silences.ends_at: p}).where((Silences.id == p) & (Silences.ends_at > p)))
 
 
@@ -58,6 +61,17 @@ def end(tx: Tx, silence_id: int, now: int) -> bool:
     """End a silence now, also one that hasn't begun; False when there is none of that id that isn't over."""
     tx.touch("silences")
     return tx.run(_END, (now, silence_id, now)) > 0
+
+
+def end_all(tx: Tx, now: int) -> int:
+    """End all silences now, also those that haven't begun; how many."""
+    tx.touch("silences")
+    return tx.run(_END_ALL, (now, now))
+
+
+def count_after(tx: Tx, after: int) -> int:
+    """How many silences end after that moment."""
+    return int(tx.rows(_COUNT, (after,))[0][0])
 
 
 async def until_after(store: Store, after: int, limit: int) -> list[Silence]:
