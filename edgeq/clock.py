@@ -6,7 +6,6 @@ a `Clock`, so that a test can hand it `edgeq.testing.FakeClock`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ EARLIEST = -62_135_596_800 * MICROSECONDS  # the years 1 to 9999, which is what 
 LATEST = 253_402_300_800 * MICROSECONDS - 1
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_TIMESYNC = Path("/run/systemd/timesync")
 _UNSYNCHRONISED = 5  # TIME_ERROR
 _TIMEX_BYTES = 512  # twice what the kernel fills
 
@@ -52,13 +52,17 @@ class Clock:
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     def synchronised(self) -> bool | None:
-        """Whether wall time was set right by something that knows, such as NTP, as the kernel sees it; None where it
-        can't be asked (other systems than Linux, some sandboxes)."""
+        """Whether wall time was set right by something that knows, such as NTP, as the kernel sees it. Where that can't
+        be asked, as in a sandbox that keeps the clock from being set, what systemd-timesyncd says, if it runs; else
+        None."""
         adjtimex = _adjtimex()
-        if adjtimex is None:
+        state = -1 if adjtimex is None else adjtimex(bytes(_TIMEX_BYTES))  # zeros: it only asks
+        if state >= 0:
+            return state != _UNSYNCHRONISED
+        try:
+            return (_TIMESYNC / "synchronized").exists() or (False if _TIMESYNC.exists() else None)
+        except OSError:
             return None
-        state = adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # zeros: it only asks
-        return None if state < 0 else state != _UNSYNCHRONISED
 
 
 def is_time(value: object) -> bool:
@@ -75,8 +79,15 @@ def rfc3339(microseconds: int) -> str:
 
 
 @cache
-def _adjtimex() -> Callable[[object], int] | None:
+def _adjtimex() -> Callable[[bytes], int] | None:
     try:
-        return ctypes.CDLL(None).adjtimex
-    except (OSError, AttributeError):
+        import ctypes  # not every Python has it, or may load it in its sandbox
+
+        function = ctypes.CDLL(None).adjtimex
+    except (ImportError, OSError, AttributeError, MemoryError):
         return None
+
+    def ask(question: bytes) -> int:
+        return int(function(ctypes.create_string_buffer(question, len(question))))
+
+    return ask

@@ -10,6 +10,7 @@ from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, proble
 
 from edgeq.config.load import load
 from edgeq.contracts import load_contracts
+from edgeq.contracts.relations import ranks
 from edgeq.errors import Problem
 from edgeq.testing.clock import NOON
 
@@ -186,6 +187,13 @@ def test_contracts_that_look_at_each_other_in_a_circle() -> None:
     assert problem.path == "contracts[0].suppressed_by[1]"
     assert "must not look at itself: one -> two -> three -> one" in str(problem)
     assert problems_of(one, two, {**three, "suppressed_by": ["link"]}) == []
+
+
+def test_a_chain_of_contracts_may_be_as_long_as_somebody_likes() -> None:
+    count = 1500
+    chain = [{"name": f"c{number}", "kind": "composite", "not": f"c{number - 1}"} for number in range(count, 0, -1)]
+    contracts = contracts_of(*chain, {**ABSENCE, "name": "c0"})
+    assert ranks(contracts) == {f"c{number}": number for number in range(count + 1)}
 
 
 def test_who_looks_at_a_contract_that_could_not_be_read_is_not_at_fault() -> None:

@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import IN_FLIGHT, Happened, Told, chances, end_of, histories, told_of
 
+from edgeq.contracts.instance import Instance
 from edgeq.contracts.moments import Moments
 from edgeq.contracts.rate import EVENTS_MAX, RateMemory
 from edgeq.events import from_json
@@ -485,3 +487,18 @@ def test_moments_are_kept_as_they_are(moments: list[int], moment: int, count: in
     assert (early, list(rest)) == ([x for x in ordered if x <= moment], [x for x in ordered if x > moment])
     assert list(kept.shifted(-5)) == [each - 5 for each in ordered]
     assert Moments().extended(ordered) == kept
+
+
+@pytest.mark.parametrize("which", ["window", "past"])
+@pytest.mark.parametrize(
+    "moments",
+    [
+        Moments(2, 0, 9, b"\x08"), Moments(3, 0, 9, b"\x09"), Moments(2, 0, 9, b"\x09\x80"), Moments(0, 0, 0, b"\x09"),
+        Moments(-1), Moments(1, 5, 9),
+    ],
+)  # fmt: skip
+def test_moments_that_contradict_themselves_are_not_taken_from_the_store(which: str, moments: Moments) -> None:
+    (contract,) = contracts_of(MORE)
+    instance = Instance(subject="a", state="ok", since=0)
+    assert contract.keeps(replace(instance, memory=RateMemory(event_id=1, **{which: Moments(2, 0, 9, b"\x09")})))
+    assert not contract.keeps(replace(instance, memory=RateMemory(event_id=1, **{which: moments})))

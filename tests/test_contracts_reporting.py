@@ -20,6 +20,7 @@ from edgeq.contracts.contract import Contract
 from edgeq.contracts.instance import Change, Instance, Shown, Skipped, Step, resolved, unknown, violated
 from edgeq.contracts.keys import EventType, Keys
 from edgeq.contracts.kinds import KINDS
+from edgeq.contracts.telling import Teller
 from edgeq.events import Event, from_json
 from edgeq.testing.clock import NOON
 
@@ -623,6 +624,15 @@ class TestSuppressedBy:
         story.wait(22)
         story.power(25, "ok").wait(31)
         assert story.of("gauge")[1:] == [("violated", 0, 30, 1, 3)]
+
+    def test_reminders_of_a_year_without_power_cost_no_more_than_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        woken = []
+        wake = Teller.wake
+        monkeypatch.setattr(Teller, "wake", lambda *args: woken.append(args[-2]) or wake(*args))
+        story = self.told({**self.GAUGE, "remind": "10s"}, self.POWER).gauge(0, "violated")
+        story.power(3_000_005, "violated").power(31_000_001, "ok").wait(31_000_015)
+        assert [each[-1] for each in story.of("gauge")[1:]] == [300_000, 3_100_001]
+        assert len(woken) < 10
 
 
 class Power(Told):

@@ -474,6 +474,22 @@ def test_a_step_of_the_clock_leaves_what_was_left(step: float) -> None:
     assert stepped(4, RECENT, "a 0", "x 1").event("a", step + 5).state() == "ok"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "resolved_at"),
+    [
+        ({"clear_after": "20s"}, {"clear_after": "50s"}, 52),
+        ({}, {"clear_after": "50s"}, 52),
+        ({"clear_after": "20s"}, {}, None),
+    ],
+)
+def test_another_clear_after_holds_for_what_is_violated(
+    before: dict[str, Any], after: dict[str, Any], resolved_at: float | None
+) -> None:
+    story = Story(requires(RECENT, **before)).event("a", 0).event("a", 2)
+    story.start(5, requires(RECENT, **after)).wait(100)
+    assert story.told[1:] == ([] if resolved_at is None else [("resolved", "a", 0, resolved_at)])
+
+
 def test_what_may_change_of_a_rule_and_what_makes_it_another() -> None:
     story = Story(requires(AFTER)).event("a", 0)
     waits_longer = requires({**AFTER, "within": "20s", "after": "8s"})

@@ -237,6 +237,16 @@ def test_another_within_holds_for_what_is_under_way_and_other_steps_are_another_
         assert from_row(contract, row) is None
 
 
+def test_another_clear_after_holds_for_what_is_violated() -> None:
+    story = Story({**BANNED, "clear_after": "20s"})
+    for index, type_ in enumerate("abc"):
+        story.event(type_, index)
+    assert story.start(5, {**BANNED, "clear_after": "50s"}).wait(51.9).state() == "violated"
+    assert story.start(51.9, {**BANNED, "clear_after": "60s"}).wait(70).told == [
+        ("violated", "a", 2, 2), ("resolved", "a", 2, 62),
+    ]  # fmt: skip
+
+
 def test_a_stored_deadline_without_anything_under_way_passes_without_harm() -> None:
     (contract,) = contracts_of(KEPT)
     step = contract.elapse(Instance(subject="a", state="pending", since=micro(0), deadline_at=micro(1)))

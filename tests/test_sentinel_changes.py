@@ -122,6 +122,15 @@ class TestChanges:
         await bench.start(THRESHOLD)
         assert [each.type for each in await bench.told()] == ["contract.violated", "contract.resolved"]
 
+    async def test_other_subjects_are_another_meaning_for_what_is_made_of_a_field(self, bench: Bench) -> None:
+        by_field = {**ABSENCE, "by": "data.value"}
+        await bench.start(by_field)
+        await bench.hear(value=7)
+        await bench.start({**by_field, "severity": "critical"})
+        assert await bench.states() == [("reports", "7", "ok")]
+        await bench.start({**by_field, "subject": "b*"})
+        assert await bench.states() == []
+
     async def test_the_order_in_which_keys_are_written_means_nothing(self, bench: Bench) -> None:
         one = {"unit": {"exists": False}, "value": {"above": 1, "below": 9}}
         other = {"value": {"below": 9, "above": 1}, "unit": {"exists": False}}

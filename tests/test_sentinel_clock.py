@@ -111,13 +111,15 @@ class Day:
 
 
 @asynccontextmanager
-async def day(folder: Path, name: str, clock: float = 0) -> AsyncIterator[tuple[Day, list[Happened], list[Happened]]]:
+async def day(
+    folder: Path, name: str, clock: float = 0, *, synchronised: bool = True
+) -> AsyncIterator[tuple[Day, list[Happened], list[Happened]]]:
     """A day on which a contract waits, with a clock that is that far from `NOON`, and what happens before 4 s and
     after."""
     mappings, history = WAITING[name]
     async with watching(folder) as bench:
         before = [each for each in history if each[0] < 4]
-        yield await Day(bench, mappings).boot(clock), before, history[len(before) :]
+        yield await Day(bench, mappings).boot(clock, synchronised=synchronised), before, history[len(before) :]
 
 
 async def untouched(tmp_path_factory: pytest.TempPathFactory, name: str) -> Day:

@@ -125,6 +125,7 @@ def test_the_unit_runs_edgeq_as_its_commands_expect() -> None:
     assert unit["Service.ExecReload"] == ["/bin/sh -c 'kill -HUP ${MAINPID}'"]
     assert unit["Service.RestartPreventExitStatus"] == ["78"], "a wrong configuration doesn't get right by a restart"
     assert unit["Service.StateDirectory"] == ["edgeq"]
+    assert unit["Service.Environment"] == ["EDGEQ_BOOT_ID=%b"]
     assert int(unit["Service.TimeoutStopSec"][0]) > 30, "draining takes up to 30 seconds"
     assert "time-sync.target" in unit["Unit.After"][0]
     assert not {"Unit.Wants", "Unit.Requires", "Unit.BindsTo"} & unit.keys(), "a site without a network starts too"
@@ -134,7 +135,8 @@ def test_the_unit_of_a_worker_differs_from_it_only_where_it_must() -> None:
     unit, worker = settings(), settings(WORKER)
     different = {name for name in unit.keys() | worker.keys() if unit.get(name) != worker.get(name)}
     assert different == {
-        "Unit.Description", "Unit.After", "Service.ExecStart", "Service.ExecReload", "Install.DefaultInstance"
+        "Unit.Description", "Unit.After", "Service.Environment", "Service.ExecStart", "Service.ExecReload",
+        "Install.DefaultInstance",
     }  # fmt: skip
     assert worker["Service.ExecStart"] == ["/opt/edgeq/bin/edgeq work %i -c /etc/edgeq/edgeq.yaml"]
     assert "Service.ExecReload" not in worker, "SIGHUP changes nothing"

@@ -9,12 +9,14 @@ With the states stands by which clock they were stored (`Reading`).
   it may be wrong now, what is over by it, or lies further away than it can. (What lies ahead by a clock that isn't
   ahead comes too late at most; and a machine that is never synchronised and often booted must come to an end.)
 - What was stored before the year 2000 was stored without a clock, and never happened then.
+- Of what was stored by a clock that is known to have been wrong, no more time has passed than since the boot.
 
 What ends with a period of the calendar waits for nothing, and is over when that is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +24,7 @@ import msgspec
 from ..clock import MICROSECONDS, Clock
 from .contract import Contract
 from .instance import Instance
-from .reporting import CLOCKLESS_BEFORE
+from .reporting import CLOCKLESS_BEFORE, Reporter
 
 CLOCK_STEP_SECONDS = 1.0
 
@@ -39,12 +41,13 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Between(NamedTuple):
-    """The time between two runs: by how many microseconds the clock was set, and whether it was right before and is
-    right now, as far as anybody knows."""
+    """The time between two runs: by how many microseconds the clock was set, whether it was right before and is right
+    now, as far as anybody knows, and when the machine was booted by the clock as it is now (None: not known)."""
 
     step: int = 0
     was_right: bool = True
     is_right: bool = True
+    booted_at: int | None = None
 
     def words(self, states: int) -> str:
         """What is to be said of so many states that it has changed."""
@@ -76,23 +79,27 @@ def from_text(text: str | None) -> Reading | None:
 
 
 def read(clock: Clock) -> Reading:
-    """The clock as it is now. One that doesn't show the year 2000 yet isn't synchronised. Otherwise it is if the system
-    says so, or doesn't know: then it is taken for right, as nothing better is known."""
-    now = clock.now()
-    synchronised = now >= CLOCKLESS_BEFORE and clock.synchronised() is not False
-    return Reading(clock.boot(), now - round(clock.since_boot() * MICROSECONDS), synchronised)
+    """The clock as it is now."""
+    offset = clock.now() - round(clock.since_boot() * MICROSECONDS)
+    return Reading(clock.boot(), offset, is_synchronised(clock))
+
+
+def is_synchronised(clock: Clock) -> bool:
+    """One that doesn't show the year 2000 yet isn't. Otherwise it is if the system says so, or doesn't know: then it is
+    taken for right, as nothing better is known."""
+    return clock.now() >= CLOCKLESS_BEFORE and clock.synchronised() is not False
 
 
 def between(before: Reading | None, now: Reading) -> Between:
     """What lies between two runs, the first of which has stored `before` (None: by a version that stored nothing)."""
     if before is None:
-        return NO_GAP
+        return Between(booted_at=now.offset)
     step = now.offset - before.offset
     if abs(step) < STEP:
         step = 0
     if (before.boot == now.boot) if before.boot and now.boot else not step:
         return Between(step)
-    return Between(0, before.synchronised, now.synchronised)
+    return Between(0, before.synchronised, now.synchronised, now.offset)
 
 
 def followed(before: Reading | None, now: Reading, gap: Between) -> Reading:
@@ -104,17 +111,30 @@ def followed(before: Reading | None, now: Reading, gap: Between) -> Reading:
     return Reading(now.boot, before.offset + gap.step, now.synchronised or right)
 
 
-def missed(contract: Contract, instance: Instance, now: int, gap: Between) -> int:
-    """By how many microseconds an instance is to be moved, as by a step of the clock, so that what nobody knows to have
-    passed hasn't: to what waits its full time is left then."""
+def last_known(instances: Iterable[Instance], now: int, gap: Between) -> int | None:
+    """The last that is known to have happened by a clock that was wrong, by that clock; None when it was right."""
+    times = [_newest(each) for each in instances]
+    clockless = [at for at in times if at < CLOCKLESS_BEFORE <= now]
+    if clockless:
+        return max(clockless)
+    return max(times, default=None) if gap.is_right and not gap.was_right else None
+
+
+def carried_over(
+    contract: Contract, reporter: Reporter, instance: Instance, now: int, gap: Between, last: int | None
+) -> Instance:
+    """The instance as it stands after such a gap; `last` is what `last_known` says of all."""
     if gap.step or contract.by_calendar:
-        return gap.step
-    last = max(instance.memory.newest, instance.since)
-    clockless = last < CLOCKLESS_BEFORE <= now
+        return reporter.set_clock(instance, now, gap.step)
+    is_wrong = last is not None and _newest(instance) <= last
+    step = (now if gap.booted_at is None else gap.booted_at) - last if is_wrong and last is not None else 0
     full_at, due_at = now + contract.patience_microseconds, instance.deadline_at
-    if due_at is None:
-        return now - last if clockless else 0
-    over = not now <= due_at <= full_at
-    if clockless or (not gap.was_right and gap.is_right) or (not gap.is_right and over):
-        return full_at - due_at
-    return 0
+    is_over = due_at is not None and not now <= due_at <= full_at
+    instance = reporter.set_clock(instance, now, step)
+    if instance.deadline_at is None or not (is_wrong or (is_over and not gap.is_right)):
+        return instance
+    return reporter.set_clock(instance, now, full_at - instance.deadline_at)
+
+
+def _newest(instance: Instance) -> int:
+    return max(instance.memory.newest, instance.since)

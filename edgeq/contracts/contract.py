@@ -101,8 +101,10 @@ class Contract(ABC):
     @property
     def meaning(self) -> tuple[object, ...]:
         """What a stored state means: values of keys (what JSON can say). Under other values it would mean something
-        else, and an instance that was stored under others is closed; under the same it is kept."""
-        return (self.types, self.of_contracts, self.keys.by, self.keys.where)
+        else, and an instance that was stored under others is closed; under the same it is kept. (Whether an instance of
+        subjects fits `subject` is for `keeps` to say; of which subjects one of a field was made, nobody knows.)"""
+        subject = () if self._by is None else (self.keys.subject,)
+        return (self.types, self.of_contracts, self.keys.by, self.keys.where, *subject)
 
     @abstractmethod
     def observe(self, instance: Instance, event: Event, at: int, watermark: int) -> Step | Skipped:

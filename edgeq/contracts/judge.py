@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..clock import LATEST
-from .boots import NO_GAP, Between, missed
+from .boots import NO_GAP, Between, carried_over, last_known
 from .contract import Contract
 from .index import Index
 from .instance import Instance
@@ -43,9 +43,10 @@ class Judge:
         `now`, after such a `gap`: see Contract.stepped and `boots`. Those that aren't what they were are returned.
         `Turn.settle` sees to what else may have changed since they were stored."""
         self.instances, changed = {}, []
-        for name, instance in instances:
-            step_microseconds = missed(self.contracts[name], instance, now, gap)
-            became = self.reporters[name].set_clock(instance, now, step_microseconds)
+        stored = list(instances)
+        last = last_known((instance for _, instance in stored), now, gap)
+        for name, instance in stored:
+            became = carried_over(self.contracts[name], self.reporters[name], instance, now, gap, last)
             self.instances[name, instance.subject] = became
             if became is not instance:
                 changed.append((name, instance.subject))

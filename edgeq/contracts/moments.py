@@ -35,6 +35,13 @@ class Moments(msgspec.Struct, frozen=True, array_like=True):
                 distance = shift = 0
                 yield moment
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all that it says of itself agrees: what was read from a store may say anything."""
+        moments = list(self)
+        whole = self.distances[-1:] < b"\x80" and len(moments) == self.count
+        return whole and (moments[-1] == self.last if moments else not self.distances)
+
     def added(self, moment: int) -> Moments:
         """With `moment` in its place."""
         if not self.count:

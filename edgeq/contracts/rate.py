@@ -110,7 +110,9 @@ class Rate(Contract):
 
     def keeps(self, instance: Instance) -> bool:
         """See Contract."""
-        return super().keeps(instance) and is_watched(instance, self.keys)
+        memory = _memory(instance)
+        is_sound = memory.window.is_sound and memory.past.is_sound
+        return super().keeps(instance) and is_watched(instance, self.keys) and is_sound
 
     def adapted(self, instance: Instance) -> Instance:
         """See Contract. Where fewer events are remembered than there must be now, there is a full window for them."""

@@ -40,15 +40,13 @@ def ranks(contracts: Sequence[Contract]) -> dict[str, int]:
     """How many contracts, one looking at the other, stand below each. Those that are equal don't look at each other."""
     known = {contract.name: contract for contract in contracts}
     found: dict[str, int] = {}
-
-    def rank(name: str) -> int:
-        if name not in found:
-            below = [rank(each) + 1 for each in looked_at(known[name]) if each in known]
-            found[name] = max(below, default=0)
-        return found[name]
-
-    for contract in contracts:
-        rank(contract.name)
+    waiting = list(known)
+    while waiting:
+        below = [name for name in looked_at(known[waiting[-1]]) if name in known]
+        if first := [name for name in below if name not in found]:
+            waiting += first
+        else:
+            found[waiting.pop()] = max((found[name] + 1 for name in below), default=0)
     return found
 
 
@@ -143,14 +141,17 @@ def _references(contract: Contract) -> Iterator[tuple[str, str]]:
 
 def _circle(contract: Contract, known: Mapping[str, Contract]) -> list[str]:
     """The names on a way from the contract back to itself."""
-    ways = [[contract.name]]
-    seen = set()
-    while ways:
-        way = ways.pop()
-        for name in looked_at(known[way[-1]]):
-            if name == contract.name:
-                return [*way, name]
-            if name in known and name not in seen:
-                seen.add(name)
-                ways.append([*way, name])
+    way, seen = [contract.name], {contract.name}
+    to_see = [iter(looked_at(contract))]
+    while to_see:
+        name = next(to_see[-1], None)
+        if name is None:
+            to_see.pop()
+            way.pop()
+        elif name == contract.name:
+            return [*way, name]
+        elif name in known and name not in seen:
+            seen.add(name)
+            way.append(name)
+            to_see.append(iter(looked_at(known[name])))
     return []

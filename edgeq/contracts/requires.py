@@ -171,7 +171,10 @@ class Requires(Contract):
 
     def adapted(self, instance: Instance) -> Instance:
         """See Contract."""
-        return replace(instance, deadline_at=self._deadline(_memory(instance)))
+        memory = _memory(instance)
+        if instance.state == "violated" and memory.denied is not None and not _is_over(memory):
+            memory = replace(memory, clear_at=self._clear_at(max(instance.since, memory.denied[0])))
+        return replace(instance, deadline_at=self._deadline(memory), memory=memory)
 
     def heard_again(self, instance: Instance, at: int) -> Instance:
         """See Contract. What might have followed may follow still."""

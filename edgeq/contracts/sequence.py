@@ -73,10 +73,11 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SequenceMemory(Memory, frozen=True, kw_only=True, omit_defaults=True):
-    """What is remembered beside what every kind does: the runs, and when a violation ends by itself."""
+    """What is remembered beside what every kind does: the runs and, while it is violated by what must not happen, when
+    that did last."""
 
     runs: tuple[Run, ...] = ()
-    clear_at: int | None = None
+    complete_at: int | None = None
 
 
 class EventSequence(Contract):
@@ -160,11 +161,11 @@ class EventSequence(Contract):
         """See Contract."""
         instance = super().stepped(instance, now, step_microseconds)
         before = _memory(instance)
-        clear_at = before.clear_at
-        if clear_at is not None:
-            clear_at = min(clear_at + step_microseconds, now + self._clear_after)
+        complete_at = before.complete_at
+        if complete_at is not None:
+            complete_at = min(complete_at + step_microseconds, now)
         runs = tuple(replace(run, began_at=min(run.began_at + step_microseconds, now)) for run in before.runs)
-        memory = replace(before, runs=runs, clear_at=clear_at)
+        memory = replace(before, runs=runs, complete_at=complete_at)
         return instance if memory == before else self.adapted(replace(instance, memory=memory))
 
     def complaint(self, observed: Any) -> str:
@@ -222,7 +223,7 @@ class EventSequence(Contract):
     def _broken(self, instance: Instance, memory: SequenceMemory, run: Run, at: int) -> Step:
         """What must not happen has happened."""
         observed = f"{_then(self._names)} in {spoken((at - run.began_at) / 1e6)}"
-        memory = replace(memory, observed=observed, clear_at=at + self._clear_after)
+        memory = replace(memory, observed=observed, complete_at=at)
         if instance.state == "violated":
             return Step(replace(instance, memory=memory))
         return violated(instance, at, replace(memory, cause_id=memory.event_id))
@@ -231,7 +232,7 @@ class EventSequence(Contract):
         """The step with what follows for the state, and when it changes by itself."""
         instance, memory = step.instance, _memory(step.instance)
         if instance.state != "violated":
-            memory = replace(memory, clear_at=None)
+            memory = replace(memory, complete_at=None)
             state: State = "pending" if self._must_happen and memory.runs else "ok"
             since = instance.since if instance.state == state else at
             instance = replace(instance, state=state, since=since, memory=memory)
@@ -239,7 +240,7 @@ class EventSequence(Contract):
 
     def _deadline(self, memory: SequenceMemory) -> int | None:
         if not self._must_happen:
-            return memory.clear_at
+            return None if memory.complete_at is None else memory.complete_at + self._clear_after
         return min((run.began_at + self._within for run in memory.runs if not run.late), default=None)
 
 

@@ -112,7 +112,7 @@ class Teller:
         if number <= report.reminded:
             return report, ()
         if self._suppressible and number > report.reminded + 1:  # something may suppress it before that
-            return replace(report, reminded=report.reminded + 1), ()
+            return replace(report, reminded=number - 1), ()
         at = report.told_at + number * self._remind
         cause_id = instance.memory.cause_id
         said = _said("violated", instance, at, since=report.since, episode=report.episode, cause_id=cause_id)

@@ -24,8 +24,8 @@ from msgspec.structs import replace
 
 from ..clock import MICROSECONDS, Clock
 from ..events import Event
+from .boots import NO_GAP, Reading, between, followed, is_synchronised, read
 from .boots import STEP as _STEP
-from .boots import NO_GAP, Reading, between, followed, read
 from .contract import Contract
 from .instance import Instance
 from .judge import Judge
@@ -194,7 +194,7 @@ class Watch:
         return moved, True
 
     def _has_synchronised(self) -> bool:
-        return not self.reading.synchronised and read(self._clock).synchronised
+        return not self.reading.synchronised and is_synchronised(self._clock)
 
     def _step(self) -> int:
         """By how many microseconds the clock was set since the last turn."""

@@ -247,7 +247,8 @@ class ContractStates(Table):
 
 
 class Meta(Table):
-    """Facts about the store itself: its id, its schema version, the MQTT filters the broker holds for us."""
+    """Facts about the store itself: its id, its schema version, the MQTT filters the broker holds for us, the clock by
+    which the times of the contract states are told."""
 
     key = pw.TextField(primary_key=True)
     value = pw.TextField()
