@@ -282,7 +282,7 @@ def test_bodies_of_webhooks_have_the_functions_too(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    written = [
+    written: list[dict[str, Any]] = [
         {"channels": ["phone"], "title": "{severity|upper}: {message}", "body": "{data.room}", "repeat": ["15m"],
          "continue": True},
         {"channels": ["mail"]},
