@@ -70,7 +70,7 @@ class AckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     contract: _Name | None = None
     subject: _Name | None = None
-    notification: Annotated[int, msgspec.Meta(ge=1, lt=2**63)] | None = None
+    notification: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     by: Annotated[str, msgspec.Meta(max_length=BY_CHARACTERS_MAX)] = ""
     comment: Annotated[str, msgspec.Meta(max_length=COMMENT_CHARACTERS_MAX)] = ""
     transaction: Any = None

@@ -17,6 +17,7 @@ from edgeq.clock import MICROSECONDS, Clock
 from edgeq.config.load import load
 from edgeq.errors import ConfigError
 from edgeq.events import Event, to_json
+from edgeq.notifications.channels.fill import compile_value
 from edgeq.notifications.functions import FUNCTIONS, Now, Place
 from edgeq.notifications.template import NAMES, TEMPLATE_CHARACTERS_MAX, Template, TemplateError
 from edgeq.notifications.text import BODY_BYTES_MAX, TITLE_CHARACTERS_MAX, Text, render
@@ -269,9 +270,19 @@ def test_any_text_is_a_template_or_told_to_be_none(text: str) -> None:
         render(warm(), template, template, place=BARN)
 
 
+def test_bodies_of_webhooks_have_the_functions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    fields = {"id": 5, "title": "Tank low", "raised_at": "2026-01-01T12:00:00.000Z", "detail": {"data": {"n": 2.25}}}
+    body = {"n": "{detail.data.n}", "text": "{title|upper} {detail.data.n|round:1}", "at": "{raised_at|time:'%H:%M'}",
+            "ago": ["{raised_at|ago}"], "gone": "{detail.x|default:'-'}{detail.x}"}  # fmt: skip
+    assert compile_value(body)(fields) == {
+        "n": 2.25, "text": "TANK LOW 2.2", "at": "21:00", "ago": ["0s ago"], "gone": "-[no detail.x]",
+    }  # fmt: skip
+
+
 @pytest.fixture
 async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    written = [
+    written: list[dict[str, Any]] = [
         {"channels": ["phone"], "title": "{severity|upper}: {message}", "body": "{data.room}", "repeat": ["15m"],
          "continue": True},
         {"channels": ["mail"]},

@@ -82,6 +82,12 @@ def contract(what: str, message: str, *, subject: str = "freezer-1", minutes: fl
             "Contract freezer-cold, 13:00 to 13:12.",
         ),
         (
+            contract("resolved", "door resolved, 5m late", subject="door", minutes=10, duration_seconds=600.0,
+                     late_by_seconds=300.0),
+            "door resolved, 5m late",
+            "Contract freezer-cold, 13:00 to 13:10.",
+        ),
+        (
             contract("resolved", "freezer-1 known again", minutes=12, duration_seconds=720.0, reason="known"),
             "freezer-1 known again",
             "Contract freezer-cold, 13:00 to 13:12.",

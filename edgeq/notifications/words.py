@@ -81,9 +81,9 @@ def duration(event: Event, data: Data) -> Length | None:
 def _contract_title(event: Event, data: Data, message: str) -> str:
     contract, subject = word(data["contract"]), event.subject.strip()
     lasted = duration(event, data)
-    if event.type == "contract.resolved" and "duration_seconds" in data and "reason" not in data and lasted is not None:
-        late = " late" if "late_by_seconds" in data else ""
-        return f"Resolved{late} after {text_of(lasted, Place())}: {', '.join(filter(None, (subject, contract)))}"
+    plainly = "duration_seconds" in data and "reason" not in data and "late_by_seconds" not in data
+    if event.type == "contract.resolved" and plainly and lasted is not None:
+        return f"Resolved after {text_of(lasted, Place())}: {', '.join(filter(None, (subject, contract)))}"
     if not message.strip():
         return f"{contract}: {' '.join(filter(None, (subject, event.type.removeprefix('contract.'))))}"
     if event.type == "contract.violated" or subject in message:

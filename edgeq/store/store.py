@@ -104,8 +104,8 @@ class Tx(ABC):
     ) -> list[int]:
         """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows.
 
-        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as it is for all
-        others.
+        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as it is for
+        all others.
         """
 
     def touch(self, topic: Topic) -> None:

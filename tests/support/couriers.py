@@ -69,10 +69,12 @@ class Desk:
         self.courier: Courier
         self._id = 0
 
-    async def open(self, *written: Mapping[str, Any], channels: Sequence[str] = CHANNELS) -> None:
+    async def open(
+        self, *written: Mapping[str, Any], channels: Sequence[str] = CHANNELS, public_url: str | None = None
+    ) -> None:
         """Begin, or begin again, with these routes."""
         self._written, self._channels = written, channels
-        self.courier = Courier(Policy(routes(*written), channels), self.metrics, self.clock)
+        self.courier = Courier(Policy(routes(*written), channels, public_url), self.metrics, self.clock)
         await self.courier.opened(self.store, 0)
 
     async def restart(self) -> None:
