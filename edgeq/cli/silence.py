@@ -65,15 +65,9 @@ def add(
     """Silence notifications. All conditions must hold.
 
     KEY is type, tag, severity, subject, contract (in these but tag and severity * stands for any text), or data.FIELD
-<<<<<<< HEAD
-    with a value or a condition in JSON. Of types and severities given several times any will do. What is silenced is
-    in the list of notifications; what is open when the silence ends is told then. TIME is a time such as 22:30 or
-    2026-03-31T12:00, by the clock of this machine unless it says otherwise.
-=======
     with a value or a condition in JSON. Of types and severities given several times any will do. What is silenced
     stands in the list of notifications; what is open when the silence ends is told then. TIME is a time such as 22:30
     or 2026-03-31T12:00, by the clock of this machine unless it says otherwise.
->>>>>>> a1799e9d382cfe6adfa20dbbe6c08983496c8833
     """
     now = Clock().now()
     match = _match([*first, *more])
