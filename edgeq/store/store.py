@@ -104,7 +104,7 @@ class Tx(ABC):
     ) -> list[int]:
         """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows.
 
-        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as it is for
+        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as for all
         all others.
         """
 
