@@ -470,6 +470,27 @@ class TestActive:
         story.gauge(1000, "ok")
         assert (len(story.words()), story.shown(), story.rows()[0].deadline_at) == (2, "suppressed", None)
 
+    @pytest.mark.parametrize(
+        ("waits", "changed"),
+        [
+            ({"kind": "sequence", "steps": ["opened", "closed"], "within": "30s"}, {"within": "31s"}),
+            ({"kind": "requires", "of": "opened", "if": {"of": "closed", "after": "30s"}}, {"clear_after": "1h"}),
+        ],
+    )
+    @pytest.mark.parametrize("by_the_clock", [False, True])
+    def test_what_waited_at_the_end_waits_for_nothing_more(
+        self, waits: dict[str, Any], changed: dict[str, Any], by_the_clock: bool
+    ) -> None:
+        waits = {"name": "waits", **waits, **hours(1, 2)}
+        story = Told(waits).event("opened", 110).wait(121)
+        if by_the_clock:
+            with story.judge.turn() as turn:
+                turn.set_clock(micro(131), 5_000_000)
+        else:
+            story.start(126, {**waits, **changed})
+        story.wait(300)
+        assert (story.told, story.state(), story.rows()[0].episode) == ([], "unknown", 0)
+
     def test_reminders_go_on_for_what_is_kept(self) -> None:
         story = Told({**self.KEEP, "remind": "1m"}).gauge(110, "violated").wait(120.1).wait(171).wait(231)
         assert isinstance(story, Told)

@@ -16,8 +16,11 @@ from support.contracts import Story, contracts_of, event, micro, problems_of
 from support.histories import chances
 from support.plays import Said, Scene, play, proven, scenes, told, told_event
 
+from edgeq.config.section import Section
+from edgeq.contracts import explain
 from edgeq.contracts.conditions import COUNT_MAX
 from edgeq.contracts.leaves import SPARE
+from edgeq.contracts.lint import Seen, Written, warnings
 from edgeq.contracts.records import from_row, to_row
 from edgeq.contracts.requires import LEAVES_MAX, WAITING_MAX, RequiresMemory
 from edgeq.contracts.rule import REASONS_CHARS_MAX, Case
@@ -282,6 +285,17 @@ def test_each_subject_has_its_own() -> None:
     story.event("a", 1, data={"order": 1}, subject="door").event("a", 2, data={"order": 2}, subject="door")
     assert story.told == [("violated", "2", 2, 2)]
     assert story.event("a", 3).skipped == ["missing_field"]
+
+
+def test_same_any_says_of_which_subjects_it_judges() -> None:
+    doors, safes = (requires(RECENT, name=name, same="any", subject=f"{name}-*") for name in ("door", "safe"))
+    (contract, other) = contracts_of(doors, safes)
+    assert explain.conditions(contract) == ["for subjects that fit door-*"]
+    written = [Written(each, Section("contracts", {})) for each in (contract, other)]
+    seen = Seen([event(1, "a", subject="safe-1"), event(2, "x", subject="door-1")])
+    assert [warning.message for warning in warnings(written, None, seen)] == [
+        "'door-*' fits no subject of a among the last 2 events"
+    ]
 
 
 def test_same_any_counts_events_of_any_subject_and_judges_those_that_fit() -> None:

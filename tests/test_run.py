@@ -40,6 +40,16 @@ async def slow(ctx, n):
     ctx.emit("slow.done", subject=n)
 """
 
+# Takes its time to be imported: until there is a file that says so.
+SLOW_IMPORT = """\
+import time
+from pathlib import Path
+
+Path("importing").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+"""
+
 
 def types(edgeq: Appliance) -> list[str]:
     """The types of the stored events, in order."""
@@ -228,6 +238,25 @@ def test_after_a_reload_idle_costs_nothing(edgeq: Appliance, broker: Mosquitto) 
     time.sleep(2)
     assert processor_seconds() - used < 0.2, "something goes round and round"
     assert edgeq.stop() == 0
+
+
+def test_a_hang_up_during_the_start_reads_the_configuration_again_after_it(edgeq: Appliance) -> None:
+    (edgeq.folder / "app.py").write_text(SLOW_IMPORT + APP)
+    edgeq.spawn()
+    edgeq.until((edgeq.folder / "importing").exists, "the import")
+    edgeq.send(signal.SIGHUP)
+    (edgeq.folder / "go").touch()
+    edgeq.until(lambda: "the configuration was read again" in edgeq.log, "the reload")
+    edgeq.until(edgeq.connected, "a connection")
+    assert edgeq.stop() == 0
+
+
+def test_a_program_that_still_starts_ends_well_when_it_is_told_to(edgeq: Appliance) -> None:
+    (edgeq.folder / "app.py").write_text(SLOW_IMPORT + APP)
+    edgeq.spawn()
+    edgeq.until((edgeq.folder / "importing").exists, "the import")
+    edgeq.send(signal.SIGTERM)
+    assert edgeq.ended() == 0
 
 
 def test_a_wrong_configuration_changes_nothing_and_says_where(edgeq: Appliance, broker: Mosquitto) -> None:

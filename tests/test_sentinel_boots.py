@@ -160,6 +160,23 @@ class TestOverABoot:
         await bench.start(ABSENCE)
         assert len(await bench.told()) == 2, "violated, and resolved by the event"
 
+    @pytest.mark.parametrize(("clock", "step"), [(0, -HOUR), (0, CLOCKLESS), (-HOUR, HOUR), (CLOCKLESS, -CLOCKLESS)])
+    async def test_the_full_time_is_that_of_what_waits(self, bench: Bench, clock: float, step: float) -> None:
+        """And not the longest that anything of the contract may wait for."""
+        opens, cold = {**DEADLINE, "lateness": "1h"}, {**THRESHOLD, "for": "10s", "gap": "1h", "on_gap": "unknown"}
+        bench.clock.step(clock)
+        bench.clock.synchronise(not clock)
+        await bench.start(opens, cold)
+        await bench.hear("opened")
+        await bench.hear(value=6)
+        bench.clock.reboot(synchronised=bool(clock))
+        bench.clock.step(step)
+        await bench.start(opens, cold)
+        await bench.at(clock + step + 10)
+        assert await bench.told() == []
+        await bench.at(clock + step + 10 + SOON)
+        assert [each.occurred_at for each in await bench.told()] == [micro(clock + step + 10)] * 2
+
     @pytest.mark.parametrize("behind", [HOUR, -CLOCKLESS])
     async def test_what_was_recorded_by_a_wrong_clock_proves_no_silence(self, bench: Bench, behind: float) -> None:
         """Events that nobody had judged yet."""

@@ -382,6 +382,19 @@ def test_a_hang_up_changes_nothing(make: Callable[..., Appliance]) -> None:
     assert work.stop() == 0
 
 
+def test_a_hang_up_during_the_start_changes_nothing_either(make: Callable[..., Appliance]) -> None:
+    work = make()
+    waiting = "from pathlib import Path\nimport time\nPath('importing').touch()\n"
+    waiting += "while not Path('go').exists():\n    time.sleep(0.01)\n"
+    (work.folder / "app.py").write_text(waiting + APP)
+    work.spawn()
+    work.until((work.folder / "importing").exists, "the import")
+    work.send(signal.SIGHUP)
+    (work.folder / "go").touch()
+    work.until(lambda: "SIGHUP changes nothing here" in work.log, "what it says of it")
+    assert work.stop() == 0
+
+
 def test_systemd_is_told(make: Callable[..., Appliance], tmp_path: Path) -> None:
     work = make()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -19,6 +19,7 @@ import click
 
 from ..errors import ConfigError, EdgeqError
 from ..telemetry.log import printable
+from . import early
 from .printing import say_error
 
 EXIT_FAILED = 1
@@ -49,6 +50,7 @@ _COMMANDS = {
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),
 }
+_LONG = ("run", "work")
 
 
 class _Commands(click.Group):
@@ -65,6 +67,8 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _LONG and ctx.obj["own_process"]:
+            early.heed()
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -90,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
     status = EXIT_FAILED
     try:
-        status = _run(sys.argv[1:] if args is None else args)
+        status = _run(sys.argv[1:] if args is None else args, own_process=args is None)
         sys.stdout.flush()
     except BrokenPipeError:
         status = EXIT_FAILED  # nobody reads on: nothing to say
@@ -116,12 +120,12 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
-def _run(args: Sequence[str]) -> int:
+def _run(args: Sequence[str], *, own_process: bool) -> int:
     try:
         for arg in args:
             if not arg.isascii() and any("\ud800" <= sign <= "\udfff" for sign in arg):
                 raise click.UsageError(f"an argument isn't UTF-8: {printable(arg)}")
-        status = cli.main(args=args, prog_name="edgeq", standalone_mode=False)
+        status = cli.main(args=args, prog_name="edgeq", standalone_mode=False, obj={"own_process": own_process})
     except ConfigError as error:
         for problem in error.problems:
             say_error(str(problem))

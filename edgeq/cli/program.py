@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from ..failpoints import arm
+from . import early
 
 log = logging.getLogger("edgeq.app")
 
@@ -31,7 +32,7 @@ async def run_program(
     run: Callable[[], Awaitable[None]], stop: Callable[[], None], hang_up: Callable[[], None]
 ) -> None:
     """Run it until it ends. SIGTERM and SIGINT call `stop`; so does the second one, and the third ends the process at
-    once. SIGHUP calls `hang_up`."""
+    once. SIGHUP calls `hang_up`, also if it came before (see `early`)."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_Executor(thread_name_prefix="asyncio"))
     asked = 0
@@ -46,6 +47,8 @@ async def run_program(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop)
     loop.add_signal_handler(signal.SIGHUP, hang_up)
+    if early.hung_up():
+        hang_up()
     await run()
     await _end_the_rest()
 

@@ -127,13 +127,14 @@ def carried_over(
     if gap.step or contract.by_calendar:
         return reporter.set_clock(instance, now, gap.step)
     is_wrong = last is not None and _newest(instance) <= last
-    step = (now if gap.booted_at is None else gap.booted_at) - last if is_wrong and last is not None else 0
-    full_at, due_at = now + contract.patience_microseconds, instance.deadline_at
-    is_over = due_at is not None and not now <= due_at <= full_at
-    instance = reporter.set_clock(instance, now, step)
-    if instance.deadline_at is None or not (is_wrong or (is_over and not gap.is_right)):
+    step = 0
+    if is_wrong and last is not None:
+        step = (now if gap.booted_at is None else gap.booted_at) - last - 1  # all of it lies before now
+    is_over = instance.deadline_at is not None and instance.deadline_at < now and not gap.is_right
+    instance = reporter.set_clock(instance, now, step)  # what lies further away than it can has its full time by that
+    if instance.deadline_at is None or not (is_wrong or is_over):
         return instance
-    return reporter.set_clock(instance, now, full_at - instance.deadline_at)
+    return reporter.set_clock(instance, now, now + contract.patience_microseconds - instance.deadline_at)
 
 
 def _newest(instance: Instance) -> int:

@@ -49,7 +49,8 @@ _QUOTE_CHARS_MAX = 200
 
 
 class Contract(ABC):
-    """Base of all kinds. `types` are the types of events, or patterns of them, that it wants to see.
+    """Base of all kinds. `types` are the types of events that it wants to see, and `subject` their subject, or patterns
+    of them.
 
     `takes_late`: `observe` may be called with an event that is older than the newest of its instance. `for_all`: there
     is one instance, without a name, for all subjects, and it looks at other contracts as a whole; to be set before
@@ -66,7 +67,8 @@ class Contract(ABC):
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self.name = keys.name
-        self.fits_subject = pattern(keys.subject)
+        self.subject = "*" if self.for_all else keys.subject
+        self.fits_subject = pattern(self.subject)
         self.calendar = _calendar(keys)
         self.lateness_microseconds = keys.lateness.microseconds
         self.suppressed_by = tuple(name for name in listed(keys.suppressed_by) if name != LINK)

@@ -38,7 +38,7 @@ class _Route:
         self.chosen: dict[Path, dict[Any, list[Entry]]] = {}
         self.any = bool(entries)
         for entry in entries:
-            self._add(entry, entry.contract.keys.subject)
+            self._add(entry, entry.contract.subject)
         self.narrow = bool(self.exact or self.patterns or self.chosen)
 
     def _add(self, entry: Entry, subject: str) -> None:

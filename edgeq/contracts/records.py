@@ -84,7 +84,8 @@ def from_row(contract: Contract, row: ContractState) -> Instance | None:
     )  # fmt: skip
     if not contract.keeps(instance):
         return None
-    if detail.keys in (0, contract.keys_id):
+    is_resting = instance.report is not None and instance.report.inactive
+    if is_resting or detail.keys in (0, contract.keys_id):
         return instance
     adapted = contract.adapted(instance)
     return adapted if adapted.state == state else replace(adapted, report=expanded(instance))

@@ -139,6 +139,8 @@ class Reporter:
         report = moved.report
         if report is None:
             return moved
+        if report.inactive and moved.deadline_at is not None:  # it waits for nothing
+            moved = replace(moved, deadline_at=None)
         became = self._teller.set_clock(report, now, step_microseconds)
         if step_microseconds:
             became = replace(became, calendar_at=None)

@@ -109,8 +109,7 @@ class Requires(Contract):
         self.for_all = keys.same == "any"
         self._is_of = selects(keys.of, keys.where)
         self._is_judged = pattern(keys.subject)
-        # Events of all subjects must come; those to be judged are told apart here.
-        super().__init__(replace(keys, subject="*") if self.for_all else keys)
+        super().__init__(keys)
         self._rule = Rule(keys.if_)
 
     @property
