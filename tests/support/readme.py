@@ -26,8 +26,10 @@ def section(title: str) -> str:
 
 def steps(text: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Each line that the reader types, with the word beside `sh` of its block. A block that names a file is written to
-    `folder` when its turn comes."""
+    `folder` when its turn comes. What a block of `text` shows is for `printed`."""
     for language, note, body in _BLOCK.findall(text):
+        if language == "text":
+            continue
         if note.startswith("file="):
             path = folder / note.removeprefix("file=")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +37,29 @@ def steps(text: str, folder: Path) -> Iterator[tuple[str, str]]:
             continue
         assert language == "sh", f"the README has a block that no test runs: {language} {note}"
         yield from ((line, note) for line in body.strip().splitlines())
+
+
+def printed(text: str) -> dict[int, str]:
+    """What the reader sees, by the number of the line that prints it: the last one before each block of `text`."""
+    found, typed = {}, 0
+    for language, _, body in _BLOCK.findall(text):
+        if language == "sh":
+            typed += len(body.strip().splitlines())
+        elif language == "text":
+            found[typed - 1] = body
+    return found
+
+
+def shows(out: str, block: str) -> bool:
+    """Whether `out` has the lines of `block` in their order. Times, and the spaces between columns, may differ."""
+    lines = iter(_timeless(out))
+    return all(line in lines for line in _timeless(block))
+
+
+def _timeless(text: str) -> list[str]:
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    text = re.sub(r"\b(\d+(\.\d+)?[dhms])+\b", "LENGTH", text)
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
 def files(text: str) -> dict[str, str]:
@@ -60,6 +85,7 @@ class Terminals:
         self.folder = folder
         self.log = folder / "first-terminal.log"
         self.running: subprocess.Popen[bytes] | None = None
+        self.complaints = ""
         bin_folder = str(Path(sys.executable).parent)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
         self.environment = {
@@ -69,7 +95,7 @@ class Terminals:
         }
 
     def type(self, command: str, *, status: int = 0) -> str:
-        """What the command prints. Fails unless it ends with `status`."""
+        """What the command prints; what it complains of is in `complaints`. Fails unless it ends with `status`."""
         if command == "edgeq run":
             self._run()
             return ""
@@ -85,6 +111,7 @@ class Terminals:
         )
         assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
+        self.complaints = done.stderr
         return done.stdout
 
     def start(self, command: str, until: str) -> None:
