@@ -106,8 +106,11 @@ async def test_one_subject_of_a_contract_or_all_of_them(tmp_path: Path) -> None:
         assert await contracts(made, "cold", "f") == []
         assert await contracts(made, "col") == []
         assert await contracts(made, "f1") == []
+        await made.happens("violated", subject="f4", neighbour="f5", other="warm")
+        assert await contracts(made, "cold", "f5") == []
+        assert await contracts(made, "warm") == []
         assert [each.news for each in await ack(made, *await contracts(made, "cold", "f1"))] == [True]
-        assert [each.news for each in await ack(made, *await contracts(made, "cold"))].count(True) == 2
+        assert [each.news for each in await ack(made, *await contracts(made, "cold"))].count(True) == 3
 
 
 async def test_what_came_after_a_notification_is_not_acknowledged_by_it(tmp_path: Path) -> None:
