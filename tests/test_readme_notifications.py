@@ -222,7 +222,7 @@ AWAY, LIMITS = "### When the target is away", "### Limits"
     [
         ("### Routes", "has failed three times", outbox.FAILOVER_ATTEMPTS == 3),
         ("### Routes", "has waited five minutes", outbox.FAILOVER_SECONDS == 300.0),
-        (AWAY, "every 30 seconds when there is no way to it", bucket.UNREACHABLE_SECONDS_MAX == 30.0),
+        (AWAY, "every 30 seconds at least when there is no way to it", bucket.UNREACHABLE_SECONDS_MAX == 30.0),
         (AWAY, "every 15 minutes in the end", Channel.backoff.ceiling == 900.0),
         (AWAY, "when `Retry-After` says, within an hour", http.RETRY_AFTER_SECONDS_MAX == 3600.0),
         (AWAY, "more than five others", picking.DIGEST_OVER == 5),
