@@ -235,6 +235,7 @@ def test_forged_truncated_and_expired_links(serving: Gateway, method: str) -> No
         (b"POST /ack/x HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n", b"400"),
         (b"POST /ack/x HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"POST /ack/x HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", b"400"),
+        (b"POST /ack/x HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 1\r\n\r\nab", b"400"),
         (b"POST /ack/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
         (b"GET\r\n\r\n", b"400"),
         (b"\r\n\r\n", b"400"),
