@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 from support.couriers import HOUR, SECOND, Desk, desk
+from support.targets import MailTarget, closing
+from test_channels_kinds import build
 
-from edgeq.events import Event, from_json
+from edgeq.events import Event, from_json, to_json
 from edgeq.notifications.acknowledge import Note, Standing, Told, acknowledge, fault, of_contract, of_notification
+from edgeq.notifications.channels import Sent
 from edgeq.notifications.links import TTL_SECONDS, Links, signing_key
 from edgeq.store import events, notifications
 from edgeq.store.notifications import NewNotification
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Notifications
 from edgeq.telemetry.metrics import Metrics
+from edgeq.testing.channels import notification
 from edgeq.testing.clock import NOON, FakeClock
 
 ROUTE = {"channels": ["phone"], "repeat": ["1h"]}
@@ -106,8 +110,11 @@ async def test_one_subject_of_a_contract_or_all_of_them(tmp_path: Path) -> None:
         assert await contracts(made, "cold", "f") == []
         assert await contracts(made, "col") == []
         assert await contracts(made, "f1") == []
+        await made.happens("violated", subject="f4", neighbour="f5", other="warm")
+        assert await contracts(made, "cold", "f5") == []
+        assert await contracts(made, "warm") == []
         assert [each.news for each in await ack(made, *await contracts(made, "cold", "f1"))] == [True]
-        assert [each.news for each in await ack(made, *await contracts(made, "cold"))].count(True) == 2
+        assert [each.news for each in await ack(made, *await contracts(made, "cold"))].count(True) == 3
 
 
 async def test_what_came_after_a_notification_is_not_acknowledged_by_it(tmp_path: Path) -> None:
@@ -243,3 +250,14 @@ async def test_without_an_address_there_are_no_links(tmp_path: Path) -> None:
     async with desk(tmp_path, ROUTE, clock=FakeClock()) as made:
         await made.happens("violated")
         assert "ack_url" not in (await made.rows())[0].detail
+
+
+async def test_a_mail_ends_with_the_link() -> None:
+    url = LINKS.url(TOLD, NOON)
+    with closing(MailTarget()) as target:
+        settings = {"host": "127.0.0.1", "port": target.port, "tls": "none", "from": "g@example.net"}
+        channel = build(kind="smtp", to=["ops@example.net"], **settings)
+        for detail in ({"ack_url": url}, {}, {"ack_url": 5}):
+            assert await channel.send(notification(title="t", body="b", detail_json=to_json(detail))) == Sent()
+        texts = [mail.get_content().split() for mail in target.mails]
+    assert texts == [["b", "Acknowledge:", url], ["b"], ["b"]]
