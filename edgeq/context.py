@@ -6,12 +6,12 @@ caller's station commits: the acknowledgement of the message, the processor's cu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 
 from .clock import EPOCH, Clock, is_time
-from .events import NewEvent, to_json
+from .events import SEVERITIES, NewEvent, Severity, to_json
 from .store.decisions import Decisions
 from .store.jobs import NewJob
 from .store.store import storable
@@ -207,18 +207,30 @@ class Context:
         title: str,
         body: str = "",
         *,
-        severity: str = "info",
+        severity: Severity = "info",
         subject: str = "",
         tags: Iterable[str] = (),
+        channels: Iterable[str] | None = None,
     ) -> None:
-        """Record a notification: an event of type `notification`, which the courier sends where the routes say."""
-        self.emit(
-            "notification",
-            subject=subject,
-            data={"title": title, "body": body, "severity": severity},
-            tags=("notification", *tags),
-            description=title,
-        )
+        """Record a notification: an event of type `notification`, which the courier tells where the routes say; with
+        `channels`, on the channels of these names and nowhere else.
+
+        `severity` is debug, info, warning or critical. A title of more than 250 characters is cut when it is told, and
+        so is a body of more than 16 KiB, which says how long it was; the event has them whole. Of a channel that the
+        configuration doesn't have, the courier says so in the log, and tells it where the routes say as well. Raises
+        ValueError for an empty title, another severity, what is no text, and `channels` that are no list of names; for
+        the rest as `emit`.
+        """
+        if not isinstance(title, str) or not title.strip():
+            raise ValueError(f"a notification needs a title, a text such as 'The tank is low', not {title!r:.80}")
+        if not isinstance(body, str):
+            raise ValueError(f"the body of a notification must be a text, not {body!r:.80}")
+        if not isinstance(severity, str) or severity not in SEVERITIES:
+            raise ValueError(f"the severity of a notification is {', '.join(SEVERITIES)}, not {severity!r:.80}")
+        data: dict[str, Any] = {"title": title, "body": body, "severity": severity}
+        if channels is not None:
+            data["channels"] = _channel_names(channels)
+        self.emit("notification", subject=subject, data=data, tags=("notification", *tags), description=title)
 
     def _make_room(self, characters: int) -> None:
         self._recorded += 1
@@ -233,6 +245,15 @@ class Context:
     def topic_of_event(self) -> str | None:
         """The MQTT topic that events of this context come from."""
         return None
+
+
+def _channel_names(channels: object) -> list[str]:
+    """The names, each once."""
+    listed = isinstance(channels, Iterable) and not isinstance(channels, str | bytes | Mapping)
+    names = list(channels) if listed else []  # type: ignore[call-overload]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"channels must be a list of channels' names, such as ['phone'], not {channels!r:.80}")
+    return list(dict.fromkeys(names))
 
 
 def _check_text(name: str, text: object) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
+
+Severity = Literal["debug", "info", "warning", "critical"]
+SEVERITIES: tuple[str, ...] = get_args(Severity)
+"""How much an event matters to people who are told of it, growing."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

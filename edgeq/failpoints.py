@@ -22,7 +22,10 @@ NAMES = (
     "job.committed",
     "schedule.decided",
     "schedule.dispatched",
+    "notification.rendered",
+    "notification.committed",
     "notification.sent",
+    "notification.marked",
 )
 
 _armed: dict[str, int] = {}

@@ -16,7 +16,7 @@ from .clock import Clock
 from .contracts.watch import SETTLE_SECONDS
 from .mqtt.session import State
 from .parts import DRAIN_SECONDS, Parts
-from .store import dead_letters, events, notifications
+from .store import dead_letters, events, outlook
 from .store.store import TOPICS, Store
 
 BROKER_SECONDS = 30.0
@@ -69,6 +69,7 @@ async def _is_done(parts: Parts, store: Store, clock: Clock, soon_seconds: float
     for name, sender in parts.senders.items():
         if sender.crashes or sender.waiting_until is not None:
             continue
-        if await notifications.due(store, name, clock.now(), 1):
+        due_at = (await outlook.outlook(store, name)).due_at
+        if due_at is not None and due_at <= clock.now():
             return False
     return bool(parts.redriver.crashes) or not await dead_letters.redrive_requests(store, 0, 1)

@@ -36,6 +36,8 @@ from .workforce import make_workers
 if TYPE_CHECKING:
     from .jobs.schedules.scheduler import Scheduler
     from .jobs.sources.runner import SourceRunner
+    from .notifications.heartbeat import Heartbeat
+    from .web.server import WebServer
 
 log = logging.getLogger("edgeq.app")
 
@@ -83,6 +85,18 @@ class Parts:
 
             self.sources = make_source_runners(plan.sources, config.jobs.queues, store, clock, metrics)
         self.retention = Retention(config.store.retention, store, clock, metrics)
+        self.heartbeat: Heartbeat | None = None
+        if config.notifications.heartbeat is not None:
+            from .notifications.heartbeat import Heartbeat  # HTTP costs memory
+
+            self.heartbeat = Heartbeat(config.notifications.heartbeat, store, metrics, clock)
+        self.web: WebServer | None = None
+        if config.web.listen is not None:
+            from .web.acknowledge import AcknowledgePage  # who has no pages doesn't pay for them
+            from .web.server import WebServer
+
+            pages = [AcknowledgePage(config.gateway, store, metrics, clock).page()]
+            self.web = WebServer(config.web.listen, clock, pages)
         self._plan = plan
         self._store = store
         self._metrics = metrics
@@ -109,7 +123,9 @@ class Parts:
         """Everything but the session and the intake, in the order of starting."""
         parts = [*self.runners.values(), *self.senders.values(), *self.workers.values()]
         scheduler = [] if self.scheduler is None else [self.scheduler]
-        return [*parts, *self.sources, *scheduler, self.redriver, self.retention]
+        heartbeat = [] if self.heartbeat is None else [self.heartbeat]
+        web = [] if self.web is None else [self.web]
+        return [*parts, *self.sources, *scheduler, self.redriver, self.retention, *heartbeat, *web]
 
     async def start(self, *, once: bool = False) -> None:
         """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""

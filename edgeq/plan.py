@@ -23,8 +23,9 @@ from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
 from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
-from .notifications.policy import Policy
+from .notifications.policy import load_policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
+from .requests import request_routes
 from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     problems = list(loaded.problems)
     modules = _import_app(loaded, problems)
     routers = _routers(modules)
-    table = compile_routes(loaded, routers, resolve, clock.monotonic, problems)
     config = loaded.config
+    requests = request_routes(config, publish=publish, clock=clock, metrics=metrics)
+    table = RouteTable([*compile_routes(loaded, routers, resolve, clock.monotonic, problems).routes, *requests])
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
-    policy = Policy(config.notifications.routes, config.channels)
+    policy = load_policy(loaded, problems)
     processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
     schedules: Sequence[Schedule] = ()
     if config.schedules:

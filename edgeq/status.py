@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
 
 from .clock import MICROSECONDS, Clock
 from .errors import StoreError
-from .store import breakers, contract_states, cursors, dead_letters, events, jobs, notifications
+from .store import breakers, contract_states, cursors, dead_letters, events, jobs, notifications, threads
 from .store.store import Health, Store
 
 if TYPE_CHECKING:
     from .app import App
+    from .notifications.outbox import Sender
     from .processors.sentinel import Sentinel
 
 SAMPLE_SECONDS = 5.0
 _SAMPLES = 12
+_NO_NOTIFICATIONS: dict[str, Any] = {
+    **dict.fromkeys(("queued", "sent", "grouped", "silenced", "dead"), 0),
+    "oldest_queued_at": None,
+    "oldest_seconds": 0.0,
+    "error": None,
+}
 
 
 async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
@@ -45,7 +53,11 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
         "processors": places,
         "jobs": await jobs.counts(store, now),
         "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
-        "notifications": await notifications.counts(store),
+        "notifications": {
+            channel: {**_NO_NOTIFICATIONS, **counts, "oldest_seconds": _age(counts["oldest_queued_at"], now)}
+            for channel, counts in (await notifications.counts(store)).items()
+        },
+        "threads": await threads.counts(store),
         "contracts": await contract_states.counts(store),
         "dead_letters": await dead_letters.counts(store),
     }
@@ -74,6 +86,7 @@ class Status:
             "started_at": app.started_at,
             "rates": self._rates(),
             "counters": {counter.name: counter.values for counter in app.metrics.all()},
+            "gauges": {},
         }
         health = app.store.health
         path = app.store.path
@@ -125,10 +138,26 @@ class Status:
             for service in (parts.session, parts.intake, *parts.services())
             if service.crashes
         ]
-        for name, sender in parts.senders.items():
-            waits = {"last_error": sender.last_error, "waiting_until": sender.waiting_until}
-            answer.setdefault("notifications", {}).setdefault(name, {}).update(waits)
+        if parts.heartbeat is not None:
+            answer["heartbeat"] = {
+                "last_success_at": parts.heartbeat.last_success_at,
+                "last_error": parts.heartbeat.last_error,
+            }
+        self._add_channels(parts.senders, answer)
+        answer["gauges"] = {gauge.name: gauge.values for gauge in app.metrics.gauges()}
         return answer
+
+    def _add_channels(self, senders: Mapping[str, Sender], answer: dict[str, Any]) -> None:
+        """What the senders know beside the table; all of it as metrics, too, but of no channel that is gone."""
+        channels = answer.setdefault("notifications", {})
+        for name, sender in senders.items():
+            channels.setdefault(name, dict(_NO_NOTIFICATIONS))
+            channels[name] |= {"last_error": sender.last_error, "waiting_until": sender.waiting_until}
+        now = self._clock.now()
+        for name, channel in channels.items():
+            channel["configured"] = name in senders
+        for what, gauge in self._app.metrics.channels.items():
+            gauge.set({name: _measure(channels[name], what, now) for name in senders})
 
     def _rates(self) -> dict[str, float]:
         then, received, events_then = self._samples[0]
@@ -152,6 +181,20 @@ def _add_skips(answer: dict[str, Any], sentinel: Sentinel | None) -> None:
         last = sentinel.last_skipped[name]
         known[name]["skipped"] = reasons
         known[name]["last_skipped"] = {"event_id": last.event_id, "reason": last.reason, "subject": last.subject}
+
+
+def _age(since: int | None, now: int) -> float:
+    return 0.0 if since is None else max(0.0, (now - since) / MICROSECONDS)
+
+
+def _measure(channel: dict[str, Any], what: str, now: int) -> float:
+    """What a gauge says of a channel."""
+    if what == "failing":
+        return float(channel["last_error"] is not None)
+    if what == "waiting_seconds":
+        until = channel["waiting_until"]
+        return 0.0 if until is None else max(0.0, (until - now) / MICROSECONDS)
+    return float(channel[what])
 
 
 def _state(cursor: cursors.Cursor) -> str:

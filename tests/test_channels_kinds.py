@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.programs import script
 from support.targets import HttpTarget, MailTarget, certificate, closing
 
 from edgeq.config.section import Section
 from edgeq.errors import Problem
-from edgeq.notifications.channels import KINDS, Channel, Retry, Sent, build_channels
+from edgeq.notifications.channels import KINDS, Channel, Outcome, Retry, Sent, build_channels
+from edgeq.notifications.notification import Notification
 from edgeq.testing.channels import ChannelSuite, links, notification
 
 
@@ -74,6 +77,22 @@ class TestMqtt(ChannelSuite):
         assert await channel.send(notification()) == Sent()
         assert self.published == [("siren/set", b"ON", 0, True)]
 
+    async def test_a_siren_stops_when_what_it_sounds_for_is_resolved(self) -> None:
+        channel = build(self.publish, kind="mqtt", topic="siren/set", payload="ON", resolved_payload="OFF")
+        for kind in ("alert", "reminder", "resolved"):
+            assert await channel.send(notification(kind=kind)) == Sent()
+        assert [payload for _, payload, *_ in self.published] == [b"ON", b"ON", b"OFF"]
+
+    async def test_without_a_payload_for_it_the_siren_does_not_sound_for_the_all_clear(self) -> None:
+        channel = build(self.publish, kind="mqtt", topic="siren/set", payload="ON")
+        assert await channel.send(notification(kind="resolved")) == Sent()
+        assert not self.published
+
+    async def test_an_empty_payload_is_one_too(self) -> None:
+        channel = build(self.publish, kind="mqtt", topic="alarm", payload="!", resolved_payload="", retain=True)
+        await channel.send(notification(kind="resolved"))
+        assert self.published == [("alarm", b"", 1, True)], "which takes a retained message away"
+
     async def test_without_a_payload_the_notification_is_published_as_json(self) -> None:
         await self.channel().send(notification())
         topic, payload, qos, retain = self.published[0]
@@ -107,6 +126,24 @@ class TestWebhook(ChannelSuite):
         self.target.stop()
 
 
+class TestNtfy(ChannelSuite):
+    secrets = ("tk_s3cret", "s3cret-topic")
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        with closing(HttpTarget()) as self.target:
+            yield
+
+    def channel(self) -> Channel:
+        return build(kind="ntfy", url=f"http://127.0.0.1:{self.target.port}/s3cret-topic", token="tk_s3cret")
+
+    def received(self) -> list[Any]:
+        return self.target.requests
+
+    def break_target(self) -> None:
+        self.target.stop()
+
+
 class TestSmtp(ChannelSuite):
     secrets = ("pa55word",)
 
@@ -130,6 +167,60 @@ class TestSmtp(ChannelSuite):
 
     def received(self) -> list[Any]:
         return self.target.mails
+
+    def break_target(self) -> None:
+        self.target.stop()
+
+
+class TestExec(ChannelSuite):
+    @pytest.fixture(autouse=True)
+    def program(self, tmp_path: Path) -> None:
+        self.file = tmp_path / "received"
+        self.away = tmp_path / "away"
+        self.script = script(tmp_path, f"[ -e {self.away} ] && exit 75; cat >> {self.file}; echo taken")
+
+    def channel(self) -> Channel:
+        return build(kind="exec", command=[str(self.script)])
+
+    def received(self) -> list[Any]:
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    def break_target(self) -> None:
+        self.away.touch()
+
+
+class TestInbox(ChannelSuite):
+    breakable = False
+
+    def channel(self) -> Channel:
+        self.sent: list[Any] = []
+        channel = build(kind="inbox")
+        send = channel.send
+
+        async def counted(told: Notification) -> Outcome:
+            self.sent.append(told)
+            return await send(told)
+
+        channel.send = counted  # type: ignore[method-assign]
+        return channel
+
+    def received(self) -> list[Any]:
+        return self.sent
+
+
+class TestApprise(ChannelSuite):
+    secrets = ("pa55word", "s3cret-path", "cGE1NXdvcmQ")
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        with closing(HttpTarget()) as self.target:
+            yield
+
+    def channel(self) -> Channel:
+        return build(kind="apprise", url=f"json://gw:pa55word@127.0.0.1:{self.target.port}/s3cret-path")
+
+    def received(self) -> list[Any]:
+        return self.target.requests
 
     def break_target(self) -> None:
         self.target.stop()

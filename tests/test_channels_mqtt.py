@@ -74,3 +74,23 @@ async def test_it_stays_queued_until_the_broker_has_acknowledged_it(tmp_path: Pa
         assert await box.states() == {"alarm": "queued"}
         acknowledge.set()
         await box.until({"alarm": "sent"})
+
+
+async def test_a_siren_that_could_not_be_reached_sounds_and_stops_in_order(
+    mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    broker = mosquitto()
+    keys = {"kind": "mqtt", "topic": "siren/set", "payload": "ON", "resolved_payload": "OFF"}
+    async with running(broker.url, FILTERS) as rig, outbox(tmp_path, Clock()) as box:
+        await rig.ready()
+        broker.kill()
+        await rig.until(lambda: not rig.session.connected_since)
+        sender = await box.start(build(rig.session.publish, **keys), "siren")
+        await box.queue("fire", channel="siren", fingerprint="f", severity="critical")
+        await box.queue("fire is out", channel="siren", fingerprint="f", severity="critical", kind="resolved")
+        await until(lambda: sender.last_error)
+        broker.start()
+        with Peer(broker.port, "siren/set") as peer:
+            await box.until({"fire": "sent", "fire is out": "sent"})
+            await asyncio.to_thread(peer.wait, lambda: len(peer.seen) >= 2)
+            assert [payload for _, payload in peer.seen] == [b"ON", b"OFF"]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.outbox import outbox
 from support.targets import DripTarget, MailTarget, certificate, closing
 from test_channels_kinds import build
 from test_channels_webhook import await_threads_gone
 
 from edgeq.notifications.channels import Channel, Rejected, Retry, Sent
 from edgeq.testing.channels import ODD_TEXTS, notification
+from edgeq.testing.clock import NOON, FakeClock
 
 Start = Callable[..., MailTarget]
 
@@ -60,6 +63,46 @@ async def test_no_text_can_add_a_header_or_a_recipient(start: Start) -> None:
         assert got["Bcc"] is None
         assert set(got) == set(target.mails[0])
     assert {address for each in target.recipients for address in each} == {"ops@example.net"}
+
+
+async def test_any_thread_has_a_reference_that_can_stand_in_a_header(start: Start) -> None:
+    target = start()
+    channel = mail(target)
+    for fingerprint in (
+        "door-1",
+        "digest:late",
+        "door\r\nBcc: somebody@example.net",
+        "冷凍庫",
+        "a" * 5000,
+        "door\r\nBcc:",
+    ):
+        await channel.send(notification(fingerprint=fingerprint))
+    references = [str(got["References"]) for got in target.mails]
+    assert references[0] == "<door-1@example.net>"
+    assert len(set(references)) == len(references) == 6
+    assert all(re.fullmatch(r"<[A-Za-z0-9_-]{1,64}@example\.net>", each) for each in references)
+
+
+async def test_a_digest_is_one_mail_that_says_how_many(start: Start, tmp_path: Path) -> None:
+    target = start()
+    clock = FakeClock(NOON)
+    async with outbox(tmp_path, clock) as box:
+        await box.queue(*(f"door {number} open" for number in range(40)), severity="warning")
+        await box.queue("door 7 closed", fingerprint="of door 7 open", kind="resolved")
+        clock.advance(3600)
+        await box.start(mail(target))
+        await box.until({"40 late notifications, 1 resolved": "sent"})
+    (got,) = target.mails
+    assert got["Subject"] == "40 late notifications, 1 resolved"
+    lines = got.get_content().splitlines()
+    assert sum(line.startswith("- ") for line in lines) == 40
+    assert any(re.match(r"- warning: door 7 closed \(opened [^)]+, resolved ", line) for line in lines)
+
+
+async def test_what_the_server_said_of_the_mail_is_the_answer(start: Start) -> None:
+    outcome = await mail(start()).send(notification())
+    assert isinstance(outcome, Sent)
+    assert outcome.answer == "250 OK"
 
 
 async def test_a_critical_one_is_marked_and_an_empty_body_is_filled(start: Start) -> None:

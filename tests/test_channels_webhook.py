@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.targets import Answer, DripTarget, HttpTarget, certificate, closing
 from test_channels_kinds import build
 
 from edgeq.clock import MICROSECONDS
+from edgeq.events import Event
 from edgeq.notifications.channels import Channel, Outcome, Rejected, Retry, Sent
+from edgeq.notifications.text import render
 from edgeq.testing.channels import notification
 from edgeq.testing.clock import NOON
 
@@ -42,12 +47,14 @@ async def test_the_request_holds_the_notification_and_its_key(target: HttpTarget
     assert json.loads(request.body) == {
         "id": 7,
         "event_id": 42,
+        "kind": "alert",
         "severity": "warning",
         "title": "Freezer 1 is too warm",
         "body": "-12 °C since noon",
         "fingerprint": "0123456789abcdef0123456789abcdef",
         "raised_at": "2026-01-01T12:00:00.000Z",
         "idempotency_key": "5e7f-7",
+        "detail": {},
     }
 
 
@@ -85,13 +92,12 @@ async def test_what_may_be_the_notifications_fault_is_tried_again(target: HttpTa
     assert not outcome.target_down
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 401, 407, 429, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 407, 429, 502, 503, 504])
 async def test_what_is_not_about_the_notification_makes_the_channel_wait(target: HttpTarget, status: int) -> None:
-    outcome = await answered(target, Answer(status, (("Location", f"{target.url}/elsewhere"),)))
+    outcome = await answered(target, Answer(status))
     assert isinstance(outcome, Retry)
     assert str(status) in outcome.reason
     assert outcome.target_down
-    assert len(target.requests) == 1, "a redirect was followed"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +184,146 @@ async def test_tls_checks_the_certificate(tmp_path: Path) -> None:
         assert outcome.target_down
         assert "certificate" in outcome.reason
         assert len(target.requests) == 1
+
+
+async def sent_with(target: HttpTarget, **keys: Any) -> Any:
+    detail = {
+        "type": "door.opened",
+        "subject": "door-1",
+        "tags": ["a"],
+        "data": {"value": 7.5, "list": [1, {"x": None}]},
+    }
+    told = notification(detail_json=json.dumps(detail))
+    assert await hook(target, **keys).send(told) == Sent()
+    return json.loads(target.requests[-1].body)
+
+
+async def test_the_body_is_made_of_the_notifications_fields(target: HttpTarget) -> None:
+    body = {
+        "text": "{title}: {body} ({detail.subject}, {detail.data.value})",
+        "number": "{id}",
+        "value": "{detail.data.value}",
+        "tags": "{detail.tags}",
+        "first": "{detail.data.list.0}",
+        "constant": [1, True, None, {"{title}": "{{x}}"}],
+        "missing": "{detail.data.nothing}",
+        "gap": "at {detail.data.list.7} and {detail.type.x}",
+        "null": "{detail.data.list.1.x}",
+    }
+    assert await sent_with(target, body=body) == {
+        "text": "Freezer 1 is too warm: -12 °C since noon (door-1, 7.5)",
+        "number": 7,
+        "value": 7.5,
+        "tags": ["a"],
+        "first": 1,
+        "constant": [1, True, None, {"{title}": "{x}"}],
+        "missing": None,
+        "gap": "at [no detail.data.list.7] and [no detail.type.x]",
+        "null": None,
+    }
+
+
+async def test_bodies_of_well_known_services_can_be_made(target: HttpTarget) -> None:
+    words = {"title": "Freezer 1 is too warm", "body": "-12 °C since noon"}
+    slack = {"text": "{title}", "blocks": [{"type": "section", "text": {"type": "plain_text", "text": "{body}"}}]}
+    assert (await sent_with(target, body=slack))["blocks"][0]["text"]["text"] == words["body"]
+    discord = {"content": "{title}\n{body}", "allowed_mentions": {"parse": []}}
+    assert await sent_with(target, body=discord) == {
+        "content": "Freezer 1 is too warm\n-12 °C since noon",
+        "allowed_mentions": {"parse": []},
+    }
+    card = {"type": "AdaptiveCard", "version": "1.2", "body": [{"type": "TextBlock", "text": "{body}", "wrap": True}]}
+    teams = {
+        "type": "message",
+        "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": card}],
+    }
+    assert (await sent_with(target, body=teams))["attachments"][0]["content"]["body"][0] == {
+        "type": "TextBlock",
+        "text": words["body"],
+        "wrap": True,
+    }
+    pushover = {"token": "abc", "user": "def", "title": "{title}", "message": "{body}", "priority": 1}
+    assert await sent_with(target, body=pushover) == {
+        "token": "abc",
+        "user": "def",
+        "title": words["title"],
+        "message": words["body"],
+        "priority": 1,
+    }
+
+
+async def test_hostile_texts_stay_texts(target: HttpTarget) -> None:
+    title = '"}, {"injected": true} {body} {{ \\ <!channel>'
+    channel = hook(target, body={"text": "{title}"}, query={"q": "{title}"})
+    assert await channel.send(notification(title=title)) == Sent()
+    (request,) = target.requests
+    assert json.loads(request.body) == {"text": title}
+    assert parse_qs(urlsplit(request.path).query) == {"q": [title]}
+
+
+async def test_get_asks_with_a_query_and_without_a_body(target: HttpTarget) -> None:
+    query = {"text": "{title} & {body}", "n": "{id}"}
+    assert await hook(target, method="GET", url=f"{target.url}?user=gw", query=query).send(notification()) == Sent()
+    (request,) = target.requests
+    assert (request.method, request.body) == ("GET", b"")
+    assert urlsplit(request.path).path == "/hook"
+    assert parse_qs(urlsplit(request.path).query) == {
+        "user": ["gw"],
+        "text": ["Freezer 1 is too warm & -12 °C since noon"],
+        "n": ["7"],
+    }
+    assert "Content-Type" not in request.headers
+    assert request.headers["Idempotency-Key"] == "5e7f-7"
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+WORDS = "plain words of some length"
+
+
+def signature(key: bytes, webhook_id: str, timestamp: str, body: bytes) -> str:
+    """As receivers compute it."""
+    signed = hmac.new(key, f"{webhook_id}.{timestamp}.".encode() + body, "sha256")
+    return f"v1,{base64.b64encode(signed.digest()).decode()}"
+
+
+def test_receivers_compute_the_signature_of_the_standards_own_example() -> None:
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    assert signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}') == (
+        "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    )
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"), [(SECRET, base64.b64decode(SECRET.removeprefix("whsec_"))), (WORDS, WORDS.encode())]
+)
+async def test_a_signature_is_that_of_standard_webhooks(target: HttpTarget, secret: str, key: bytes) -> None:
+    target.answers.append(Answer(307, (("Location", "/moved"),)))
+    assert await hook(target, sign={"secret": secret}).send(notification()) == Sent()
+    assert len(target.requests) == 2
+    for request in target.requests:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        assert headers["webhook-id"] == headers["idempotency-key"] == "5e7f-7"
+        assert headers["webhook-timestamp"] == str(NOON // MICROSECONDS)
+        assert headers["webhook-signature"] == signature(
+            key, headers["webhook-id"], headers["webhook-timestamp"], request.body
+        )
+
+
+async def test_a_body_of_megabytes_is_cut_to_what_the_target_takes(target: HttpTarget) -> None:
+    data = json.dumps({"title": "x", "body": "é" * 2_500_000})
+    text = render(Event(1, "door.opened", "door", None, data, "[]", "", NOON, NOON, None, None))
+    whole, cut = hook(target), hook(target, max_body="2000B", body={"content": "{body}"})
+    for channel in (whole, cut):
+        assert await channel.send(notification(body=text.body)) == Sent()
+    first, second = (json.loads(request.body) for request in target.requests)
+    assert first["body"] == text.body
+    assert len(text.body.encode()) <= 16 * 1024
+    assert 1900 < len(second["content"].encode()) <= 2000
+    assert "cut" in second["content"]
+    assert cut.body_bytes_max == 2000
+
+
+async def test_people_read_it_unless_it_is_said_that_programs_do(target: HttpTarget) -> None:
+    assert hook(target).digests
+    assert not hook(target, digest=False).digests
+    assert hook(target).limit is None

@@ -198,7 +198,8 @@ gatway: x
     assert planned("edgeq.yaml") == [
         "edgeq.yaml:1: mqtt.url: must be mqtt://HOST:PORT, mqtts://HOST:PORT or embedded://, not 'http://localhost'",
         "edgeq.yaml:2: processors.p.kind: there is no module 'nowhere' (looked in app.path and where Python looks)",
-        "edgeq.yaml:3: channels.siren.kind: there is no such kind: 'pigeon'; there is: log, mqtt, smtp, webhook",
+        "edgeq.yaml:3: channels.siren.kind: there is no such kind: 'pigeon'; there is: apprise, exec, inbox, log, "
+        "mqtt, ntfy, smtp, webhook",
         "edgeq.yaml:4: contracts[0].kind: there is no such kind: 'thresold'; did you mean 'threshold'?",
         "edgeq.yaml:5: routes[0].topic: '#' must be the last level",
         "edgeq.yaml:6: gatway: unknown key (did you mean 'gateway'?)",

@@ -22,6 +22,7 @@ from edgeq.config.schema import Config, LoadedConfig
 from edgeq.config.section import Section
 from edgeq.contracts import KINDS
 from edgeq.errors import Problem
+from edgeq.notifications.channels import KINDS as CHANNEL_KINDS
 from edgeq.plan import make_plan
 from edgeq.telemetry.metrics import Metrics
 
@@ -53,6 +54,9 @@ def uncommented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "mqtt-password").write_text("x\n")
     (tmp_path / "smtp-password").write_text("y\n")
+    (tmp_path / "apprise-url").write_text("tgram://z/1\n")
+    (tmp_path / "webhook-secret").write_text("z" * 32)
+    (tmp_path / "ntfy-token").write_text("tk_z\n")
     (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
     return load(str(tmp_path / "edgeq.yaml"), environ={}, overrides={"mqtt.url": "mqtts://localhost:8883"})
 
@@ -65,7 +69,7 @@ def test_the_sample_loads_with_every_key_in_use(uncommented: LoadedConfig) -> No
     config = uncommented.config
     assert [route.topic for route in config.routes] == ["sensors/{device}/{metric}", "doors/{door}/state"]
     assert {section.data["kind"] for section in config.contracts} == {*KINDS}
-    assert sorted(section.data["kind"] for section in config.channels.values()) == ["log", "mqtt", "smtp", "webhook"]
+    assert {section.data["kind"] for section in config.channels.values()} == {*CHANNEL_KINDS}
     assert config.mqtt.password == "x"
 
 
@@ -74,7 +78,7 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
         return {name for name in record.__struct_fields__ if getattr(record, name) != getattr(default, name)}
 
     config = uncommented.config
-    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path"}
+    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path", "requests"}
     assert differences(config.mqtt, schema.Mqtt()) <= examples
     assert differences(config.store, schema.Store()) == set()
     assert differences(config.app, schema.App()) <= examples
@@ -88,6 +92,7 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     assert differences(route, schema.Route(topic=route.topic)) == {
         "emit", "subject", "tags", "occurred_at", "dedup", "limit"
     }  # fmt: skip
+    assert config.notifications.heartbeat == schema.Heartbeat("https://hc.example.net/0a1b2c")
     problems: list[Problem] = []
     on_error = Section("on_error", config.processors["sentinel"].data["on_error"])
     assert on_error.read(schema.OnError, problems) == schema.OnError()

@@ -11,11 +11,13 @@ import pytest
 from edgeq import job
 from edgeq.context import RECORDED_CHARACTERS_MAX, RECORDED_MAX, Context
 from edgeq.errors import EdgeqError
-from edgeq.events import from_json
+from edgeq.events import Event, from_json, to_json
 from edgeq.jobs.context import PROGRESS_CHARACTERS_MAX, JobContext, JobInfo, ParentInfo
 from edgeq.jobs.outcome import Dead, RetryAfter, Snoozed
+from edgeq.notifications.text import TITLE_CHARACTERS_MAX, render
 from edgeq.store.jobs import NewJob, Options, Parent, StoredJob
-from edgeq.testing import FakeClock
+from edgeq.testing import FakeClock, Notified
+from edgeq.testing.notified import notified
 
 
 @pytest.mark.parametrize("bad", ["a\0b", "a\udc80b"])
@@ -32,6 +34,71 @@ def test_texts_that_no_database_takes_are_refused_by_name(key: str, bad: str) ->
 def test_a_title_of_a_notification_is_checked_too() -> None:
     with pytest.raises(ValueError, match="description"):
         Context(FakeClock()).notify("a\0b")
+
+
+def test_a_notification_is_an_event_for_the_courier() -> None:
+    ctx = Context(FakeClock())
+    ctx.notify("Tank low")
+    ctx.notify(
+        "Pump", "dry", severity="critical", subject="pump-1", tags=["water"], channels=("phone", "mail", "phone")
+    )
+    plain, full = ctx.decisions.events
+    assert (plain.type, plain.tags, plain.description, plain.subject) == (
+        "notification", ("notification",), "Tank low", "",
+    )  # fmt: skip
+    assert from_json(plain.data_json) == {"title": "Tank low", "body": "", "severity": "info"}
+    assert (full.subject, full.tags) == ("pump-1", ("notification", "water"))
+    assert from_json(full.data_json) == {
+        "title": "Pump", "body": "dry", "severity": "critical", "channels": ["phone", "mail"],
+    }  # fmt: skip
+    assert notified(ctx.decisions.events) == [
+        Notified("Tank low"),
+        Notified("Pump", "dry", "critical", "pump-1", ("water",), ("phone", "mail")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"title": ""}, "a notification needs a title, a text such as 'The tank is low', not ''"),
+        ({"title": " \n"}, "needs a title"),
+        ({"title": None}, "needs a title, .* not None"),
+        ({"title": 17}, "needs a title, .* not 17"),
+        ({"body": None}, "the body of a notification must be a text, not None"),
+        ({"body": {"a": 1}}, "must be a text"),
+        ({"severity": "urgent"}, "is debug, info, warning, critical, not 'urgent'"),
+        ({"severity": "CRITICAL"}, "not 'CRITICAL'"),
+        ({"severity": None}, "not None"),
+        ({"severity": ["info"]}, "not"),
+        ({"channels": "phone"}, r"channels must be a list of channels' names, such as \['phone'\], not 'phone'"),
+        ({"channels": b"phone"}, "must be a list"),
+        ({"channels": []}, r"must be a list of channels' names, .* not \[\]"),
+        ({"channels": ["phone", ""]}, "must be a list"),
+        ({"channels": ["phone", 3]}, "must be a list"),
+        ({"channels": {"phone": 1}}, "must be a list"),
+        ({"channels": 3}, "must be a list"),
+        ({"channels": ["a\udc80"]}, "can't be written as JSON"),
+        ({"subject": "a\0"}, "subject of an event can't be stored"),
+        ({"body": "x" * RECORDED_CHARACTERS_MAX}, "16 MiB of them"),
+    ],
+)
+def test_what_is_no_notification_is_refused(given: dict[str, Any], message: str) -> None:
+    ctx = Context(FakeClock())
+    with pytest.raises(ValueError, match=message):
+        ctx.notify(**{"title": "Tank low", **given})
+    assert ctx.decisions.events == []
+
+
+def test_a_long_notification_is_kept_whole_and_cut_when_it_is_told() -> None:
+    ctx = Context(FakeClock())
+    ctx.notify("t" * 300, "b" * 20_000)
+    (event,) = ctx.decisions.events
+    assert notified([event]) == [Notified("t" * 300, "b" * 20_000)]
+    tags, now = to_json(event.tags), event.recorded_at
+    stored_event = Event(1, event.type, "", None, event.data_json, tags, event.description, now, now, None, None)
+    text = render(stored_event)
+    assert text.title == "t" * (TITLE_CHARACTERS_MAX - 1) + "…"
+    assert text.body.endswith("(cut; 20000 characters in all)")
 
 
 def test_other_texts_stay_and_what_is_no_number_becomes_null() -> None:

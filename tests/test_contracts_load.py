@@ -59,6 +59,7 @@ from edgeq.testing.clock import NOON
         ({**THRESHOLD, "field": ""}, "field", "must be a field"),
         ({**ABSENCE, "name": "link"}, "name", "'link' is the session to the broker"),
         ({**ABSENCE, "message": "{data.}"}, "message", "not {data.}"),
+        ({**ABSENCE, "message": "ok\n {subject"}, "message", "itself (line 2, column 2)"),
         ({**ABSENCE, "message": "{data}"}, "message", "and {data.FIELD}, not {data}"),
         ({**ABSENCE, "where": {"unit": {"not": {"abov": 3}}}}, "where.unit.not.abov", "did you mean 'above'?"),
         ({**ABSENCE, "where": {"unit": {"not": []}}}, "where.unit.not", "must not be an empty list"),

@@ -822,7 +822,7 @@ class TestMessage:
         message = "{subject} {observed} {since} in {data.room.name}, {data.n}, {data.gone}"
         story = Told({**COLD, "message": message})
         story.event("reading", 0, data={"value": 7.0, "n": 3, "room": {"name": "{subject}"}})
-        assert story.events[0].description == "cold: a 7 2026-01-01T12:00:00.000Z in {subject}, 3, ?"
+        assert story.events[0].description == "cold: a 7 2026-01-01T12:00:00.000Z in {subject}, 3, [no data.gone]"
         story = Told({**COLD, "message": "{data.n}", "remind": "10s"})
         story.event("reading", 0, data={"value": 7, "n": "x" * 1000}).reading(5, 8).restart(6).wait(11)
         assert [each.description for each in story.events] == [
@@ -831,7 +831,7 @@ class TestMessage:
 
     def test_without_an_event_to_blame(self) -> None:
         story = Told({**ABSENCE, "known": ["k"], "message": "{data.room}"}).wait(20)
-        assert story.events[0].description == "reports: ?"
+        assert story.events[0].description == "reports: [no data.room]"
 
 
 # Restarts at any moment change nothing, nor does when somebody looks at the clock.

@@ -32,7 +32,8 @@ from edgeq.jobs.isolation.pool import PoolClosed, ProcessPool
 from edgeq.jobs.job import definition
 from edgeq.jobs.outcome import Completed, Failed, Outcome, Snoozed
 from edgeq.store.jobs import StoredJob
-from edgeq.testing import FakeClock
+from edgeq.testing import FakeClock, Notified
+from edgeq.testing.notified import notified
 from edgeq.testing.waiting import until
 
 MODULE = sample.__name__
@@ -131,6 +132,8 @@ async def test_what_a_job_says_arrives_as_if_it_ran_here(pool: Callable[..., Poo
             assert _timeless(away) == _timeless(here)
             if isinstance(job, sample.Everything):
                 assert [each.type for each in away.decisions.events] == ["thing.done", "notification"]
+                told = Notified("Look", "at this", "warning", tags=("t",), channels=("phone",))
+                assert notified(away.decisions.events) == [told]
                 assert away.decisions.jobs[0].on_success is not None
 
 

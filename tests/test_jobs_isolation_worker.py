@@ -20,6 +20,7 @@ from edgeq.store import dead_letters, events, jobs
 from edgeq.store.jobs import StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
+from edgeq.testing.notified import notified
 from edgeq.testing.waiting import until
 
 
@@ -95,6 +96,7 @@ async def test_a_job_that_crashes_is_dead_with_its_reason_and_the_others_are_com
     assert "SIGSEGV" in str(ended[1].error)
     recorded = await events.after(bench.store, 0, 10)
     assert sorted(event.type for event in recorded) == ["gave.up", "notification", "thing.done"]
+    assert [(each.title, each.channels) for each in notified(recorded)] == [("Look", ("phone",))]
     [later] = [job for job in await jobs.find(bench.store, limit=10) if job.id not in ids]
     assert (later.kind, later.state, later.unique_key) == (f"{sample.__name__}:Add", "scheduled", "u")
 

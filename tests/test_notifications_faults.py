@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
+import json
 import random
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,24 +17,6 @@ from test_channels_kinds import build
 from edgeq.backoff import Backoff
 from edgeq.clock import Clock
 from edgeq.notifications.channels.channel import Channel
-
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from edgeq.clock import Clock
-from edgeq.failpoints import arm
-from support.outbox import outbox
-from test_channels_kinds import build
-import os
-
-async def main(folder, url):
-    arm(os.environ)
-    async with outbox(Path(folder), Clock()) as box:
-        await box.start(build(kind="webhook", url=url), "hook")
-        await box.until({title: "sent" for title in await box.states()})
-
-asyncio.run(main(*sys.argv[1:]))
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +73,38 @@ async def test_whatever_the_server_does_nothing_is_lost_and_nothing_is_accepted_
     assert sorted(accepted) == sorted(f"{box.store.id}-{row.id}" for row in await box.rows())
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(500),
+        Answer(429, (("Retry-After", "1"),)),
+        Answer(503),
+        Answer(way="hang"),
+        Answer(way="drip"),
+        Answer(way="cut"),
+        Answer(way="garbage"),
+        Answer(way="slow"),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.way}",
+)
+async def test_each_fault_alone_loses_nothing_and_tells_nothing_twice(
+    box: Outbox, target: HttpTarget, fault: Answer
+) -> None:
+    target.answers.extend([Answer(200), fault, Answer(200), fault, fault])
+    await box.queue("alert", fingerprint="door", channel="hook")
+    await box.queue("other", channel="hook", severity="critical")
+    await box.queue("closed", fingerprint="door", kind="resolved", channel="hook")
+    channel = hook(target, timeout="500ms")
+    channel.digests = False
+    await box.start(channel, "hook")
+    await box.until({"alert": "sent", "other": "sent", "closed": "sent"})
+    slow = fault.way == "slow"
+    accepted = [target.requests[n] for n in ((0, 1, 2) if slow else (0, 2, 5))]
+    assert len(target.requests) == (3 if slow else 6)
+    assert [json.loads(request.body)["title"] for request in accepted] == ["other", "alert", "closed"]
+    assert len({request.headers["Idempotency-Key"] for request in target.requests}) == 3
+
+
 async def test_a_server_that_is_closed_for_a_while_gets_it_when_it_is_back(box: Outbox) -> None:
     with closing(MailTarget()) as gone:
         port = gone.port
@@ -142,26 +152,3 @@ async def test_targets_that_hang_delay_no_other_and_leave_no_threads(box: Outbox
         if thread.name == "edgeq-channel":
             thread.join(10)
             assert not thread.is_alive()
-
-
-async def test_killed_between_sent_and_marked_it_comes_again_with_the_same_key(
-    tmp_path: Path, target: HttpTarget
-) -> None:
-    async with outbox(tmp_path, Clock()) as box:
-        await box.queue("one", "two", "three", channel="hook")
-        keys = [f"{box.store.id}-{row.id}" for row in await box.rows()]
-    killed = await asyncio.to_thread(program, tmp_path, target.url, EDGEQ_FAILPOINT="notification.sent:2")
-    assert killed == -signal.SIGKILL
-    assert await asyncio.to_thread(program, tmp_path, target.url) == 0
-    assert [request.headers["Idempotency-Key"] for request in target.requests] == [keys[0], keys[1], keys[1], keys[2]]
-    async with outbox(tmp_path, Clock()) as box:
-        assert await box.states() == {"one": "sent", "two": "sent", "three": "sent"}
-
-
-def program(folder: Path, url: str, **environ: str) -> int:
-    tests = Path(__file__).parent
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), url],
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", **environ},
-        timeout=60,
-    ).returncode

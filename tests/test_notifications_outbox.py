@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import peewee
 import pytest
 from support.outbox import NOON, Outbox, Scripted, outbox
 from support.targets import until
@@ -15,7 +18,11 @@ from support.targets import until
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications import outbox as module
 from edgeq.notifications.channels import Outcome, Rejected, Retry, Sent
+from edgeq.notifications.picking import Terms, pick
 from edgeq.store import dead_letters, notifications
+from edgeq.store import outbox as outbox_verbs
+from edgeq.store import outlook as outlook_verbs
+from edgeq.store.notifications import Group
 from edgeq.testing.clock import FakeClock
 
 DOWN = Retry("connection refused", target_down=True)
@@ -57,26 +64,38 @@ async def test_more_than_a_page_of_a_backlog_goes_in_order(box: Outbox) -> None:
     assert channel.got == titles
 
 
-async def test_a_page_costs_the_same_however_many_wait(box: Outbox, clock: FakeClock) -> None:
-    await box.queue("bad", "behind", fingerprint="same")
-    later = clock.now() + MICROSECONDS
-    await box.store.write(lambda tx: notifications.mark_retry(tx, 1, attempt=1, next_attempt_at=later, error="no"))
+@pytest.mark.parametrize("digests", [False, True])
+async def test_what_comes_next_costs_the_same_however_many_wait(box: Outbox, clock: FakeClock, digests: bool) -> None:
+    store = box.store
 
-    async def steps() -> int:
-        """Hundreds of steps of SQLite's machine that a page of 10 takes."""
+    async def steps(number: int) -> int:
+        """Hundreds of steps of SQLite's machine that it takes to find what comes next, and `number` times more."""
         counted: list[None] = []
-        reader = box.store._reader
-        assert reader is not None
-        await reader.set_progress_handler(lambda: counted.append(None), 100)
-        page = await notifications.due(box.store, "phone", clock.now(), 10)
-        assert [row.title for row in page] == [f"n{number}" for number in range(10)]
+
+        def unit(tx: Any) -> None:
+            tx._connection.set_progress_handler(lambda: counted.append(None), 100)
+            for _ in range(number):
+                picked = pick(tx, Terms(channel="phone", digests=digests, body_bytes_max=1000), clock.now())
+                assert picked is not None
+                outbox_verbs.mark_sent(tx, picked.row.id, attempt=1, now=clock.now())
+            tx._connection.set_progress_handler(None, 100)
+
+        await store.write(unit)
+        await outlook_verbs.outlook(store, "phone")
         return len(counted)
 
+    for number in range(3):
+        await box.queue(f"held {number}", not_before=clock.now() + 10**9, group=Group("g", 0, 0), failover=("mail",))
+        await box.queue(f"mail {number}", channel="mail")
     await box.queue(*(f"n{number}" for number in range(20)))
-    await notifications.one(box.store, 1)
-    few = await steps()
-    await box.queue(*(f"n{number}" for number in range(20, 5000)))
-    assert await steps() <= few + 1
+    few = await steps(10)
+    await box.queue(*(f"n{number}" for number in range(20, 3000)))
+    await box.queue(*(f"h{number}" for number in range(2000)), not_before=clock.now() + 10**9)
+    assert await steps(10) <= few + 10
+    clock.advance(100)  # now all are late, and as many as fit are told in one digest
+    few = await steps(2)
+    await box.queue(*(f"late {number}" for number in range(3000)), created_at=clock.now() - 90 * MICROSECONDS)
+    assert await steps(2) <= few + 10
 
 
 async def test_a_channel_sends_only_its_own(box: Outbox) -> None:
@@ -327,11 +346,11 @@ async def test_counts_say_what_waits_where_and_why(box: Outbox, clock: FakeClock
     await box.queue("sent")
     await box.start(Scripted(lambda notification: Sent() if notification.title == "sent" else FAILED))
     await box.until({"sent": "sent"})
-    await box.queue("failing", created_at=NOON + 5)
+    await box.queue("failing", created_at=NOON - 5)
     await box.failed("failing")
     assert await notifications.counts(box.store) == {
         "gone": {"queued": 2, "oldest_queued_at": NOON, "error": None},
-        "phone": {"sent": 1, "queued": 1, "oldest_queued_at": NOON + 5, "error": "500 Internal Server Error"},
+        "phone": {"sent": 1, "queued": 1, "oldest_queued_at": NOON - 5, "error": "500 Internal Server Error"},
     }
 
 
@@ -354,24 +373,43 @@ async def test_find_filters(box: Outbox) -> None:
 
 
 async def test_hot_queries_use_an_index(box: Outbox) -> None:
-    import sqlite3
-
-    import peewee
-
     database = peewee.SqliteDatabase(None)
     connection = sqlite3.connect(box.store.path)
+    here, fingerprint, group, expires, failover = (
+        f"INDEX notifications_{name} (channel=?" for name in ("due", "waiting", "group", "expires", "failover")
+    )
+    severity = "INDEX notifications_severity (channel=? AND severity=?"
+    told, told_group = "INDEX notifications_told (", "INDEX notifications_group_told ("
+    own, members = "INTEGER PRIMARY KEY (rowid=?)", "INDEX notifications_members (digest_id=?"
+    digests = "INDEX notifications_digests (channel=? AND kind=?"
+    hot = [
+        (outbox_verbs._HEADS[True, False], [severity]), (outbox_verbs._HEADS[True, True], [severity]),
+        (outbox_verbs._HEADS[False, False], [here]), (outbox_verbs._HEADS[False, True], [here]),
+        (outbox_verbs._PAGE, [fingerprint]), (outbox_verbs._BEGUN, [fingerprint]),
+        (outbox_verbs._IS_NEXT, [severity, here, severity, here, fingerprint]),
+        (outbox_verbs._DIGEST_WITH, [digests, members]), (outbox_verbs._NEXT_LATE[True], [severity]),
+        (outbox_verbs._NEXT_LATE[False], [here]), (outbox_verbs._DIFFERENT[True], [severity]),
+        (outbox_verbs._DIFFERENT[False], [here]), (outbox_verbs._NEXT_OF_GROUP, [group]),
+        (outbox_verbs._TAKE_OUT, [fingerprint]), (outbox_verbs._TAKE_OUT_MEMBERS, [members, members]),
+        (outbox_verbs._JOIN, [members]), (outbox_verbs._TRY, [own]), (outbox_verbs._POSTPONE, [fingerprint]),
+        (outbox_verbs._SENT, [own]), (outbox_verbs._RETRY, [own]), (outbox_verbs._NOTE, [own]),
+        (outbox_verbs._DEAD, [own]), (outbox_verbs._FAILED_OVER, [own]), (outbox_verbs._BY_ID, [own]),
+        (outlook_verbs._OUTLOOK, [here, expires, failover]), (outlook_verbs._LAST, [here]),
+        (outlook_verbs._EXPIRED, [expires]), (outlook_verbs._STUCK, [failover]), (outlook_verbs._AHEAD, [here, here]),
+        (notifications._TOLD, [told, own]), (notifications._GROUP_WAITING, [group]),
+        (notifications._GROUP_TOLD, [told_group]), (notifications._SILENCE, [own]),
+        (notifications._FAILED_UNTIL, ["INDEX notifications_failed ("]), (notifications._COUNTS, ["INDEX"]),
+        (notifications._OLDEST, ["INDEX"]), (notifications._TROUBLES, ["INDEX", "INTEGER PRIMARY KEY"]),
+    ]  # fmt: skip
     try:
-        for statement, params in (
-            (notifications._FIRST, ("phone", 1)),
-            (notifications._AGAIN, ("phone", 1, 2, 3)),
-            (notifications._NEXT, ("phone", 1)),
-            (notifications._COUNTS, ()),
-            (notifications._OLDEST, ()),
-            (notifications._TROUBLES, ()),
-        ):
-            plan = connection.execute("EXPLAIN QUERY PLAN " + statement.text(database), params).fetchall()
-            for step in (row[3] for row in plan):
-                assert "t1" not in step or "INDEX" in step or "PRIMARY KEY" in step, plan
-                assert "t2" not in step or "INDEX notifications_failed" in step, plan
+        for statement, wanted in hot:
+            text = statement.text(database)
+            plan = connection.execute("EXPLAIN QUERY PLAN " + text, (1,) * text.count("?")).fetchall()
+            steps = [row[3] for row in plan if row[3].startswith(("SEARCH", "SCAN t1", "SCAN t2", "SCAN notif"))]
+            assert len(steps) == len(wanted), (text, plan)
+            for step in wanted:
+                assert any(step in each for each in steps), (text, plan)
+            if statement not in (outlook_verbs._STUCK, outbox_verbs._TAKE_OUT_MEMBERS):
+                assert not [row for row in plan if "TEMP B-TREE FOR ORDER" in row[3]], (text, plan)
     finally:
         connection.close()

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from edgeq.clock import MICROSECONDS
 from edgeq.events import Event, to_json
+from edgeq.notifications.functions import Place
 from edgeq.notifications.notification import SEVERITIES, delivered_now
 from edgeq.notifications.text import BODY_BYTES_MAX, TITLE_CHARACTERS_MAX, Text, render
 from edgeq.store.notifications import StoredNotification
 from edgeq.testing.clock import NOON
+from edgeq.zones import zone
 
 
 def text_of(
@@ -43,21 +45,79 @@ def test_a_description_is_the_title_and_a_message_the_body() -> None:
     assert (text.title, text.body) == ("The front door is open", "Close it")
 
 
-def test_a_contract_event_says_its_message_and_then_the_facts() -> None:
-    data = {
-        "contract": "door-closes",
-        "message": "front-door was not closed within 5m",
-        "episode": 3,
-        "observed": {"n": 1},
-    }
-    text = text_of("contract.violated", data=data)
-    assert text.title == "front-door was not closed within 5m"
-    assert text.body.splitlines() == [
-        "contract.violated front-door",
-        "contract: door-closes",
-        "episode: 3",
-        'observed: {"n":1}',
-    ]
+def contract(what: str, message: str, *, subject: str = "freezer-1", minutes: float = 0, **data: Any) -> Text:
+    """Of the contract `freezer-cold`, so many minutes after it was first violated, at noon."""
+    told = {"contract": "freezer-cold", "kind": "threshold", "severity": "critical", "message": message, "episode": 3}
+    told |= {"since": NOON, "cause": 7, **data}
+    at = NOON + round(minutes * 60 * MICROSECONDS)
+    description = f"freezer-cold: {message}"
+    return render(
+        Event(1, f"contract.{what}", subject, None, to_json(told), '["contract"]', description, at, at, None, None),
+        place=Place("barn", zone("Europe/Berlin")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "body"),
+    [
+        (
+            contract("violated", "freezer-1 is too warm: -10 °C", minutes=10, observed=-10.0),
+            "freezer-1 is too warm: -10 °C",
+            "Contract freezer-cold, since 13:00.",
+        ),
+        (
+            contract("violated", "The freezer is warm", minutes=24 * 60, observed={"a": 1.5, "b": "x"}),
+            "The freezer is warm",
+            "Contract freezer-cold, since 2026-01-01 13:00.\nObserved: a 1.5, b x.",
+        ),
+        (
+            contract("resolved", "freezer-1 resolved after 12m (observed -18)", minutes=12, duration_seconds=720.0,
+                     observed=-18.0),
+            "Resolved after 12m: freezer-1, freezer-cold",
+            "Contract freezer-cold, 13:00 to 13:12.\nObserved: -18.",
+        ),
+        (
+            contract("resolved", "resolved after 12m", subject="", minutes=12, duration_seconds=720.0),
+            "Resolved after 12m: freezer-cold",
+            "Contract freezer-cold, 13:00 to 13:12.",
+        ),
+        (
+            contract("resolved", "door resolved, 5m late", subject="door", minutes=10, duration_seconds=600.0,
+                     late_by_seconds=300.0),
+            "door resolved, 5m late",
+            "Contract freezer-cold, 13:00 to 13:10.",
+        ),
+        (
+            contract("resolved", "freezer-1 known again", minutes=12, duration_seconds=720.0, reason="known"),
+            "freezer-1 known again",
+            "Contract freezer-cold, 13:00 to 13:12.",
+        ),
+        (
+            contract("unknown", "unknown: there is no session to the broker", minutes=1, reason="link"),
+            "freezer-1 unknown: there is no session to the broker",
+            "Contract freezer-cold, since 13:00.",
+        ),
+        (
+            contract("flapping", "freezer-1 flapping: 6 changes within 30m", minutes=30),
+            "freezer-1 flapping: 6 changes within 30m",
+            "Contract freezer-cold, since 13:00.",
+        ),
+        (
+            contract("violated", "freezer-1 is warm (for 1h15m, reminder 2)", minutes=75, reminder=2),
+            "freezer-1 is warm (for 1h15m, reminder 2)",
+            "Contract freezer-cold, since 13:00.",
+        ),
+        (contract("violated", "", since="never"), "freezer-cold: freezer-1 violated", "Contract freezer-cold."),
+    ],
+)  # fmt: skip
+def test_what_a_contract_tells_reads_well_on_a_phone(text: Text, title: str, body: str) -> None:
+    assert (text.title, text.body) == (title, body)
+    assert text.severity == "critical"
+
+
+def test_what_the_title_says_already_is_no_fact_of_the_body() -> None:
+    assert "-10" not in contract("violated", "freezer-1: -10 °C", observed=-10.0).body
+    assert "-10" in contract("violated", "freezer-1", observed=-10.0).body
 
 
 def test_an_event_that_says_nothing_is_named() -> None:

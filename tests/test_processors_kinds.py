@@ -103,6 +103,14 @@ def test_sentinel_and_courier_are_added_when_they_are_needed(plan: Plan) -> None
     assert plan("gateway: g", contracts=["any"])[0].keys() == {"sentinel"}
 
 
+@pytest.mark.parametrize(("kind", "why"), [("sentinel", "judge alike"), ("courier", "tell everything twice")])
+def test_there_is_one_of_a_kind_that_would_do_all_twice(plan: Plan, kind: str, why: str) -> None:
+    _, problems = plan(f"processors:\n  a: {{kind: {kind}}}\n  b: {{kind: {kind}}}")
+    assert [(each.where.rpartition(":")[2], each.path, each.message) for each in problems] == [
+        ("3", "processors.b.kind", f"there is a {kind} already; two would {why}")
+    ]
+
+
 def test_a_class_of_ones_own_with_keys_of_its_own(plan: Plan) -> None:
     planned, problems = plan(
         "processors:\n"
@@ -180,7 +188,7 @@ def test_mistakes_are_told_with_their_place(plan: Plan, section: str, key: str, 
 def test_what_would_never_rest_is_refused_key_by_key(plan: Plan) -> None:
     planned, problems = plan(
         "processors:\n  p:\n    kind: courier\n    poll_interval: 1us\n    on_error:\n      attempts: 1001\n"
-        "      backoff: 0s..1h\n  q: {kind: courier, poll_interval: 100ms, on_error: {backoff: 100ms, attempts: 1000}}"
+        "      backoff: 0s..1h\n  q: {kind: sentinel, poll_interval: 100ms, on_error: {backoff: 100ms, attempts: 1000}}"
     )
     assert [(each.where.rpartition(":")[2], each.path, each.message) for each in problems] == [
         ("4", "processors.p.poll_interval", "must be at least 100ms, not '1us'"),

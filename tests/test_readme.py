@@ -58,7 +58,7 @@ def test_the_tour_shows_its_notifications(terminals: Terminals) -> None:
     terminals.type("edgeq emit temperature.reading --subject bed-1 --data '{\"value\": 33}'")
     terminals.wait_for("not-too-hot")
     terminals.type("edgeq emit temperature.reading --subject bed-1 --data '{\"value\": 24}'")
-    terminals.wait_for("resolved")
+    terminals.wait_for("Resolved after")
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

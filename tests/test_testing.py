@@ -11,7 +11,7 @@ import pytest
 from support.processing import Bench
 
 from edgeq.store import cursors
-from edgeq.testing import FakeClock, Harness, cursor_at, events_stored, until
+from edgeq.testing import FakeClock, Harness, Notified, cursor_at, events_stored, until
 
 
 def test_a_fake_clock_moves_when_it_is_told() -> None:
@@ -46,6 +46,52 @@ async def test_waiting_for_events_and_cursors(tmp_path: Path) -> None:
         assert (await waiting_cursor).last_consumed_id == 3
         with pytest.raises(AssertionError, match="the cursor of nobody at 1"):
             await cursor_at(bench.store, "nobody", 1, deadline_seconds=0.05)
+
+
+TELLING_APP = """\
+from edgeq import QueueProcessor, Router, job
+
+router = Router()
+
+@job
+def lock(ctx):
+    ctx.notify("Locked", tags=["night"])
+
+@router.on("doors/{door}")
+def opened(ctx, door):
+    ctx.emit("door.opened", subject=door)
+    ctx.notify("Open", "since now", subject=door, channels=["phone"])
+    ctx.dispatch(lock())
+
+class Watch(QueueProcessor):
+    types = ("door.opened",)
+
+    async def process_item(self, event, ctx):
+        ctx.notify("Seen", severity="critical", channels=["siren", "phone"])
+"""
+
+
+async def test_what_was_told_can_be_asserted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "telling_app.py").write_text(TELLING_APP)
+    (tmp_path / "edgeq.yaml").write_text(
+        "app: {path: ., modules: [telling_app]}\n"
+        "processors: {watch: {kind: 'telling_app:Watch'}}\n"
+        "channels: {phone: {kind: log}, siren: {kind: log}, mail: {kind: log}}\n"
+        "notifications: {routes: [{channels: [mail]}]}\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    async with Harness(tmp_path / "edgeq.yaml") as edgeq:
+        await edgeq.publish("doors/front", {})
+        await edgeq.settle()
+        told = await edgeq.notified()
+        assert told[0] == Notified("Open", "since now", subject="front", channels=("phone",))
+        assert sorted(told[1:], key=lambda each: each.title) == [
+            Notified("Locked", tags=("night",)),
+            Notified("Seen", severity="critical", channels=("siren", "phone")),
+        ]
+        assert {(row.title, row.channel) for row in await edgeq.notifications()} == {
+            ("Open", "phone"), ("Locked", "mail"), ("Seen", "siren"), ("Seen", "phone"),
+        }  # fmt: skip
 
 
 SLOW_APP = """\

@@ -11,7 +11,7 @@ import pytest
 from edgeq import Dead, Job, JobContext, RetryAfter, job
 from edgeq.config.schema import Queue
 from edgeq.jobs.context import ParentInfo
-from edgeq.testing import FakeClock, Harness, Jobs, run_job
+from edgeq.testing import FakeClock, Harness, Jobs, Notified, run_job
 
 
 @job(max_attempts=2, backoff="10s")
@@ -29,6 +29,7 @@ class Report(Job):
         ctx.progress(0.5, "counting")
         ctx.emit("report.made", subject=self.day)
         ctx.dispatch(mail(to="ops"), delay="1m")
+        ctx.notify("The report is there", subject=self.day, channels=["mail"])
         return {"pages": 3, "context": ctx.context, "attempt": ctx.job.attempt}
 
 
@@ -52,7 +53,8 @@ async def test_one_run_tells_everything_that_the_handler_did() -> None:
     done = await run_job(Report(day="mon"), attempt=3, context="made once")
     assert (done.outcome, done.error) == ("completed", None)
     assert done.result == {"pages": 3, "context": "made once", "attempt": 3}
-    assert [(event.type, event.subject) for event in done.events] == [("report.made", "mon")]
+    assert [(event.type, event.subject) for event in done.events] == [("report.made", "mon"), ("notification", "mon")]
+    assert done.notified() == [Notified("The report is there", subject="mon", channels=("mail",))]
     assert done.progress == [(0.5, "counting")]
     (mailed,) = done.dispatched(mail, to="ops")
     assert mailed.run_at == FakeClock().now() + 60_000_000
@@ -99,6 +101,7 @@ async def test_nothing_runs_until_it_is_told_and_the_clock_says_so() -> None:
         jobs.clock.advance(3600)
         assert await jobs.drain() == 1
         assert (await jobs.job(report.id)).state == "completed"
+        assert await jobs.notified() == [Notified("The report is there", subject="mon", channels=("mail",))]
         (mailed,) = await jobs.dispatched(mail, to="ops")
         assert mailed.state == "scheduled", "its minute isn't over"
         jobs.clock.advance(60)

@@ -174,6 +174,15 @@ def test_draining_runs_what_is_ready_and_what_comes_of_it(make: Callable[..., Ap
     assert work.ended() == 0, "there is nothing to do"
 
 
+def test_what_a_job_tells_is_an_event_for_the_courier_of_the_appliance(make: Callable[..., Appliance]) -> None:
+    work = make("--drain", "default", "apart")
+    dispatch(work.database, job("Tell"), job("Tell", queue="apart"))
+    work.spawn()
+    assert work.ended() == 0
+    told = '{"title":"Told","body":"","severity":"critical","channels":["phone"]}'
+    assert work.sql("SELECT type, tags, data FROM events") == [("notification", '["notification"]', told)] * 2
+
+
 def test_draining_leaves_a_paused_queue_alone(make: Callable[..., Appliance]) -> None:
     work = make("--drain")
     dispatch(work.database, job("Note", text="held"), job("Note", "other", text="free"))

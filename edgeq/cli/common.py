@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,6 +67,25 @@ def duration(low: float) -> Callable[[click.Context, click.Parameter, str | None
         return value
 
     return parse
+
+
+def bounded(characters: int) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """For an option whose value is a text of so many characters at most."""
+
+    def parse(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+        if text is not None and len(text) > characters:
+            raise click.BadParameter(f"is {len(text)} characters long, and may be {characters}")
+        return text
+
+    return parse
+
+
+def user() -> str:
+    """Who calls the command, as this machine knows them; nothing for one without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def config_path() -> str | None:

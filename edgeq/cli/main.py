@@ -45,6 +45,8 @@ _COMMANDS = {
     "schedules": ("schedules", "schedules"),
     "processors": ("processors", "processors"),
     "contracts": ("contracts", "contracts"),
+    "notifications": ("notifications", "notifications"),
+    "silence": ("silence", "silence"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "new": ("new", "new"),
 }

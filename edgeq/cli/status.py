@@ -84,9 +84,13 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
     made += [f"processor     {place['name']}: {_processor(place, now)}" for place in answer.get("processors", [])]
     made += _jobs(answer, now)
     made += [f"contract      {each['contract']}: {_contract(each)}" for each in answer.get("contracts", [])]
-    for channel, counts in answer.get("notifications", {}).items():
-        error = counts.get("error") or counts.get("last_error")
-        made.append(f"channel       {channel}: {_numbers(counts)}{_why(error)}")
+    made += [f"channel       {name}: {_channel(each, now)}" for name, each in answer.get("notifications", {}).items()]
+    if (threads := answer.get("threads", {})).get("open"):
+        made.append(f"threads       {_numbers(threads)}")
+    if heartbeat := answer.get("heartbeat"):
+        last = heartbeat["last_success_at"]
+        text = f"answered {_ago(last, now)}" if last else "not answered since the start"
+        made.append(f"heartbeat     {text}{_why(heartbeat['last_error'])}")
     made += [
         f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "
         f"the oldest {_ago(letters['oldest_at'], now)}"
@@ -179,6 +183,19 @@ def _contract(counts: dict[str, Any]) -> str:
     skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(counts["skipped"].items()))
     whose = f" of {last['subject']}" if last["subject"] else ""
     return f"{_numbers(counts)}; skipped {skipped}, the last one event {last['event_id']}{whose}"
+
+
+def _channel(channel: dict[str, Any], now: int) -> str:
+    """How many notifications are in which state, and what those wait for that do."""
+    text = _numbers(channel)
+    if channel["oldest_seconds"] >= _LONG_SECONDS:
+        text += f"; the oldest was raised {_time(channel['oldest_seconds'])} ago"
+    if not channel.get("configured", True):
+        text += "; not configured, so they wait" if channel["queued"] else "; not configured"
+    until = channel.get("waiting_until")
+    if until is not None and channel["queued"]:
+        text += f"; tried again in {_time((until - now) / MICROSECONDS)}"
+    return text + _why(channel.get("last_error") or channel["error"])
 
 
 def _numbers(counts: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ RATE_MAX = 1e9
 PRIORITY_MAX = 1000
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ADDRESS = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]{1,5})")
 _COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -133,6 +134,32 @@ def mqtt_url(text: str) -> None:
         raise ValueError("must name a host, such as mqtt://localhost:1883")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"{form}, with nothing behind the port")
+
+
+def http_url(text: str) -> None:
+    """`http://` or `https://`, with a host."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+        if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable() or " " in text:
+            raise ValueError
+    except ValueError:
+        raise ValueError("must be an address such as https://example.net/hook") from None
+
+
+def address(text: str) -> tuple[str, int]:
+    """The host and port of `127.0.0.1:8321`, `[::1]:8321` or `:8321` (all addresses: an empty host). Raises
+    ValueError."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65_536:
+        raise ValueError("must be an address and a port to listen on, such as 127.0.0.1:8321 or [::1]:8321")
+    return found["six"] or found["host"] or "", int(found["port"])
+
+
+def listen(text: str) -> None:
+    """What `address` understands."""
+    address(text)
 
 
 def sqlite_path(url: str) -> str:

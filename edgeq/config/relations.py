@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,12 +35,24 @@ def check_channels(data: Any, places: dict[str, str], problems: list[Problem]) -
     channels = data.get("channels") or {}
     section = data.get("notifications")
     routes = section.get("routes") if isinstance(section, Mapping) else None
-    if not isinstance(channels, Mapping) or not isinstance(routes, list):
+    if not isinstance(channels, Mapping):
         return
-    for index, route in enumerate(routes):
-        names = route.get("channels") if isinstance(route, Mapping) else None
-        for position, name in enumerate(names if isinstance(names, list) else []):
-            if isinstance(name, str) and name not in channels:
-                path = f"notifications.routes[{index}].channels[{position}]"
-                message = f"there is no channel {name!r}"
-                problems.append(Problem(nearest(places, path), path, message, did_you_mean(name, channels)))
+    for index, route in _mappings(routes):
+        path = f"notifications.routes[{index}]"
+        named = [(f"{path}.{key}", route.get(key)) for key in ("channels", "failover")]
+        named += [
+            (f"{path}.escalate[{step}].channels", each.get("channels"))
+            for step, each in _mappings(route.get("escalate"))
+        ]
+        for key, names in named:
+            for position, name in enumerate(names if isinstance(names, list) else []):
+                if isinstance(name, str) and name not in channels:
+                    at = f"{key}[{position}]"
+                    message = f"there is no channel {name!r}"
+                    problems.append(Problem(nearest(places, at), at, message, did_you_mean(name, channels)))
+
+
+def _mappings(value: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The mappings in what may be a list, each with its place."""
+    items = value if isinstance(value, list) else []
+    return ((index, item) for index, item in enumerate(items) if isinstance(item, Mapping))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from ..backoff import Backoff
 from ..errors import Problem
+from ..events import Severity as Severity
 from ..units import Duration, Size
 from . import checks
 from .origin import is_secret, nearest
@@ -22,11 +23,15 @@ from .section import Section
 
 Name = Annotated[str, checks.word]
 Label = Annotated[str, checks.label]
-Severity = Literal["debug", "info", "warning", "critical"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all configuration records. Text is left out when one is printed: it may be a secret."""
+    """Base of all configuration records. Text is left out when one is printed: it may be a secret.
+
+    `secrets` names fields that no message may show, beside those that are called like a secret.
+    """
+
+    secrets: ClassVar[tuple[str, ...]] = ()
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         values = [(name, getattr(self, name)) for name in self.__struct_fields__ if not is_secret(name)]
@@ -65,6 +70,7 @@ class Mqtt(Record, frozen=True):
     receive_maximum: Annotated[int, checks.between(1, 65_535)] = 1000
     group: Annotated[str, checks.topic_level] | None = None
     status_topic: Annotated[str, checks.status_topic] = "edgeq/{gateway}"
+    requests: list[Literal["ack"]] = []
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -163,26 +169,68 @@ class OnError(Record, frozen=True):
 
 
 class NotificationMatch(Record, frozen=True):
-    """`notifications.routes[].match`: all that are given must hold. Patterns may hold `*`."""
+    """`notifications.routes[].match`, and what a silence is about: all that are given must hold. Patterns may hold `*`.
+
+    `data` is a mapping of conditions on the event's data, written as the `where` of a contract.
+    """
 
     types: list[str] = []
     tags: list[str] = []
     severity: Severity | list[Severity] = []
     subject: str | None = None
+    contract: str | None = None
+    data: dict[str, Any] = {}
+
+
+class Quiet(Record, frozen=True):
+    """`notifications.routes[].quiet`: times of day, `"22:00-06:30"`, on some days of the week, in a time zone (default:
+    the machine's)."""
+
+    times: str | list[str]
+    days: list[str] = []
+    timezone: str = ""
+
+
+class Escalation(Record, frozen=True):
+    """`notifications.routes[].escalate[]`: whom to tell as well when nobody has acknowledged it `after` so long."""
+
+    after: Annotated[Duration, checks.positive]
+    channels: Annotated[list[str], checks.some]
 
 
 class NotificationRoute(Record, frozen=True):
-    """`notifications.routes[]`: which channels a matching notification goes to."""
+    """`notifications.routes[]`: which channels a matching notification goes to, when, and how often."""
 
     channels: Annotated[list[str], checks.some]
     match: NotificationMatch = NotificationMatch()
     continue_: bool = msgspec.field(name="continue", default=False)
+    title: str | None = None
+    body: str | None = None
+    group_by: list[str] = []
+    group_wait: Duration = Duration(30)
+    group_interval: Annotated[Duration, checks.positive] = Duration(300)
+    repeat: list[Annotated[Duration, checks.at_least(Duration(10))]] = []
+    resolved: bool = True
+    quiet: str | Quiet | None = None
+    escalate: list[Escalation] = []
+    failover: list[str] = []
+    ttl: Annotated[Duration, checks.positive] | None = None
+
+
+class Heartbeat(Record, frozen=True):
+    """`notifications.heartbeat`: an address that is asked for every so often, so that somebody outside notices when
+    this gateway is dead."""
+
+    url: Annotated[str, checks.http_url]
+    every: Annotated[Duration, checks.between(Duration(10), Duration(86400))] = Duration(300)
 
 
 class Notifications(Record, frozen=True):
-    """`notifications`."""
+    """`notifications`. `public_url` is where people reach the web listener: links to acknowledge begin with it."""
 
     routes: list[NotificationRoute] = []
+    heartbeat: Annotated[str, checks.http_url] | Heartbeat | None = None
+    public_url: Annotated[str, checks.http_url] | None = None
 
 
 class Queue(Record, frozen=True):
@@ -246,6 +294,12 @@ class Schedule(Record, frozen=True):
             yield "timezone", "is for cron; every counts from the last run"
 
 
+class Web(Record, frozen=True):
+    """`web`: the pages that edgeq serves, if it shall listen."""
+
+    listen: Annotated[str, checks.listen] | None = None
+
+
 class Log(Record, frozen=True):
     """`log`."""
 
@@ -272,6 +326,7 @@ class Config(Record, frozen=True):
     contracts: list[Section] = []
     jobs: Jobs = Jobs()
     schedules: list[Schedule] = []
+    web: Web = Web()
     log: Log = Log()
 
 

@@ -31,7 +31,7 @@ class Section:
     written: Mapping[str, str] = field(default_factory=dict, repr=False)
     shown: Mapping[str, str] = field(default_factory=dict, repr=False)
     read_file: Callable[[str], str] | None = field(default=None, repr=False)
-    _from_files: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    _secrets: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def where(self, key: str = "") -> str:
         """`file:line` of `key` (a dotted path below this section), or of the nearest thing around it."""
@@ -52,7 +52,9 @@ class Section:
         """
         from .convert import FAILED, Converter  # it knows Section
 
-        origin = Origin(dict(self.places), dict(self.written), dict(self.shown))
+        hidden = getattr(record, "secrets", ())
+        self._secrets.extend(str(self.data[key]) for key in hidden if key in self.data)
+        origin = Origin(dict(self.places), dict(self.written), {**self.shown, **dict.fromkeys(hidden, HIDDEN)})
         read_file = self._read_file if self.read_file is not None else None
         result = Converter(self.path, origin, problems, read_file).record(record, self.data, "", ignore)
         return None if result is FAILED else result
@@ -60,11 +62,11 @@ class Section:
     def _read_file(self, name: str) -> str:
         assert self.read_file is not None
         text = self.read_file(name)
-        self._from_files.append(text)
+        self._secrets.append(text)
         return text
 
     def _clean(self, text: str) -> str:
-        for secret in self._from_files:
+        for secret in self._secrets:
             if len(secret) > 2:
                 text = text.replace(secret, HIDDEN).replace(repr(secret)[1:-1], HIDDEN)
         for path, value in leaves(self.data, ""):

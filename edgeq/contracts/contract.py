@@ -38,6 +38,7 @@ from msgspec.structs import replace
 from ..clock import rfc3339
 from ..events import Event
 from ..patterns import pattern
+from ..placeholders import gap
 from .calendar import Calendar, Windows, local_zone, parse_moment
 from .instance import Change, Instance, Memory, Shown, Skipped, Step, Verdict
 from .keys import LINK, Keys, fill, listed, placeholders
@@ -239,14 +240,14 @@ class Contract(ABC):
 
     def quote(self, event: Event) -> tuple[str, ...]:
         """What the message needs of `event`."""
-        values = (lookup(event.data, parse_path(name)) for name in self._quoted)
-        return tuple("?" if value is MISSING else say(value)[:_QUOTE_CHARS_MAX] for value in values)
+        values = {name: lookup(event.data, parse_path(name)) for name in self._quoted}
+        return tuple(gap(name) if value is MISSING else say(value)[:_QUOTE_CHARS_MAX] for name, value in values.items())
 
     def message(self, instance: Instance, verdict: Verdict) -> str:
         """The configured message with its placeholders filled in, or else the subject and the complaint."""
         if not self.keys.message:
             return f"{instance.subject} {self.complaint(verdict.observed)}".strip()
-        quotes = instance.quotes or ("?",) * len(self._quoted)
+        quotes = instance.quotes or map(gap, self._quoted)
         values = dict(zip(self._quoted, quotes, strict=False))
         values |= {"subject": instance.subject, "observed": say(verdict.observed), "since": rfc3339(verdict.since)}
         return fill(self.keys.message, values)

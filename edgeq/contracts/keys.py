@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import tzinfo
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ import msgspec
 
 from ..config import checks
 from ..config.schema import Record, Severity
+from ..placeholders import LoneBrace, line_and_column, split
 from ..units import Duration
 from .calendar import DaysKey, MomentKey, TimesKey, ZoneKey, local_zone, parse_moment
 from .where import field_path, parse_path, where_faults
@@ -20,7 +20,6 @@ CHANGES_MAX = 100
 
 Period = Annotated[Duration, checks.positive]
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _PLACEHOLDERS = ("subject", "observed", "since")
 
 
@@ -88,7 +87,12 @@ class Keys(Record, frozen=True, kw_only=True):
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """What is wrong between keys: for each mistake the key's path and a sentence."""
         yield from where_faults(self.where)
-        for name in placeholders(self.message):
+        try:
+            names = placeholders(self.message)
+        except LoneBrace as error:
+            names = []
+            yield "message", f"{error} ({line_and_column(self.message, error.position)})"
+        for name in names:
             if name not in _PLACEHOLDERS and not _is_field(name):
                 known = ", ".join(f"{{{each}}}" for each in _PLACEHOLDERS)
                 yield "message", f"must hold no placeholder but {known} and {{data.FIELD}}, not {{{name}}}"
@@ -109,13 +113,13 @@ class Keys(Record, frozen=True, kw_only=True):
 
 
 def placeholders(message: str) -> list[str]:
-    """The names in braces."""
-    return _PLACEHOLDER.findall(message)
+    """The names in braces. Raises LoneBrace."""
+    return [piece.text for piece in split(message) if not isinstance(piece, str)]
 
 
 def fill(message: str, values: Mapping[str, str]) -> str:
     """The message with the values of its placeholders."""
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], message)
+    return "".join(piece if isinstance(piece, str) else values[piece.text] for piece in split(message))
 
 
 def listed(value: list[str] | str) -> tuple[str, ...]:

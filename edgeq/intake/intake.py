@@ -232,7 +232,7 @@ class Intake(Service):
         if delivery.retain and not route.takes_retained:
             self._metrics.dropped.add(1, "retained")
             return False
-        if delivery.payload_size > route.payload_bytes_max:
+        if delivery.payload_size > route.payload_bytes_max and not route.takes_oversize:
             raise RejectedMessage(
                 "too_large", f"{delivery.payload_size} bytes; the route takes {route.payload_bytes_max}"
             )

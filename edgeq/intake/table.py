@@ -31,7 +31,7 @@ class CompiledRoute:
     """A route, ready to run: `inline` are the built-in controllers, `own` runs under `timeout_seconds`.
 
     `label` is its name in status, metrics and dead letters: its topic, with a number behind it from the second one
-    with the same topic on.
+    with the same topic on. One that `takes_oversize` is given the beginning of what is larger than it takes.
     """
 
     label: str
@@ -46,6 +46,7 @@ class CompiledRoute:
     limiter: Limiter | None
     limit_key: Text
     over_limit_is_dead_letter: bool
+    takes_oversize: bool = False
 
 
 Match = tuple[CompiledRoute, Mapping[str, Any]]

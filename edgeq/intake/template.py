@@ -6,17 +6,15 @@ itself, `{topic}` the topic name; `{{` and `}}` are braces.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .. import placeholders
 from ..config.suggest import did_you_mean
 from ..errors import RejectedMessage
 
 if TYPE_CHECKING:
     from .context import MessageContext
-
-_PIECES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 Getter = Callable[["MessageContext"], Any]
 Text = Callable[["MessageContext"], str]
@@ -84,21 +82,14 @@ def _part(piece: _Piece) -> Text:
 
 
 def _split(text: str, names: Collection[str], *, bare_fields: bool = False) -> list[_Piece]:
-    pieces: list[_Piece] = []
-    position = 0
-    for match in _PIECES.finditer(text):
-        if match.start() > position:
-            pieces.append(check_constant(text[position : match.start()]))
-        position = match.end()
-        if match[0] in ("{{", "}}"):
-            pieces.append(match[0][0])
-        elif match[1] is None:
-            raise ValueError(f"{text!r} has a lone {match[0]!r}; write it twice to mean itself")
-        else:
-            pieces.append((match[1], _getter(match[1], names, bare_fields)))
-    if position < len(text):
-        pieces.append(check_constant(text[position:]))
-    return pieces
+    try:
+        pieces = placeholders.split(text)
+    except placeholders.LoneBrace as error:
+        raise ValueError(f"{text!r} {error}") from None
+    return [
+        check_constant(piece) if isinstance(piece, str) else (piece.text, _getter(piece.text, names, bare_fields))
+        for piece in pieces
+    ]
 
 
 def _getter(expression: str, names: Collection[str], bare_fields: bool) -> Getter:
@@ -123,14 +114,9 @@ def _field(expression: str, path: tuple[str, ...]) -> Getter:
         raise ValueError(f"{{{expression}}} has an empty name in it")
 
     def get(ctx: MessageContext) -> Any:
-        value = ctx.value()
-        for name in path:
-            if type(value) is dict and name in value:
-                value = value[name]
-            elif type(value) is list and name.isdecimal() and int(name) < len(value):
-                value = value[int(name)]
-            else:
-                raise RejectedMessage("missing_field", f"the payload has no field {'.'.join(path)!r}")
+        value = placeholders.find(ctx.value(), path)
+        if value is placeholders.MISSING:
+            raise RejectedMessage("missing_field", f"the payload has no field {'.'.join(path)!r}")
         return value
 
     return get

@@ -98,7 +98,7 @@ class Client(paho.Client):
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=None if self._version5 else False,
+            clean_session=None if self._version5 else not settings.session_expiry,
             protocol=paho.MQTTv5 if self._version5 else paho.MQTTv311,
             reconnect_on_failure=False,
             manual_ack=True,
@@ -115,7 +115,8 @@ class Client(paho.Client):
         self.max_inflight_messages = 0  # the connection counts them, by what the broker allows
         self.connect_timeout = 10.0
         self.username_pw_set(settings.username, settings.password)
-        self.will_set(will_topic, OFFLINE, qos=1, retain=True)
+        if will_topic:
+            self.will_set(will_topic, OFFLINE, qos=1, retain=True)
 
     def dial(self, address: Address) -> None:
         """Connect and send CONNECT. Blocks: DNS, TCP, TLS. Raises OSError (which ssl.SSLError is)."""

@@ -98,6 +98,11 @@ class Template:
         check_filter(topic_filter)
         return cls(text, topic_filter, tuple(names), tuple(levels), tuple(parameters), rest)
 
+    @classmethod
+    def exact(cls, topic: str) -> Template:
+        """The template that one topic matches, whatever characters are in its name."""
+        return cls(topic, topic, (), tuple(topic.split("/")), (), None)
+
     def match(self, topic_levels: Sequence[str]) -> dict[str, str | int] | None:
         """The parameters' values for a topic name split at `/`, or None when it doesn't match.
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from ..clock import MICROSECONDS, rfc3339
-from ..config.schema import Severity
-from ..events import to_json
+from ..events import SEVERITIES as SEVERITIES
+from ..events import from_json, to_json
 from ..store.notifications import StoredNotification
-
-SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 LATE_SECONDS = 60.0
 
@@ -22,7 +20,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     `title` is one line of at most 250 characters, `body` at most some 16 KiB of text; neither holds control characters
     other than line breaks and tabs in the body. `fingerprint` is the same for all that belongs together (see `text`),
     `idempotency_key` the same for every attempt and after a crash, and never that of another notification.
-    `raised_at` and `attempted_at` are microseconds since 1970 UTC.
+    `raised_at` and `attempted_at` are microseconds since 1970 UTC. `kind` is alert, update, reminder, resolved, or
+    digest for several in one; `detail_json` is a JSON object: what it is about (type, subject, data and so on).
     """
 
     id: int
@@ -34,13 +33,25 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     raised_at: int
     attempted_at: int
+    kind: str = "alert"
+    detail_json: str = "{}"
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What it is about, as values; nothing if that is no JSON object."""
+        try:
+            detail = from_json(self.detail_json)
+        except ValueError:
+            return {}
+        return detail if isinstance(detail, dict) else {}
 
     def as_dict(self) -> dict[str, Any]:
         """The fields that receiving programs get, times in the form of RFC 3339."""
         return {
-            "id": self.id, "event_id": self.event_id, "severity": self.severity, "title": self.title,
-            "body": self.body, "fingerprint": self.fingerprint, "raised_at": rfc3339(self.raised_at),
-            "idempotency_key": self.idempotency_key,
+            "id": self.id, "event_id": self.event_id, "kind": self.kind, "severity": self.severity,
+            "title": self.title, "body": self.body, "fingerprint": self.fingerprint,
+            "raised_at": rfc3339(self.raised_at), "idempotency_key": self.idempotency_key,
+            "detail": self.detail,
         }  # fmt: skip
 
     def as_json(self) -> bytes:
@@ -51,7 +62,7 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
 def delivered_now(row: StoredNotification, *, store_id: str, now: int) -> Notification:
     """`row` as it is delivered at `now`. When that is late, the text says when it was raised."""
     late = (now - row.created_at) / MICROSECONDS
-    note = f"raised at {rfc3339(row.created_at)}, delivered {_length(late)} later" if late > LATE_SECONDS else ""
+    note = f"raised at {rfc3339(row.created_at)}, delivered {length(late)} later" if late > LATE_SECONDS else ""
     return Notification(
         id=row.id,
         event_id=row.event_id,
@@ -62,10 +73,12 @@ def delivered_now(row: StoredNotification, *, store_id: str, now: int) -> Notifi
         idempotency_key=f"{store_id}-{row.id}",
         raised_at=row.created_at,
         attempted_at=now,
+        kind=row.kind,
+        detail_json=row.detail,
     )
 
 
-def _length(seconds: float) -> str:
+def length(seconds: float) -> str:
     """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
     rest = int(seconds)
     parts: list[str] = []

@@ -13,8 +13,12 @@ from typing import Any
 
 import msgspec
 
-from ..events import Event, from_json, to_json
+from ..events import Event, from_json
+from ..placeholders import MISSING, find
+from .functions import Moment, Now, Place
 from .notification import SEVERITIES
+from .template import Get, Path, Template
+from .words import body_of, duration, first, is_of_contract, since, title_of, word
 
 TITLE_CHARACTERS_MAX = 250
 BODY_BYTES_MAX = 16 * 1024
@@ -22,48 +26,50 @@ BODY_BYTES_MAX = 16 * 1024
 # Control characters, the invisible ones that turn the direction of text, and lone halves of characters.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-_SAID = ("severity", "title", "message")
+_UTC = Place()
 
 
 class Text(msgspec.Struct, frozen=True):
-    """What a notification says, and what it belongs to."""
+    """What a notification says, and what it belongs to. `gaps` are the names of what a template wanted and the event
+    lacks."""
 
     severity: str
     title: str
     body: str
     fingerprint: str
+    gaps: tuple[str, ...] = ()
 
 
-def render(event: Event) -> Text:
-    """The text for `event`.
+def render(event: Event, title: Template | None = None, body: Template | None = None, *, place: Place = _UTC) -> Text:
+    """The text for `event`, by the templates that are given, with times as clocks show them in `place`.
 
-    The title is `data.title`, else the event's description, else `data.message`, else type and subject. The body is
-    `data.body`, also an empty one; else `data.message` or the description, unless the title says that already; else
-    type and subject, and a line for each field of the data. The severity is `data.severity` if it is one of
-    `SEVERITIES`, else `info`.
+    Without a template, the title is `data.title`, else what the contract says of which it tells, else the event's
+    description, `data.message`, or type and subject. The body is `data.body`, also an empty one; else the facts of the
+    contract; else `data.message` or the description, unless the title says that already; else type and subject, and a
+    line for each field of the data. The severity is `data.severity` if it is one of `SEVERITIES`, else `info`. Where a
+    template comes to nothing, the title is as without it.
     """
     data = _fields(event)
-    name = f"{event.type} {event.subject}".strip()
-    message = _text(data.get("message"))
-    title = _first(_text(data.get("title")), event.description, message, name)
-    body = data.get("body")
-    if not isinstance(body, str):
-        more = [text for text in (message, event.description) if text.strip() != title.strip()]
-        body = _first(*more) or "\n".join([name, *_lines(event, data)])
-    severity = data.get("severity")
-    return Text(
-        severity if isinstance(severity, str) and severity in SEVERITIES else "info",
-        _title(title),
-        _body(body),
-        fingerprint(event, data),
-    )
+    given, severity = data.get("body"), data.get("severity")
+    own_title = first((word(data.get("title")), title_of(event, data)))
+    own_body = given if isinstance(given, str) else body_of(event, data, own_title, place)
+    severity = severity if isinstance(severity, str) and severity in SEVERITIES else "info"
+    gaps: list[str] = []
+    if title is not None or body is not None:
+        get = _values(event, data, severity, own_title, place)
+        now = Now(event.recorded_at, place)
+        if title is not None:
+            own_title = first((_filled(title, get, now, gaps), own_title))
+        if body is not None:
+            own_body = _filled(body, get, now, gaps)
+    return Text(severity, _title(own_title), _body(own_body), fingerprint(event, data), tuple(gaps))
 
 
 def fingerprint(event: Event, data: Mapping[str, Any]) -> str:
     """Equal for what belongs together: the events of one type and subject, and all those of a contract's episode."""
     parts = [event.type, event.subject]
     if event.type.startswith("contract.") and "contract" in data:
-        parts = ["contract.", _text(data["contract"]), event.subject, _text(data.get("episode"))]
+        parts = ["contract.", word(data["contract"]), event.subject, word(data.get("episode"))]
     joined = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(joined.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
@@ -76,21 +82,43 @@ def _fields(event: Event) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _text(value: object) -> str:
-    """`value` as text if it is a text or a number, else nothing."""
-    if isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+def _filled(template: Template, get: Get, now: Now, gaps: list[str]) -> str:
+    text, lacking = template.fill(get, now)
+    gaps += lacking
+    return text
 
 
-def _first(*texts: str) -> str:
-    return next((text for text in texts if text.strip()), "")
+def _values(event: Event, data: Mapping[str, Any], severity: str, title: str, place: Place) -> Get:
+    """What templates call by the names of `template.NAMES`."""
+    of_contract = is_of_contract(event, data)
 
+    def get(path: Path) -> Any:
+        match path[0]:
+            case "data":
+                value = find(data, path[1:])
+                return None if value is MISSING else value
+            case "type" | "subject" | "description" | "topic":
+                return getattr(event, path[0]) or None
+            case "tags":
+                return ", ".join(event.tags) or None
+            case "severity":
+                return severity
+            case "message":
+                return first((word(data.get("message")), title))
+            case "gateway":
+                return place.gateway or None
+            case "occurred_at":
+                return Moment(event.occurred_at)
+            case "since":
+                return since(event, data)
+            case "duration":
+                return duration(event, data)
+            case "number":
+                return data.get("reminder") if of_contract else None
+            case name:
+                return data.get(name) if of_contract else None
 
-def _lines(event: Event, data: Mapping[str, Any]) -> list[str]:
-    if not data:
-        return [event.data_json] if event.data_json not in ("{}", "null", "") else []
-    return [f"{key}: {_text(value) or to_json(value)}" for key, value in data.items() if key not in _SAID]
+    return get
 
 
 def _title(text: str) -> str:

@@ -42,7 +42,7 @@ class Parts:
 
 
 KINDS: dict[str, Callable[[Parts, Link | None], QueueProcessor]] = {
-    "courier": lambda parts, link: Courier(parts.policy, parts.metrics),
+    "courier": lambda parts, link: Courier(parts.policy, parts.metrics, parts.clock),
     "sentinel": lambda parts, link: Sentinel(parts.contracts, parts.metrics, parts.clock, link),
 }
 
@@ -69,10 +69,9 @@ def plan_processors(
         if processor is not None:
             planned[name] = processor
     kinds = [section.data.get("kind") for section in sections.values()]
-    sentinels = [section for section in sections.values() if section.data.get("kind") == "sentinel"]
-    problems += [
-        section.problem("kind", "there is a sentinel already; two would judge alike") for section in sentinels[1:]
-    ]
+    for kind, twice in (("sentinel", "two would judge alike"), ("courier", "two would tell everything twice")):
+        same = [section for section in sections.values() if section.data.get("kind") == kind]
+        problems += [section.problem("kind", f"there is a {kind} already; {twice}") for section in same[1:]]
     for kind, needed in (("sentinel", parts.contracts), ("courier", channels)):
         if needed and kind not in kinds and kind not in sections:
             planned[kind] = PlannedProcessor(_built_in(kind, parts))

@@ -5,7 +5,8 @@
 3. *processed*: those wanted, in order. One that fails is tried again after `on_error.backoff`, and what is behind it
    waits; the attempts are counted in the store, so they survive a restart (G5).
 4. *committed*: what was decided, together with the cursor; see `progress`.
-5. When nothing is left to read: `on_time`, if it is due, and then sleep until a commit touches events or cursors.
+5. When nothing is left to read: `on_time`, if it is due, and then sleep until a commit touches events or cursors, or
+   what may change when something is due (threads, silences).
 
 A cursor that somebody else moves is noticed at the commit at the latest: what was decided is dropped, and all begins
 again at 1. While there is nothing to do, nothing is written, and the store is read once in `poll_interval` (G9).
@@ -121,7 +122,7 @@ class ProcessorRunner(Service):
 
     async def run(self) -> None:
         """Works until it is stopped."""
-        with self._store.signal.watch(self._wake, "events", "cursors"):
+        with self._store.signal.watch(self._wake, "events", "cursors", "threads", "silences"):
             try:
                 await self._take()
                 self._running = True

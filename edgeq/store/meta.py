@@ -17,3 +17,9 @@ async def get(store: Store, key: str) -> str | None:
 def put(tx: Tx, key: str, value: str) -> None:
     """Set `key` to `value`."""
     tx.run(Meta.insert(key=key, value=value).on_conflict(conflict_target=[Meta.key], preserve=[Meta.value]))
+
+
+def keep(tx: Tx, key: str, value: str) -> str:
+    """Set `key` to `value` unless it has one; the value that it has."""
+    tx.run(Meta.insert(key=key, value=value).on_conflict_ignore())
+    return str(tx.rows(_VALUE, (key,))[0][0])

@@ -1,105 +1,100 @@
 """Verbs of the table `notifications`: the outbox of every channel, and the history of what it sent.
 
-A row's text is written once and never changes. Its way: `queued`, until its channel has `sent` it or given it up
-(`dead`). The notifications of one channel that share a fingerprint are sent in the order of their ids: as long as one
-waits for its next attempt, those behind it wait too.
+A row's text is written once and never changes. Its way: `queued`, until its channel has `sent` it, told it together
+with others (`grouped`: the row of that id in `digest_id` says what became of it) or given it up (`dead`); or
+`silenced` from the start, or when there is nothing to tell any more. `add` queues; `outbox` has the verbs of senders.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import peewee as pw
 
-from .store import ZERO, Row, Statement, Store, Tx, literal, storable
+from ..events import from_json, to_json
+from .store import NULL, ZERO, Row, Statement, Store, Tx, literal, storable
 from .tables import Notifications
 
-# No row waits longer than this for its next attempt. One that seems to is due: the wall clock was set back.
-WAIT_SECONDS_MAX = 20 * 60
+# The group key of what quiet hours hold back begins with this.
+QUIET = "quiet:"
+RESOLVED_IN_TIME = "resolved before it was told"
+NEVER_TOLD = "what it resolves was not told here"
 
+_OPEN_MAX = 50
 _COLUMNS = (
     "event_id", "channel", "severity", "title", "body", "fingerprint", "state", "attempt", "next_attempt_at",
-    "created_at",
+    "error", "created_at", "kind", "detail", "group_key", "expires_at", "failover", "tried_at",
 )  # fmt: skip
-_ALL = (
+ALL = (
     Notifications.id, Notifications.event_id, Notifications.channel, Notifications.severity, Notifications.title,
     Notifications.body, Notifications.fingerprint, Notifications.state, Notifications.attempt,
     Notifications.next_attempt_at, Notifications.sent_at, Notifications.error, Notifications.created_at,
+    Notifications.kind, Notifications.detail, Notifications.group_key, Notifications.digest_id,
+    Notifications.expires_at, Notifications.failover, Notifications.read_at, Notifications.tried_at,
 )  # fmt: skip
-_QUEUED = Notifications.state == literal("queued")
+ONE = pw.SQL("1")
+QUEUED = Notifications.state == literal("queued")
+_Digest = Notifications.alias()
+TRIED = Notifications.tried_at.is_null(False)
 
 
-_Earlier = Notifications.alias()
-
-
-def _first(p: pw.SQL) -> pw.Node:
-    """The queued rows of a channel behind no failed one with their fingerprint: a page costs what it takes, however
-    many wait."""
-    failed = _Earlier.select(_Earlier.id).where(
-        (_Earlier.channel == Notifications.channel)
-        & (_Earlier.fingerprint == Notifications.fingerprint)
-        & (_Earlier.id <= Notifications.id)
-        & (_Earlier.state == literal("queued"))
-        & (_Earlier.attempt > ZERO)
+def _told(p: pw.SQL) -> pw.Node:
+    """What a fingerprint has told, or is about to tell, newest first; each with its group, and when it was raised if it
+    waits for that."""
+    digest_lives = (Notifications.state != literal("grouped")) | _Digest.state.in_(pw.SQL("('queued', 'sent')"))
+    waits_for_group = (
+        QUEUED
+        & (Notifications.attempt == ZERO)
+        & ~TRIED
+        & (Notifications.next_attempt_at > p)
+        & Notifications.group_key.is_null(False)
     )
     return (
-        Notifications.select(*_ALL)
-        .where((Notifications.channel == p) & _QUEUED & ~pw.fn.EXISTS(failed))
-        .order_by(Notifications.id)
-        .limit(p)
-    )
-
-
-def _again(p: pw.SQL) -> pw.Node:
-    """The others: each queued row of a channel with the worst of itself and of those before it with its fingerprint.
-    This looks at all that waits for the channel."""
-    before = {"partition_by": [Notifications.fingerprint], "order_by": [Notifications.id]}
-    line = (
         Notifications.select(
             Notifications.id,
-            pw.fn.MAX(Notifications.next_attempt_at).over(**before).alias("due_at"),
-            pw.fn.MAX(Notifications.attempt).over(**before).alias("tried"),
+            Notifications.kind,
+            Notifications.group_key,
+            pw.Case(None, [(waits_for_group, Notifications.created_at)], NULL),
         )
-        .where((Notifications.channel == p) & _QUEUED)
-        .alias("line")
-    )
-    return (
-        Notifications.select(*_ALL)
-        .join(line, on=(Notifications.id == line.c.id))
-        .where((line.c.tried > ZERO) & ((line.c.due_at <= p) | (line.c.due_at > p)))
-        .order_by(line.c.tried, Notifications.id)
+        .join(_Digest, pw.JOIN.LEFT_OUTER, on=(_Digest.id == Notifications.digest_id))
+        .where(
+            (Notifications.channel == p)
+            & (Notifications.fingerprint == p)
+            & Notifications.state.in_(pw.SQL("('queued', 'sent', 'grouped')"))
+            & digest_lives
+        )
+        .order_by(Notifications.id.desc())
         .limit(p)
     )
 
 
-_FIRST = Statement(_first)
-_AGAIN = Statement(_again)
-_NEXT = Statement(
-    lambda p: Notifications.select(pw.fn.MIN(Notifications.next_attempt_at)).where(
-        (Notifications.channel == p) & _QUEUED & (Notifications.attempt > ZERO) & (Notifications.next_attempt_at > p)
+_TOLD = Statement(_told)
+_GROUP_WAITING = Statement(
+    lambda p: (
+        Notifications.select(Notifications.next_attempt_at)
+        .where((Notifications.channel == p) & (Notifications.group_key == p) & QUEUED & ~TRIED)
+        .order_by(Notifications.id.desc())
+        .limit(ONE)
     )
 )
-_SENT = Statement(
-    lambda p: Notifications.update(
-        {
-            Notifications.state: literal("sent"), Notifications.attempt: p, Notifications.sent_at: p,
-            Notifications.error: p,
-        }
-    ).where((Notifications.id == p) & _QUEUED)
-)  # fmt: skip
-_RETRY = Statement(
-    lambda p: Notifications.update(
-        {Notifications.attempt: p, Notifications.next_attempt_at: p, Notifications.error: p}
-    ).where((Notifications.id == p) & _QUEUED)
+_GROUP_TOLD = Statement(
+    lambda p: Notifications.select(pw.fn.MAX(Notifications.sent_at)).where(
+        (Notifications.channel == p) & (Notifications.group_key == p) & (Notifications.state == literal("sent"))
+    )
 )
-_NOTE = Statement(lambda p: Notifications.update({Notifications.error: p}).where((Notifications.id == p) & _QUEUED))
-_DEAD = Statement(
-    lambda p: Notifications.update(
-        {Notifications.state: literal("dead"), Notifications.attempt: p, Notifications.error: p}
-    ).where((Notifications.id == p) & _QUEUED)
+# Of a sum: the largest of a column alone would be looked for in another index, through all that waits.
+_FAILED_UNTIL = Statement(
+    lambda p: Notifications.select(pw.fn.MAX(Notifications.next_attempt_at + ZERO)).where(
+        (Notifications.channel == p) & (Notifications.fingerprint == p) & QUEUED & (Notifications.attempt > ZERO)
+    )
+)
+_SILENCE = Statement(
+    lambda p: Notifications.update({Notifications.state: literal("silenced"), Notifications.error: p}).where(
+        Notifications.id == p
+    )
 )
 _COUNTS = Statement(
     lambda p: Notifications.select(Notifications.channel, Notifications.state, pw.fn.COUNT(Notifications.id)).group_by(
@@ -109,7 +104,7 @@ _COUNTS = Statement(
 _OLDEST = Statement(
     lambda p: (
         Notifications.select(Notifications.channel, pw.fn.MIN(Notifications.created_at))
-        .where(_QUEUED)
+        .where(QUEUED)
         .group_by(Notifications.channel)
     )
 )
@@ -117,16 +112,30 @@ _TROUBLES = Statement(
     lambda p: Notifications.select(Notifications.channel, Notifications.error).where(
         Notifications.id.in_(
             Notifications.select(pw.fn.MAX(Notifications.id))
-            .where(_QUEUED & Notifications.error.is_null(False))
+            .where(QUEUED & Notifications.error.is_null(False))
             .group_by(Notifications.channel)
         )
     )
 )
 
 
+class Group(msgspec.Struct, frozen=True):
+    """What a notification is told together with: all of its channel with this `key`. The first waits `wait`
+    microseconds, those behind it until `interval` microseconds have passed since the group was last told. A `resolved`
+    one has the group of what it resolves."""
+
+    key: str
+    wait: int
+    interval: int
+
+
 class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification that isn't stored yet. `created_at` is when it was raised, in microseconds since 1970 UTC; texts
-    must be valid Unicode without NUL."""
+    """A notification that isn't stored yet. `created_at` is when it was raised; it isn't sent before `not_before`, nor
+    after `expires_at` (all in microseconds since 1970 UTC). Texts must be valid Unicode without NUL.
+
+    `kind` is alert, update, reminder, resolved or digest; `detail` is JSON: what it is about. One that is `silenced` is
+    kept for the history alone, with the reason in `error`. `failover` are the channels to try when this one fails.
+    """
 
     channel: str
     severity: str
@@ -135,13 +144,21 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     created_at: int
     event_id: int | None = None
+    kind: str = "alert"
+    detail: str = "{}"
+    state: Literal["queued", "silenced"] = "queued"
+    error: str | None = None
+    not_before: int | None = None
+    group: Group | None = None
+    expires_at: int | None = None
+    failover: tuple[str, ...] = ()
 
 
 class StoredNotification(msgspec.Struct, frozen=True):
     """A notification as it stands in the table.
 
     `attempt` counts the attempts that ended it or failed, perhaps by its own fault (not those at which its target could
-    not be reached); `error` says why the last one failed.
+    not be reached); `error` says why the last one failed. `tried_at` is when it was first handed to its target.
     """
 
     id: int
@@ -157,76 +174,105 @@ class StoredNotification(msgspec.Struct, frozen=True):
     sent_at: int | None
     error: str | None
     created_at: int
+    kind: str = "alert"
+    detail: str = "{}"
+    group_key: str | None = None
+    digest_id: int | None = None
+    expires_at: int | None = None
+    failover: tuple[str, ...] = ()
+    read_at: int | None = None
+    tried_at: int | None = None
 
 
 def add(tx: Tx, rows: Sequence[NewNotification]) -> None:
-    """Queue notifications, due at once."""
-    tx.insert(
+    """Queue notifications, each due at once unless it is held: by `not_before`; by its group, with those of the group
+    that wait already; by one of its fingerprint that failed and comes first.
+
+    A `resolved` one is told where what it resolves was told, or is about to be, also on the channels of `failover`.
+    Where it wasn't, it is silenced; and so are both when all that it resolves still waits for its group's first time
+    (quiet hours and a target that is away don't count: what they hold back is told).
+    """
+    for row in rows:
+        if row.kind != "resolved" or row.state != "queued":
+            put(tx, row)
+            continue
+        put(tx, _resolving(tx, row))
+        for channel in row.failover:
+            there = _resolving(tx, msgspec.structs.replace(row, channel=channel, failover=(), group=None))
+            if there.state == "queued":
+                put(tx, there)
+
+
+def put(tx: Tx, row: NewNotification) -> int:
+    """Queue a notification, also a `resolved` one without asking what was told; its id."""
+    held_until = row.created_at
+    if row.state == "queued":
+        held_until = max(row.created_at, row.not_before or 0, _group_due_at(tx, row), _failed_until(tx, row))
+    tx.touch("notifications")
+    return tx.insert_returning(
         Notifications,
         _COLUMNS,
         [
             (
-                row.event_id, row.channel, row.severity, row.title, row.body, row.fingerprint, "queued", 0,
-                row.created_at, row.created_at,
+                row.event_id, row.channel, row.severity, row.title, row.body, row.fingerprint, row.state, 0,
+                held_until, row.error and storable(row.error), row.created_at, row.kind, row.detail,
+                row.group and row.group.key, row.expires_at, to_json(row.failover) if row.failover else None, None,
             )
-            for row in rows
         ],
-    )  # fmt: skip
-    if rows:
-        tx.touch("notifications")
+    )[0]  # fmt: skip
 
 
-def mark_sent(tx: Tx, notification_id: int, *, attempt: int, now: int, error: str | None = None) -> bool:
-    """Say that its channel has delivered it (`error`: but not to everyone); False when it isn't queued any more."""
-    return tx.run(_SENT, (attempt, now, error and storable(error), notification_id)) > 0
+def _group_due_at(tx: Tx, row: NewNotification) -> int:
+    if row.group is None:
+        return 0
+    key, wait, interval = row.group.key, row.group.wait, row.group.interval
+    waiting = tx.rows(_GROUP_WAITING, (row.channel, key))
+    if waiting:
+        return int(waiting[0][0])
+    told_at = tx.rows(_GROUP_TOLD, (row.channel, key))[0][0]
+    # What was told later than now was told before the clock was set back.
+    again_at = 0 if told_at is None else min(told_at, row.created_at) + interval
+    return max(row.created_at + wait, again_at)
 
 
-def mark_retry(tx: Tx, notification_id: int, *, attempt: int, next_attempt_at: int, error: str) -> bool:
-    """Say that an attempt failed, perhaps by its own fault: it isn't due again before `next_attempt_at` microseconds.
-    False when it isn't queued any more."""
-    return tx.run(_RETRY, (attempt, next_attempt_at, storable(error), notification_id)) > 0
+def _failed_until(tx: Tx, row: NewNotification) -> int:
+    return tx.rows(_FAILED_UNTIL, (row.channel, row.fingerprint))[0][0] or 0
 
 
-def mark_dead(tx: Tx, notification_id: int, *, attempt: int, error: str) -> bool:
-    """Give it up; False when it isn't queued any more. The caller adds the dead letter in the same unit."""
-    return tx.run(_DEAD, (attempt, storable(error), notification_id)) > 0
-
-
-def note_error(tx: Tx, notification_id: int, error: str) -> bool:
-    """Say why its channel can't send it now. It keeps its place, and no attempt is counted; False when it isn't queued
-    any more."""
-    return tx.run(_NOTE, (storable(error), notification_id)) > 0
+def _resolving(tx: Tx, row: NewNotification) -> NewNotification:
+    """`row`, which resolves what its fingerprint has told of on its channel; silenced if that is nothing."""
+    told = []
+    for place, kind, group_key, held in tx.rows(_TOLD, (row.created_at, row.channel, row.fingerprint, _OPEN_MAX)):
+        if kind == "resolved":
+            break
+        told.append((place, None if (group_key or "").startswith(QUIET) else held))
+    if not told:
+        return msgspec.structs.replace(row, state="silenced", error=NEVER_TOLD)
+    wait = row.group.wait if row.group else 0
+    if len(told) < _OPEN_MAX and all(held is not None and held + wait > row.created_at for _, held in told):
+        for place, _ in told:
+            tx.run(_SILENCE, (RESOLVED_IN_TIME, place))
+        return msgspec.structs.replace(row, state="silenced", error=RESOLVED_IN_TIME)
+    return row
 
 
 def requeue(tx: Tx, ids: Sequence[int], now: int) -> int:
-    """Queue dead ones again, with all their attempts before them, and make those due that are put off. How many."""
+    """Queue dead ones again, with all their attempts before them and for as long as it takes, and make those due that
+    are put off. How many."""
     query = Notifications.update(
-        {Notifications.state: "queued", Notifications.attempt: 0, Notifications.next_attempt_at: now}
-    ).where(Notifications.state.in_(["queued", "dead"]) & Notifications.id.in_(list(ids)))
+        {
+            Notifications.state: "queued", Notifications.attempt: 0, Notifications.next_attempt_at: now,
+            Notifications.expires_at: None,
+        }
+    ).where(Notifications.state.in_(["queued", "dead"]) & Notifications.id.in_(list(ids)))  # fmt: skip
     tx.touch("notifications")
     return tx.run(query)
 
 
-async def due(store: Store, channel: str, now: int, limit: int) -> list[StoredNotification]:
-    """Up to `limit` queued notifications of `channel` to send now, in this order. Those that failed come after those
-    that did not yet, so that one that always fails delays only its own fingerprint."""
-    rows = await store.read(_FIRST, (channel, limit))
-    if len(rows) < limit:
-        params = (channel, now, now + WAIT_SECONDS_MAX * 1_000_000, limit - len(rows))
-        rows += await store.read(_AGAIN, params)
-    return [_stored(row) for row in rows]
-
-
-async def next_due_at(store: Store, channel: str, now: int) -> int | None:
-    """When the next notification of `channel` that is put off will be due; None when none is."""
-    at = (await store.read(_NEXT, (channel, now)))[0][0]
-    return None if at is None else min(int(at), now + WAIT_SECONDS_MAX * 1_000_000)
-
-
 async def one(store: Store, notification_id: int) -> StoredNotification | None:
     """The notification of that id, or None."""
-    rows = await store.read(Notifications.select(*_ALL).where(Notifications.id == notification_id))
-    return _stored(rows[0]) if rows else None
+    rows = await store.read(Notifications.select(*ALL).where(Notifications.id == notification_id))
+    return stored(rows[0]) if rows else None
 
 
 async def find(
@@ -237,19 +283,26 @@ async def find(
     state: str = "",
     severity: str = "",
     fingerprint: str = "",
+    since: int = 0,
+    unread: bool = False,
     before_id: int = 0,
 ) -> list[StoredNotification]:
-    """The latest `limit` notifications that fit all given, newest first."""
-    query = Notifications.select(*_ALL).order_by(Notifications.id.desc()).limit(limit)
+    """The latest `limit` notifications that fit all given, newest first; `since`: raised then or later (microseconds
+    since 1970 UTC)."""
+    query = Notifications.select(*ALL).order_by(Notifications.id.desc()).limit(limit)
     for column, value in (
         (Notifications.channel, channel), (Notifications.state, state), (Notifications.severity, severity),
         (Notifications.fingerprint, fingerprint),
     ):  # fmt: skip
         if value:
             query = query.where(column == value)
+    if since:
+        query = query.where(Notifications.created_at >= since)
+    if unread:
+        query = query.where(Notifications.read_at.is_null())
     if before_id:
         query = query.where(Notifications.id < before_id)
-    return [_stored(row) for row in await store.read(query)]
+    return [stored(row) for row in await store.read(query)]
 
 
 async def counts(store: Store) -> dict[str, dict[str, Any]]:
@@ -266,5 +319,8 @@ async def counts(store: Store) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-def _stored(row: Row) -> StoredNotification:
-    return StoredNotification(*row)
+def stored(row: Row) -> StoredNotification:
+    """The notification of a row of `ALL`."""
+    fields = dict(zip(StoredNotification.__struct_fields__, row, strict=True))
+    fields["failover"] = tuple(from_json(fields["failover"])) if fields["failover"] else ()
+    return StoredNotification(**fields)

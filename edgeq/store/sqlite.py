@@ -112,7 +112,7 @@ class SqliteTx(Tx):
         return sum(max(0, self._connection.execute(*each).rowcount) for each in statements)
 
     def insert_returning(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str = ""
     ) -> list[int]:
         """See Tx.insert_returning. An id is always greater than those before it, but the order of what a statement
         returns is nobody's promise. A single row does without, for half the time."""

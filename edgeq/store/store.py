@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import peewee as pw
 
@@ -29,8 +29,10 @@ from ..errors import StoreUnavailable
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Topic = Literal["events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors"]
-TOPICS: tuple[Topic, ...] = ("events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "cursors")
+Topic = Literal[
+    "events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "threads", "silences", "cursors"
+]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 FOREIGN_POLL_SECONDS = 0.25
 FOREIGN_NET_SECONDS = 2.0
@@ -98,11 +100,12 @@ class Tx(ABC):
 
     @abstractmethod
     def insert_returning(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str = ""
     ) -> list[int]:
         """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows.
 
-        `first_id` is SQL for the id of the first row; when that is NULL, it is the next one, as it is for all others.
+        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as for all
+        all others.
         """
 
     def touch(self, topic: Topic) -> None:

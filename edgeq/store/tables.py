@@ -150,7 +150,14 @@ class DeadLetters(Table):
 
 
 class Notifications(Table):
-    """The outbox and history of notifications: one row for each channel, its text rendered once."""
+    """The outbox and history of notifications: one row for each channel, its text rendered once.
+
+    `kind` is what it is in its thread: alert, update, reminder, resolved; or digest. `detail` is JSON: what it is
+    about, for channels that are programs. A queued one isn't sent before `next_attempt_at`; those with one `group_key`
+    that are due together are told in one digest, and are `grouped` then, with its id in `digest_id`. After `expires_at`
+    it is not sent any more. `failover` is JSON: the channels to try when this one fails. `read_at` is for the inbox.
+    `tried_at` is when it was first handed to its target: from then on it is sent as it is, and put into no digest.
+    """
 
     id = pw.BigAutoField()
     event_id = pw.BigIntegerField(null=True)
@@ -164,6 +171,61 @@ class Notifications(Table):
     next_attempt_at = pw.BigIntegerField()
     sent_at = pw.BigIntegerField(null=True)
     error = pw.TextField(null=True)
+    created_at = pw.BigIntegerField()
+    kind = pw.TextField()
+    detail = pw.TextField()
+    group_key = pw.TextField(null=True)
+    digest_id = pw.BigIntegerField(null=True)
+    expires_at = pw.BigIntegerField(null=True)
+    failover = pw.TextField(null=True)
+    read_at = pw.BigIntegerField(null=True)
+    tried_at = pw.BigIntegerField(null=True)
+
+
+class Threads(Table):
+    """What is open and was told by a route, so that it can be repeated, escalated, acknowledged and resolved: one row
+    for each fingerprint and route, until it is over.
+
+    `title`, `body`, `severity` and `detail` are those of the alert, `channels` is JSON: the names of those that were
+    told. `reminder` counts the repetitions, `escalation` the steps of `escalate` that were taken; `next_at` and
+    `escalate_at` are when the next of each is due. One that is `silenced` hasn't been told at all yet; one that is
+    `endless` stands until it is resolved.
+    """
+
+    fingerprint = pw.TextField()
+    route = pw.TextField()
+    event_id = pw.BigIntegerField()
+    severity = pw.TextField()
+    title = pw.TextField()
+    body = pw.TextField()
+    detail = pw.TextField()
+    channels = pw.TextField()
+    opened_at = pw.BigIntegerField()
+    reminder = pw.IntegerField()
+    escalation = pw.IntegerField()
+    next_at = pw.BigIntegerField(null=True)
+    escalate_at = pw.BigIntegerField(null=True)
+    silenced = pw.BooleanField()
+    endless = pw.BooleanField()
+    acknowledged_at = pw.BigIntegerField(null=True)
+    acknowledged_by = pw.TextField(null=True)
+    comment = pw.TextField(null=True)
+
+    class Meta:
+        """One row for each fingerprint and route."""
+
+        primary_key = pw.CompositeKey("fingerprint", "route")
+
+
+class Silences(Table):
+    """What nobody is to be told of for a while. `match` is JSON, as the `match` of a route."""
+
+    id = pw.BigAutoField()
+    match = pw.TextField()
+    starts_at = pw.BigIntegerField()
+    ends_at = pw.BigIntegerField()
+    comment = pw.TextField()
+    created_by = pw.TextField()
     created_at = pw.BigIntegerField()
 
 

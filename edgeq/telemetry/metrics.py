@@ -7,6 +7,8 @@ number is bounded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class Counter:
     """A number that only grows, one for each value of `label` (or one in all)."""
@@ -26,8 +28,22 @@ class Counter:
         return sum(self.values.values())
 
 
+class Gauge:
+    """A number that goes up and down, one for each value of `label`."""
+
+    def __init__(self, name: str, help: str, label: str) -> None:  # noqa: A002 - Prometheus' word
+        self.name = name
+        self.help = help
+        self.label = label
+        self.values: dict[str, float] = {}
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """All of it as it is now."""
+        self.values = dict(values)
+
+
 class Metrics:
-    """All counters of one running edgeq."""
+    """All counters and gauges of one running edgeq. Gauges are as they were when the status was last asked for."""
 
     def __init__(self) -> None:
         self.received = Counter("edgeq_messages_received_total", "Messages taken in from the broker.")
@@ -45,11 +61,29 @@ class Metrics:
         self.schedule_runs = Counter("edgeq_schedule_runs_total", "Runs of schedules, and gaps (missed).", "result")
         self.source_items = Counter("edgeq_source_items_total", "Items of sources, and failed asks.", "result")
         self.notifications = Counter("edgeq_notifications_total", "Notifications, by result.", "result")
+        self.template_gaps = Counter("edgeq_template_gaps_total", "Gaps in notifications: what an event lacked.")
+        self.heartbeats = Counter("edgeq_heartbeats_total", "Dead-man pings, by result.", "result")
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
         self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
         self.skipped = Counter("edgeq_skipped_total", "Events or values skipped, by reason.", "reason")
         self.contract_skipped = Counter("edgeq_contract_skipped_total", "The same, by contract.", "contract")
+        self.channels = {
+            name: Gauge(f"edgeq_channel_{name}", text, "channel")
+            for name, text in (
+                ("queued", "Notifications that wait, by channel."),
+                ("sent", "Notifications in the store that were sent, by channel."),
+                ("grouped", "Notifications in the store that were told together with others, by channel."),
+                ("dead", "Notifications in the store that were given up, by channel."),
+                ("oldest_seconds", "For how long the oldest that waits was raised, by channel."),
+                ("failing", "1 when the last attempt failed, by channel."),
+                ("waiting_seconds", "For how long the channel as a whole waits still, by channel."),
+            )
+        }
 
     def all(self) -> list[Counter]:
         """Every counter, in the order above."""
         return [value for value in vars(self).values() if isinstance(value, Counter)]
+
+    def gauges(self) -> list[Gauge]:
+        """Every gauge."""
+        return list(self.channels.values())

@@ -1,7 +1,8 @@
 """What authors of controllers, jobs, processors and channels use in their own tests.
 
 `Harness` is the whole appliance but for the broker; `run_job` runs one job inline, and `Jobs` is a queue that runs when
-it is told. The rest is a clock to set, and ways to wait.
+it is told. Each has `notified()`: what was told by `ctx.notify`, as `Notified`. The rest is a clock to set, and ways to
+wait.
 
 Nothing here sleeps and hopes: what is timed takes a clock, and what happens in the store can be waited for.
 """
@@ -9,6 +10,7 @@ Nothing here sleeps and hopes: what is timed takes a clock, and what happens in 
 from .clock import FakeClock
 from .harness import FakeSession, Harness
 from .jobs import JobRun, Jobs, run_job
+from .notified import Notified
 from .waiting import cursor_at, events_stored, until
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Harness",
     "JobRun",
     "Jobs",
+    "Notified",
     "cursor_at",
     "events_stored",
     "run_job",

@@ -25,10 +25,13 @@ from collections.abc import Sequence, Sized
 from typing import Any, ClassVar
 
 from ..backoff import Backoff
-from ..config.schema import Record
+from ..notifications.bucket import Limit
 from ..notifications.channels import Channel, Links, Publish, Retry, Sent
+from ..notifications.channels.channel import ChannelSettings
 from ..notifications.notification import Notification
 from .clock import NOON
+
+KINDS = ("alert", "update", "reminder", "resolved", "digest")
 
 ODD_TEXTS = (
     "",
@@ -39,6 +42,13 @@ ODD_TEXTS = (
     "x" * 250,
     "word " * 3000,
     "é" * 8000,
+)
+# An app may choose them (`ctx.notify`), and a group is named by what stands in events.
+ODD_FINGERPRINTS = ("digest:door.opened\r\nBcc: somebody@example.net", "冷凍庫 1", "<a@b>, <c@d>", "x" * 5000, "")
+ODD_DETAILS = (
+    '{"type":"door.opened","subject":"Tür =?utf-8?q?x?=","tags":["a,b","\\n","notification"],"data":{"a":[1,null]}}',
+    '{"type":null,"tags":"none","data":"text","ack_url":5}',
+    '{"type":"digest","count":3,"resolved":1}',
 )
 
 
@@ -86,12 +96,51 @@ class ChannelSuite:
     def test_names_its_kind_and_its_settings(self) -> None:
         channel = self.channel()
         assert channel.kind
-        assert issubclass(channel.settings, Record)
+        assert issubclass(channel.settings, ChannelSettings)
         assert isinstance(channel.backoff, Backoff)
 
+    def test_says_how_much_its_target_takes(self) -> None:
+        channel = self.channel()
+        assert channel.digests in (True, False)
+        assert 256 <= channel.body_bytes_max <= 16 * 1024
+        assert channel.limit is None or isinstance(channel.limit, Limit)
+        if channel.limit is not None:
+            assert channel.limit.rate > 0
+            assert channel.limit.burst >= 1
+
     async def test_delivers(self) -> None:
-        assert await self.channel().send(notification()) == Sent()
+        outcome = await self.channel().send(notification())
+        assert outcome == Sent()
         assert len(self.received()) == 1
+        assert outcome.answer.isprintable(), "what the target answered is one line"
+        assert len(outcome.answer) <= 500
+
+    async def test_the_same_may_come_twice(self) -> None:
+        channel = self.channel()
+        assert await channel.send(notification()) == Sent()
+        later = notification(attempted_at=NOON + 3_600_000_000)
+        assert await channel.send(later) == Sent(), "after a crash the same notification comes again"
+
+    async def test_takes_every_kind_of_notification(self) -> None:
+        channel = self.channel()
+        for kind in KINDS:
+            assert await channel.send(notification(kind=kind)) == Sent(), kind
+
+    async def test_takes_bodies_as_long_as_it_says(self) -> None:
+        channel = self.channel()
+        line = "- warning: Kühlung 1 (opened 02:10, resolved 02:40 (30m))\n"
+        lines = line * (channel.body_bytes_max // len(line.encode()))
+        body = lines.ljust(channel.body_bytes_max - len(lines.encode()) + len(lines), "x")
+        assert len(body.encode()) == channel.body_bytes_max
+        assert await channel.send(notification(kind="digest", title="70 late notifications", body=body)) == Sent()
+        assert len(self.received()) == 1
+
+    async def test_takes_what_apps_and_events_put_into_it(self) -> None:
+        channel = self.channel()
+        for fingerprint in ODD_FINGERPRINTS:
+            assert await channel.send(notification(fingerprint=fingerprint)) == Sent(), fingerprint
+        for detail in ODD_DETAILS:
+            assert await channel.send(notification(detail_json=detail)) == Sent(), detail
 
     async def test_takes_any_text(self) -> None:
         channel = self.channel()

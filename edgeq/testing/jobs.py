@@ -2,6 +2,7 @@
 
 done = await run_job(Report(day="mon"))
 assert done.result == {"pages": 3} and done.dispatched(Mail, to="ops")
+assert done.notified() == [Notified("The report is there", channels=("mail",))]
 
 async with Jobs() as jobs:
     await jobs.dispatch(Report(day="mon"), delay="1h")
@@ -29,12 +30,14 @@ from ..jobs.handling import describe, handle
 from ..jobs.job import Job, definition
 from ..jobs.outcome import Completed, Snoozed
 from ..jobs.worker import Worker
+from ..store import events
 from ..store import jobs as table
 from ..store.jobs import NewJob, Options, Parent, StoredJob
 from ..store.sqlite import SqliteStore
 from ..store.store import Store
 from ..telemetry.metrics import Metrics
 from .clock import FakeClock
+from .notified import Notified, notified
 from .waiting import until
 
 _LIMIT = 10_000
@@ -61,6 +64,10 @@ class JobRun(msgspec.Struct, frozen=True):
     def dispatched(self, job_class: type[Job], **args: Any) -> list[NewJob]:
         """The jobs of that class that the handler dispatched, with those arguments among theirs."""
         return [job for job in self.jobs if _fits(job.kind, job.args, job_class, args)]
+
+    def notified(self) -> list[Notified]:
+        """What the handler told people by `ctx.notify`, in order."""
+        return notified(self.events)
 
 
 async def run_job(
@@ -131,6 +138,10 @@ class JobTable:
         """All jobs of that class, in whatever state, with those arguments among theirs; oldest first."""
         found = [job for job in await self.jobs() if _fits(job.kind, job.args, job_class, args)]
         return found[::-1]
+
+    async def notified(self) -> list[Notified]:
+        """What was told by `ctx.notify`, of all that is committed; oldest first."""
+        return notified(await events.recent(self.store, limit=_LIMIT, type_pattern="notification"))
 
 
 class Jobs(JobTable):

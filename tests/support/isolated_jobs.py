@@ -56,7 +56,7 @@ class Everything(Job):
     def handle(self, ctx: JobContext) -> dict[str, Any]:
         ctx.progress(0.25, "a quarter")
         ctx.emit("thing.done", subject="s", data={"of": [1, None]}, tags=["t"], idempotency_key="k")
-        ctx.notify("Look", "at this", severity="warning")
+        ctx.notify("Look", "at this", severity="warning", tags=["t"], channels=["phone"])
         ctx.dispatch(Add(a=1, b=2), delay="10s", priority="high", unique_key="u", on_success=Pid())
         ctx.progress(0.75)
         if self.again:

@@ -42,12 +42,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """How the HTTP server answers once. `way`: `answer`, `endless` (with a body that never ends), `cut` (the
-    connection), `hang`, `drip` (a header without end), `garbage` (no HTTP)."""
+    """How the HTTP server answers once. `way`: `answer`, `slow` (byte by byte), `endless` (with a body that never
+    ends), `mute` (with a body that never begins), `cut` (the connection), `hang`, `drip` (a header without end),
+    `garbage` (no HTTP)."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     way: str = "answer"
+    body: bytes = b"x" * 100_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class HttpTarget:
             def do_POST(self) -> None:
                 target.handle(self)
 
-            do_PUT = do_POST  # noqa: N815
+            do_GET = do_PUT = do_PATCH = do_POST  # noqa: N815
 
             def log_message(self, *args: Any) -> None:
                 pass
@@ -95,12 +97,18 @@ class HttpTarget:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
+    def answer(self, request: Request) -> Answer:
+        """What it answers when `answers` holds nothing."""
+        return Answer()
+
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["Content-Length"]))
-        self.requests.append(Request(handler.command, handler.path, dict(handler.headers.items()), body))
-        answer = Answer()
+        body = handler.rfile.read(int(handler.headers["Content-Length"] or 0))
+        request = Request(handler.command, handler.path, dict(handler.headers.items()), body)
+        self.requests.append(request)
         if self.answers:
             answer = self.answers[0] if self.stay and len(self.answers) == 1 else self.answers.popleft()
+        else:
+            answer = self.answer(request)
         if answer.way == "cut":
             handler.connection.shutdown(socket.SHUT_RDWR)
         elif answer.way == "hang":
@@ -112,13 +120,21 @@ class HttpTarget:
                 handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
                 while not self._ended.wait(0.02):
                     handler.wfile.write(b"x")
+        elif answer.way == "slow":
+            for byte in b"HTTP/1.1 %d Slow\r\nContent-Length: 0\r\n\r\n" % answer.status:
+                handler.wfile.write(bytes([byte]))
         else:
+            if answer.way == "slow":
+                self._ended.wait(0.2)
             handler.send_response_only(answer.status)
             for name, value in (("Date", self.date or handler.date_time_string()), *answer.headers):
                 handler.send_header(name, value)
             handler.end_headers()
+            if answer.way == "mute":
+                self._ended.wait(DEADLINE_SECONDS)
+                return
             with contextlib.suppress(OSError):
-                handler.wfile.write(b"x" * 100_000)
+                handler.wfile.write(answer.body)
                 while answer.way == "endless" and not self._ended.wait(0.02):
                     handler.wfile.write(b"x")
 

@@ -72,6 +72,10 @@ class Chain(Job):
         if self.left:
             ctx.dispatch(Chain(left=self.left - 1))
 
+class Tell(Job):
+    def handle(self, ctx):
+        ctx.notify("Told", severity="critical", channels=["phone"])
+
 class Fail(Job):
     backoff = "1ms"
     max_attempts = 3

@@ -13,8 +13,12 @@ __all__ = ["KINDS", "Channel", "Links", "Outcome", "Publish", "Rejected", "Retry
 
 # Imported when used: mail and HTTP cost memory that a gateway without them shouldn't pay.
 KINDS = {
+    "apprise": "edgeq.notifications.channels.apprise:AppriseChannel",
+    "exec": "edgeq.notifications.channels.exec:ExecChannel",
+    "inbox": "edgeq.notifications.channels.inbox:InboxChannel",
     "log": "edgeq.notifications.channels.log:LogChannel",
     "mqtt": "edgeq.notifications.channels.mqtt:MqttChannel",
+    "ntfy": "edgeq.notifications.channels.ntfy:NtfyChannel",
     "smtp": "edgeq.notifications.channels.smtp:SmtpChannel",
     "webhook": "edgeq.notifications.channels.webhook:WebhookChannel",
 }

@@ -1,4 +1,4 @@
-"""One exchange of a blocking library with a server, in a thread of its own, with one time limit for all of it.
+"""One exchange of what blocks (a library, a program) in a thread of its own, with one time limit for all of it.
 
 The libraries' own timeouts begin anew with every byte, so a server that drips keeps them busy for ever. Here the
 connection is cut when the time is up, and the library sees it end. What hangs in the name service can't be cut: its
@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from ...config.checks import between
 from ...units import Duration
@@ -22,9 +22,18 @@ from .channel import Outcome, Retry
 Timeout = Annotated[Duration, between(Duration(0.1), Duration(60))]
 
 
+class Way(Protocol):
+    """What one exchange goes over. `handed_over` is set by the work before it hands the notification over: if it fails
+    after that, the notification itself may be the reason."""
+
+    handed_over: bool
+
+    def cut(self) -> None:
+        """End it, and let none begin. From any thread; may be repeated."""
+
+
 class Line:
-    """The connection of one exchange. `handed_over` is set by the work before it hands the notification over: if it
-    fails after that, the notification itself may be the reason."""
+    """The connection of one exchange, one at a time. See `Way`."""
 
     def __init__(self, timeout_seconds: float) -> None:
         self.timeout_seconds = timeout_seconds
@@ -34,18 +43,21 @@ class Line:
         self._held: socket.socket | None = None
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """Connect. Raises OSError, which TimeoutError is."""
+        """Connect; the earlier connection, if there was one, is no longer looked after. Raises OSError, which
+        TimeoutError is."""
         connection = socket.create_connection((host, port), self.timeout_seconds)
         with self._lock:
             if self._cut:
                 connection.close()
                 raise TimeoutError
+            if self._held is not None:
+                self._held.close()
             # A duplicate shuts down the same connection, whatever TLS makes of the original.
             self._held = connection.dup()
         return connection
 
     def cut(self) -> None:
-        """End the connection, and let none begin. From any thread; may be repeated."""
+        """See Way."""
         with self._lock:
             self._cut = True
             if self._held is not None:
@@ -58,6 +70,11 @@ class Line:
 async def exchange(work: Callable[[Line], Outcome], timeout_seconds: float) -> Outcome:
     """What `work` returns; `Retry` when it raises OSError, or when the time is up."""
     line = Line(timeout_seconds)
+    return await in_thread(lambda: work(line), line, timeout_seconds)
+
+
+async def in_thread(work: Callable[[], Outcome], way: Way, timeout_seconds: float) -> Outcome:
+    """The same for work that goes over `way`, which is cut when the work or the time is over."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Outcome] = loop.create_future()
 
@@ -67,12 +84,12 @@ async def exchange(work: Callable[[Line], Outcome], timeout_seconds: float) -> O
 
     def run() -> None:
         try:
-            done = partial(future.set_result, work(line))
+            done = partial(future.set_result, work())
         except OSError as error:
-            done = partial(future.set_result, Retry(why(error), target_down=not line.handed_over))
+            done = partial(future.set_result, _failed(way, why(error)))
         except Exception as error:  # noqa: BLE001 - handed to the task that waits
             done = partial(future.set_exception, error)
-        line.cut()
+        way.cut()
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(settle, done)
 
@@ -81,9 +98,14 @@ async def exchange(work: Callable[[Line], Outcome], timeout_seconds: float) -> O
         async with asyncio.timeout(timeout_seconds):
             return await future
     except TimeoutError:
-        return Retry(f"no answer within {timeout_seconds:g}s", target_down=not line.handed_over)
+        return _failed(way, f"no answer within {timeout_seconds:g}s")
     finally:
-        line.cut()
+        way.cut()
+
+
+def _failed(way: Way, reason: str) -> Retry:
+    down = not way.handed_over
+    return Retry(reason, target_down=down, unreachable=down)
 
 
 def why(error: OSError) -> str:

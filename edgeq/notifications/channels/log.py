@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from ...config.schema import Record
 from ..notification import Notification
-from .channel import Channel, Outcome, Sent
+from .channel import Channel, ChannelSettings, Outcome, Sent
 
 log = logging.getLogger("edgeq.notification")
 
@@ -18,8 +17,8 @@ _LEVELS = {
 }
 
 
-class LogSettings(Record, frozen=True):
-    """`channels.*` of kind `log`: there is nothing to set."""
+class LogSettings(ChannelSettings, frozen=True, kw_only=True):
+    """`channels.*` of kind `log`: only what every kind has."""
 
 
 class LogChannel(Channel):

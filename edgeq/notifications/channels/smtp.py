@@ -8,6 +8,7 @@ itself for good (5xx) makes it a dead letter.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import smtplib
 import socket
@@ -22,10 +23,9 @@ import msgspec
 
 from ...clock import MICROSECONDS
 from ...config.checks import between, some
-from ...config.schema import Record
 from ...units import Duration
 from ..notification import Notification
-from .channel import Channel, Links, Outcome, Rejected, Retry, Sent
+from .channel import Channel, ChannelSettings, Links, Outcome, Rejected, Retry, Sent
 from .line import Line, Timeout, exchange
 from .tls import CaFile, context
 
@@ -52,7 +52,7 @@ def _ascii(text: str) -> None:
         raise ValueError("must hold ASCII characters only")
 
 
-class SmtpSettings(Record, frozen=True, kw_only=True):
+class SmtpSettings(ChannelSettings, frozen=True, kw_only=True):
     """`channels.*` of kind `smtp`. With a password and no `username`, the address in `from` is the user."""
 
     host: Annotated[str, _host]
@@ -73,11 +73,13 @@ class SmtpSettings(Record, frozen=True, kw_only=True):
 
 
 class SmtpChannel(Channel):
-    """One mail for each notification, to all of `to` at once. Its Message-ID stays the same at every attempt, by which
-    mail programs know what they have got already; those of one fingerprint are shown as one thread."""
+    """One mail for each notification, to all of `to` at once; one for a digest, too, whose title says how many it tells
+    of. Its Message-ID stays the same at every attempt, by which mail programs know what they have got already; those of
+    one fingerprint are shown as one thread."""
 
     kind = "smtp"
     settings = SmtpSettings
+    digests = True
 
     def __init__(self, name: str, settings: SmtpSettings, links: Links) -> None:
         super().__init__(name, settings, links)
@@ -107,9 +109,9 @@ class SmtpChannel(Channel):
             # Don't wait for what the server says to this: the mail is its own by now.
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 client.putcmd("quit")
-        return Sent(missed=_refusals(refused))
+        return Sent(missed=_refusals(refused), answer=client.taken)
 
-    def _greet(self, line: Line) -> smtplib.SMTP:
+    def _greet(self, line: Line) -> _Client:
         tls = context(self._settings.ca) if self._settings.tls == "tls" else None
         return _Client(line, self._settings.host, self._port, tls)
 
@@ -129,16 +131,19 @@ class SmtpChannel(Channel):
         mail["To"] = ", ".join(self._settings.to)
         mail["Date"] = formatdate(notification.attempted_at / MICROSECONDS)
         mail["Message-ID"] = f"<{notification.idempotency_key}@{domain}>"
-        mail["References"] = f"<{notification.fingerprint}@{domain}>"
+        mail["References"] = f"<{_thread(notification.fingerprint)}@{domain}>"
         mail["Auto-Submitted"] = "auto-generated"
         if notification.severity == "critical":
             mail["Importance"] = "high"
-        mail.set_content(notification.body or notification.title)
+        mail.set_content("\n\n".join(filter(None, (notification.body or notification.title, _link(notification)))))
         return mail
 
 
 class _Client(smtplib.SMTP):
-    """smtplib's client on a connection that can be cut, under TLS from the first byte if `tls` is given."""
+    """smtplib's client on a connection that can be cut, under TLS from the first byte if `tls` is given. `taken` is
+    what the server said to the last mail."""
+
+    taken = ""
 
     def __init__(self, line: Line, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         self._line = line
@@ -148,6 +153,24 @@ class _Client(smtplib.SMTP):
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         connection = self._line.connect(host, port)
         return connection if self._tls is None else self._tls.wrap_socket(connection, server_hostname=host)
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        """See smtplib."""
+        code, text = super().data(msg)
+        self.taken = _answer(code, text)
+        return code, text
+
+
+def _link(notification: Notification) -> str:
+    """The line by which whoever reads it can acknowledge it."""
+    ack_url = notification.detail.get("ack_url")
+    return f"Acknowledge: {ack_url}" if isinstance(ack_url, str) and ack_url else ""
+
+
+def _thread(fingerprint: str) -> str:
+    """What stands for a fingerprint in a header: itself, unless it holds what can't stand there."""
+    plain = re.fullmatch(r"[A-Za-z0-9_-]{1,64}", fingerprint)
+    return fingerprint if plain else hashlib.sha256(fingerprint.encode(errors="replace")).hexdigest()[:32]
 
 
 def _own_name() -> str:

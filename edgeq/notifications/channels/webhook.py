@@ -1,65 +1,76 @@
-"""Channel `webhook`: an HTTP request with the notification as JSON.
+"""Channel `webhook`: an HTTP request with the notification as JSON, or with JSON of one's own making.
 
 Sent means an answer of 200 to 299. A notification that is refused (other 400 to 499) is given up; everything else is
-tried again. Redirects aren't followed.
+tried again. See `http` for redirects. Signed as Standard Webhooks 1.0 has it (https://www.standardwebhooks.com), with
+the idempotency key as the webhook's id.
 """
 
 from __future__ import annotations
 
 import base64
-import http.client
-import re
-import string
-from email.utils import parsedate_to_datetime
-from typing import Annotated, Literal
-from urllib.parse import quote, unquote, urlsplit
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import msgspec
 
-from ...clock import EPOCH, MICROSECONDS
+from ...clock import MICROSECONDS
 from ...config import checks
 from ...config.schema import Record
-from ...units import Duration
+from ...events import to_json
+from ...units import Size
 from ..notification import Notification
-from .channel import Channel, Links, Outcome, Rejected, Retry, Sent
-from .line import Line, Timeout, exchange, why
-from .tls import CaFile, context
+from .channel import Channel, Links, Outcome
+from .fill import compile_text, compile_value, template
+from .http import Endpoint, HeaderValue, HttpSettings, Request
+from .shorten import shortened
 
-RETRY_AFTER_SECONDS_MAX = 3600.0
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
-_OURS = {"connection", "content-length", "host", "idempotency-key", "transfer-encoding"}
-_NOT_AUTHENTICATED = (401, 407)
-_AGAIN = (408, 425)
-_OVERLOADED = (429, 502, 503, 504)
+_SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
+_SECRET_BYTES_MIN = 24
+_SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
-def _url(text: str) -> None:
+def _signing_secret(text: str) -> None:
+    if len(_key(text)) < _SECRET_BYTES_MIN:
+        raise ValueError(f"must have at least {_SECRET_BYTES_MIN} bytes, or be {_SECRET_PREFIX} and as many in base64")
+
+
+def _key(secret: str) -> bytes:
+    """The bytes to sign with. None at all when what follows the prefix isn't base64."""
+    if not secret.startswith(_SECRET_PREFIX):
+        return secret.encode()
     try:
-        parts = urlsplit(text)
-        host = parts.hostname or ""
-        port = parts.port
-        host.encode("idna")
-    except ValueError:
-        raise ValueError("must be an address such as https://example.net/hook") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0 or not text.isprintable() or " " in text:
-        raise ValueError("must be an address such as https://example.net/hook")
+        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
-def _header_value(text: str) -> None:
-    if not _HEADER_VALUE.fullmatch(text):
-        raise ValueError("must be one line of Latin-1 characters")
+class Sign(Record, frozen=True):
+    """`channels.*.sign`: the secret that the receiver knows, too."""
+
+    secret: Annotated[str, _signing_secret]
 
 
-class WebhookSettings(Record, frozen=True):
-    """`channels.*` of kind `webhook`. A user and password in `url` are sent as basic authentication."""
+class WebhookSettings(HttpSettings, frozen=True, kw_only=True):
+    """`channels.*` of kind `webhook`. `query` and `body` are filled in (see `fill`); without `body`, the whole
+    notification is sent as JSON. `max_body` is the longest text of a notification that the target takes."""
 
-    url: Annotated[str, _url]
-    method: Literal["POST", "PUT"] = "POST"
-    headers: dict[str, Annotated[str, _header_value, checks.may_be_a_file]] = msgspec.field(default_factory=dict)
-    timeout: Timeout = Duration(10)
-    ca: CaFile | None = None
+    method: Literal["GET", "POST", "PUT", "PATCH"] = "POST"
+    headers: dict[str, HeaderValue] = msgspec.field(default_factory=dict)
+    query: dict[str, Annotated[str, template]] = msgspec.field(default_factory=dict)
+    body: Annotated[dict[str, Any], template] | None = None
+    sign: Sign | None = None
+    max_body: Annotated[Size, checks.between(Size(256), Size(16 * 1024))] = Size(16 * 1024)
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What a request without a body can't have."""
+        if given.get("method") == "GET":
+            wrong = [key for key in ("body", "sign") if key in given]
+            yield from ((key, "is for requests with a body, and GET has none") for key in wrong)
 
 
 class WebhookChannel(Channel):
@@ -67,96 +78,47 @@ class WebhookChannel(Channel):
 
     kind = "webhook"
     settings = WebhookSettings
+    digests = True
 
     def __init__(self, name: str, settings: WebhookSettings, links: Links) -> None:
         super().__init__(name, settings, links)
-        self._settings = settings
-        parts = urlsplit(settings.url)
-        self._tls = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._tls else 80)
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        self._target = quote(target, safe=string.punctuation)
-        self._headers = {"User-Agent": "edgeq", "Content-Type": "application/json", "Connection": "close"}
-        if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-        for header, value in settings.headers.items():
-            self._add(header, value)
-
-    def _add(self, header: str, value: str) -> None:
-        if not _HEADER_NAME.fullmatch(header):
-            raise ValueError(f"headers: {header!r} is not the name of a header")
-        if header.lower() in _OURS:
-            raise ValueError(f"headers: {header} is set by edgeq")
-        self._headers = {key: own for key, own in self._headers.items() if key.lower() != header.lower()}
-        self._headers[header] = value
+        self.body_bytes_max = settings.max_body
+        self._query = {key: compile_text(text) for key, text in settings.query.items()}
+        self._body = None if settings.body is None else compile_value(settings.body)
+        self._method = settings.method
+        self._key = None if settings.sign is None else _key(settings.sign.secret)
+        for header in settings.headers:
+            if self._key is not None and header.lower() in _SIGNATURE_HEADERS:
+                raise ValueError(f"headers: {header} is set by edgeq")
+        self._endpoint = Endpoint(
+            settings.url,
+            timeout_seconds=settings.timeout,
+            ca=settings.ca,
+            redirects=settings.redirects,
+            headers=({} if self._method == "GET" else {"Content-Type": "application/json"}) | settings.headers,
+        )
 
     async def send(self, notification: Notification) -> Outcome:
         """See Channel.send."""
-        return await exchange(lambda line: self._request(line, notification), self._settings.timeout)
+        short = msgspec.structs.replace(notification, body=shortened(notification.body, self.body_bytes_max))
+        fields = short.as_dict()
+        headers = {"Idempotency-Key": notification.idempotency_key}
+        body = None
+        if self._method != "GET":
+            body = to_json(fields if self._body is None else self._body(fields)).encode()
+            headers |= self._signature(notification, body)
+        request = Request(
+            method=self._method,
+            query=urlencode({key: fill(fields) for key, fill in self._query.items()}),
+            body=body,
+            headers=headers,
+            now=notification.attempted_at,
+        )
+        return await self._endpoint.ask(request)
 
-    def _request(self, line: Line, notification: Notification) -> Outcome:
-        client = self._connect(line)
-        line.handed_over = True
-        try:
-            client.request(
-                self._settings.method,
-                self._target,
-                notification.as_json(),
-                {**self._headers, "Idempotency-Key": notification.idempotency_key},
-            )
-            return _outcome(client.getresponse(), notification.attempted_at)
-        except http.client.HTTPException as error:
-            return Retry(f"no proper answer: {why(error) if isinstance(error, OSError) else type(error).__name__}")
-        finally:
-            client.close()
-
-    def _connect(self, line: Line) -> http.client.HTTPConnection:
-        client: http.client.HTTPConnection
-        if not self._tls:
-            client = http.client.HTTPConnection(self._host, self._port, timeout=line.timeout_seconds)
-            client.sock = line.connect(self._host, self._port)
-            return client
-        tls = context(self._settings.ca)
-        client = http.client.HTTPSConnection(self._host, self._port, timeout=line.timeout_seconds, context=tls)
-        client.sock = tls.wrap_socket(line.connect(self._host, self._port), server_hostname=self._host)
-        return client
-
-
-def _outcome(answer: http.client.HTTPResponse, now: int) -> Outcome:
-    """What an answer means. Its body isn't read: it could keep a decided matter open."""
-    status = answer.status
-    said = f"{status} {answer.reason}"[:200].strip()
-    if 200 <= status < 300:
-        return Sent()
-    if status in _OVERLOADED:
-        return Retry(said, _retry_after(answer, now), target_down=True)
-    if status in _NOT_AUTHENTICATED:
-        return Retry(f"{said}: check the user and password or token", target_down=True)
-    if 300 <= status < 400:
-        return Retry(f"{said}: redirects aren't followed", target_down=True)
-    if 400 <= status < 500 and status not in _AGAIN:
-        return Rejected(said)
-    return Retry(said)
-
-
-def _retry_after(answer: http.client.HTTPResponse, now: int) -> float | None:
-    """Seconds that `Retry-After` asks for, as seconds or as a date; a date counts from the server's own, if it says."""
-    text = (answer.headers.get("Retry-After") or "").strip()
-    if text.isdecimal():
-        seconds = float(text[:12])
-    else:
-        until, since = _moment(text), _moment(answer.headers.get("Date") or "")
-        if until is None:
-            return None
-        seconds = until - (now / MICROSECONDS if since is None else since)
-    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
-
-
-def _moment(text: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=EPOCH.tzinfo)).timestamp()
+    def _signature(self, notification: Notification, body: bytes) -> dict[str, str]:
+        if self._key is None:
+            return {}
+        key, timestamp = notification.idempotency_key, str(notification.attempted_at // MICROSECONDS)
+        signed = hmac.digest(self._key, f"{key}.{timestamp}.".encode() + body, hashlib.sha256)
+        return dict(zip(_SIGNATURE_HEADERS, (key, timestamp, f"v1,{base64.b64encode(signed).decode()}"), strict=True))

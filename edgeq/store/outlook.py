@@ -1,0 +1,120 @@
+"""Verbs of the table `notifications` about time: when there is something to do on a channel, and what is overdue."""
+
+from __future__ import annotations
+
+import msgspec
+import peewee as pw
+
+from .notifications import ALL, ONE, QUEUED, StoredNotification, stored
+from .store import ZERO, Statement, Store, Tx, literal
+from .tables import Notifications
+
+# No row waits longer than this for its next attempt. One that seems to is due: the wall clock was set back.
+WAIT_SECONDS_MAX = 20 * 60
+# A row that was raised so much later than now was raised before the clock was set back.
+AHEAD_SECONDS = 60
+
+_MICROSECONDS = 1_000_000
+_row = Notifications
+_Other = Notifications.alias()
+
+
+def _earliest(p: pw.SQL, column: pw.Field, *conditions: pw.Node) -> pw.Node:
+    return _row.select(pw.fn.MIN(column)).where((_row.channel == p) & QUEUED, *conditions)
+
+
+_OUTLOOK = Statement(
+    lambda p: pw.Select(
+        None,
+        [
+            _earliest(p, _row.next_attempt_at),
+            _earliest(p, _row.expires_at, _row.expires_at.is_null(False)),
+            _earliest(p, _row.next_attempt_at, _row.failover.is_null(False)),
+        ],
+    )
+)
+_LAST = Statement(
+    lambda p: (
+        _row.select(_row.next_attempt_at, _row.attempt, _row.created_at)
+        .where((_row.channel == p) & QUEUED)
+        .order_by(_row.next_attempt_at.desc(), _row.id.desc())
+        .limit(ONE)
+    )
+)
+_EXPIRED = Statement(
+    lambda p: (
+        _row.select(*ALL)
+        .where((_row.channel == p) & QUEUED & _row.expires_at.is_null(False) & (_row.expires_at <= p))
+        .order_by(_row.expires_at, _row.id)
+        .limit(p)
+    )
+)
+_STUCK = Statement(
+    lambda p: (
+        _row.select(*ALL)
+        .where((_row.channel == p) & QUEUED & _row.failover.is_null(False) & (_row.next_attempt_at <= p))
+        .order_by(_row.next_attempt_at, _row.id)
+        .limit(p)
+    )
+)
+
+
+def _ahead(p: pw.SQL) -> pw.Node:
+    behind_one = _Other.select(_Other.id).where(
+        (_Other.channel == _row.channel)
+        & (_Other.next_attempt_at == _row.next_attempt_at)
+        & (_Other.state == literal("queued"))
+        & (_Other.attempt > ZERO)
+    )
+    return _row.update({_row.next_attempt_at: p}).where(
+        (_row.channel == p) & QUEUED & (_row.next_attempt_at > p),
+        (_row.created_at > p) | ((_row.next_attempt_at > p) & ((_row.attempt > ZERO) | pw.fn.EXISTS(behind_one))),
+    )
+
+
+_AHEAD = Statement(_ahead)
+
+
+class Outlook(msgspec.Struct, frozen=True):
+    """When the next queued notification of a channel is due, expires, and (of those that may fail over) was due; None
+    when there is none. Microseconds since 1970 UTC."""
+
+    due_at: int | None
+    expires_at: int | None
+    failover_at: int | None
+
+
+async def outlook(store: Store, channel: str) -> Outlook:
+    """What there is to do on `channel`, and when."""
+    return Outlook(*(await store.read(_OUTLOOK, (channel, channel, channel)))[0])
+
+
+async def is_ahead(store: Store, channel: str, now: int) -> bool:
+    """Whether something of `channel` is put off by a clock that was set back since; see `undo_ahead`."""
+    rows = await store.read(_LAST, (channel,))
+    if not rows:
+        return False
+    at, attempt, created_at = rows[0]
+    return bool(at > now and created_at > _after(now, AHEAD_SECONDS)) or bool(
+        attempt and at > _after(now, WAIT_SECONDS_MAX)
+    )
+
+
+def undo_ahead(tx: Tx, channel: str, now: int) -> int:
+    """Make due what a clock that was set back since has put off; how many."""
+    params = (now, channel, now, _after(now, AHEAD_SECONDS), _after(now, WAIT_SECONDS_MAX))
+    return tx.run(_AHEAD, params)
+
+
+def _after(now: int, seconds: float) -> int:
+    return now + round(seconds * _MICROSECONDS)
+
+
+def expired(tx: Tx, channel: str, now: int, limit: int) -> list[StoredNotification]:
+    """Up to `limit` queued notifications that are past their time."""
+    return [stored(row) for row in tx.rows(_EXPIRED, (channel, now, limit))]
+
+
+def stuck(tx: Tx, channel: str, due_before: int, limit: int) -> list[StoredNotification]:
+    """Up to `limit` queued notifications that may fail over, and are due since before `due_before`."""
+    return [stored(row) for row in tx.rows(_STUCK, (channel, due_before, limit))]
