@@ -34,15 +34,19 @@ def me() -> str:
     return threading.current_thread().name
 
 
-async def test_threads_are_made_when_they_are_needed_and_used_again(gate: threading.Event) -> None:
+def meet(others: threading.Barrier) -> str:
+    others.wait()
+    return threading.current_thread().name
+
+
+async def test_threads_are_made_when_they_are_needed_and_used_again() -> None:
     threads = Threads(8)
     assert threads.started == 0
     names = {await threads.start(me).result() for _ in range(20)}
     assert (names, threads.started) == ({"edgeq-job-1"}, 1)
-    calls = [threads.start(wait, gate) for _ in range(3)]
-    await until(lambda: threads.started == 3)
-    gate.set()
-    assert len({await call.result() for call in calls}) == 3
+    all_there = threading.Barrier(3, timeout=DEADLINE_SECONDS)
+    calls = [threads.start(meet, all_there) for _ in range(3)]
+    assert len({await call.result() for call in calls}) == threads.started == 3
     threads.close()
 
 

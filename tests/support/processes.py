@@ -6,6 +6,8 @@ from pathlib import Path
 
 from edgeq.testing.waiting import until
 
+START_SECONDS = 60.0  # for interpreters to start on a busy machine
+
 
 def there(pid: int) -> bool:
     """Whether the process exists and isn't a zombie."""
@@ -22,5 +24,6 @@ async def gone(pid: int) -> None:
 
 async def written(file: Path) -> str:
     """What a job has written, once it has."""
-    text: str = await until(lambda: file.exists() and file.read_text(), f"{file.name} to be written")
+    what = f"{file.name} to be written"
+    text: str = await until(lambda: file.exists() and file.read_text(), what, deadline_seconds=START_SECONDS)
     return text
