@@ -162,8 +162,10 @@ def test_nothing_may_be_asked_unless_the_configuration_says_so(edgeq: Appliance,
 def test_a_retained_request_is_not_asked_again_at_each_start(edgeq: Appliance, peer: Peer) -> None:
     peer.publish(REQUEST, '{"contract": "cold"}', retain=True)
     edgeq.start()
-    violate(edgeq, peer, "f1")
+    violate(edgeq, peer, "f1")  # comes behind it
     assert not edgeq.sql("SELECT * FROM threads WHERE acknowledged_at")
+    ask(peer, {"contract": "cold"})
+    assert len(peer.messages) == 1
 
 
 @pytest.mark.parametrize("step", ["received", "handled", "committed", "acked"])

@@ -48,6 +48,16 @@ class TestRepeat:
         await box.live(7200)
         assert await minutes(box, "reminder") == [15]
 
+    async def test_by_the_first_of_several_routes_to_a_channel(self, box: Desk) -> None:
+        await box.open(
+            {"channels": ["phone"], "continue": True, "repeat": ["1h"]},
+            {"channels": ["phone"], "repeat": ["15m"], "escalate": [{"after": "40m", "channels": ["mail"]}]},
+        )
+        await box.happens("violated")
+        await box.live(3700)
+        assert await minutes(box, "reminder", "phone") == [60]
+        assert await minutes(box, "alert", "mail") == [40]
+
     async def test_what_has_no_end_as_often_as_the_list_is_long(self, box: Desk) -> None:
         await box.occurs()
         await box.live(8 * 3600)

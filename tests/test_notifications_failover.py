@@ -148,6 +148,35 @@ async def test_what_is_past_its_time_is_a_dead_letter_when_that_is_over(box: Out
     assert (await box.states())["one"] == "sent", "whoever redrives it wants it now"
 
 
+async def test_a_clock_that_is_set_ahead_lets_nothing_expire(box: Outbox, clock: FakeClock) -> None:
+    channel = Scripted(lambda notification: Retry("off", target_down=True))
+    await box.queue("one", expires_at=NOON + 100 * MICROSECONDS)
+    sender = Sender("phone", channel, box.store, box.metrics, clock)
+    await play(clock, sender, 50)
+    clock.step(86400)
+    await box.queue("two", expires_at=clock.now() + 100 * MICROSECONDS)
+    await play(clock, sender, 49)
+    assert (await box.states()) == {"one": "queued", "two": "queued"}
+    await play(clock, sender, 2)
+    assert (await box.states()) == {"one": "dead", "two": "queued"}
+    await play(clock, sender, 60)
+    assert (await box.states()) == {"one": "dead", "two": "dead"}
+
+
+@pytest.mark.parametrize("kinds", [("resolved",), ("reminder", "resolved")])
+async def test_resolved_isnt_told_elsewhere_when_the_alert_wasnt(box: Outbox, kinds: tuple[str, ...]) -> None:
+    phone, channel = sender(box, lambda notification: Sent() if notification.kind == "alert" else Rejected("no"))
+    await box.queue("open", fingerprint="door")
+    await phone.work()
+    for kind in kinds:
+        await box.queue(kind, fingerprint="door", kind=kind, detail='{"data":{"merged":1}}', failover=("mail",))
+    await phone.work()
+    assert channel.got == ["open", "resolved"]
+    assert [(row.title, row.state, row.error) for row in await box.rows("mail")] == [
+        ("resolved", "silenced", notifications.NEVER_TOLD)
+    ]
+
+
 async def test_a_digest_lives_as_long_as_the_last_of_it(box: Outbox) -> None:
     phone, _ = sender(box, GONE)
     for title, expires_at in (("one", NOON + 5), ("two", NOON + 7)):

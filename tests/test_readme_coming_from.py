@@ -806,6 +806,129 @@ def _(place: Place, variable: str) -> None:
     assert {each["queue"]: each["concurrency"] for each in map(json.loads, listed.splitlines())}["video"] == 2
 
 
+# Alertmanager, mqttwarn, Home Assistant
+
+TELLING = "Alertmanager, mqttwarn, Home Assistant"
+FREEZER = "contracts: [{name: freezer-cold, kind: threshold, of: heat, above: -15, severity: critical}]"
+PEOPLE = "channels: {phone: {kind: inbox}, mail: {kind: inbox}}"
+FROM_THE_BEGINNING = """\
+processors:
+  sentinel: {kind: sentinel, start: beginning}
+  courier: {kind: courier, start: beginning}
+"""
+MINUTE = 60_000_000
+
+
+def tells(place: Place, *routes: str) -> None:
+    """Go by these routes from now on."""
+    place.configure(FREEZER, PEOPLE, FROM_THE_BEGINNING, f"notifications: {{routes: [{', '.join(routes)}]}}")
+    place.broker()
+
+
+def heat(place: Place, *values: int) -> None:
+    """A freezer says how warm it is."""
+    for value in values:
+        place.type(f"edgeq emit heat --subject freezer-1 --data '{{\"value\": {value}}}'")
+        place.type("edgeq run --once")
+
+
+def told(place: Place) -> list[tuple[Any, ...]]:
+    """Where, and of what kind, everything is that was to be told, oldest first."""
+    return place.sql("SELECT channel, kind FROM notifications ORDER BY id")
+
+
+@row(TELLING, "Alertmanager: `matchers`")
+def _(place: Place, route: str) -> None:
+    tells(place, route, "{channels: [phone]}")
+    heat(place, -12)
+    place.type("edgeq emit bell --tag notification")
+    place.type("edgeq run --once")
+    assert told(place) == [("mail", "alert"), ("phone", "alert"), ("phone", "alert")]
+
+
+@row(TELLING, "`group_by`")
+def _(place: Place, route: str) -> None:
+    tells(place, route)
+    place.type("edgeq emit bell --subject gate --tag notification")
+    place.type("edgeq emit bell --subject door --tag notification")
+    place.type("edgeq emit fire --tag notification")
+    place.type("edgeq run --once")
+    rows = place.sql("SELECT group_key, next_attempt_at - created_at FROM notifications ORDER BY id")
+    assert [key == rows[0][0] for key, _ in rows] == [True, True, False]
+    assert rows[0][1] == pytest.approx(MINUTE / 2, abs=MINUTE / 4)
+
+
+@row(TELLING, "`repeat_interval: 4h`")
+def _(place: Place, route: str) -> None:
+    tells(place, route)
+    heat(place, -12)
+    assert place.sql("SELECT (next_at - opened_at + 1000000) / ? FROM threads", 60 * MINUTE) == [(4,)]
+
+
+@row(TELLING, "`send_resolved: false`")
+def _(place: Place, route: str) -> None:
+    tells(place, route)
+    heat(place, -12, -18)
+    assert told(place) == [("phone", "alert")]
+
+
+@row(TELLING, "`mute_time_intervals`")
+def _(place: Place, route: str) -> None:
+    tells(place, route.replace("22:00-06:00", "00:00-23:59"))  # it is night all day
+    place.type("edgeq emit bell --tag notification")
+    heat(place, -12)
+    assert place.sql("SELECT group_key LIKE 'quiet:%' FROM notifications ORDER BY id") == [(1,), (None,)]
+
+
+@row(TELLING, "`amtool silence add")
+def _(place: Place, add: str) -> None:
+    tells(place, "{channels: [phone]}")
+    assert "silence 1 from" in place.type(add)
+    heat(place, -12)
+    assert place.sql("SELECT state, error FROM notifications") == [("silenced", "silence 1")]
+
+
+@row(TELLING, "`amtool silence expire`")
+def _(place: Place, expire: str) -> None:
+    tells(place, "{channels: [phone]}")
+    place.type("edgeq silence add --match contract=freezer-cold --for 2h --comment cleaning")
+    heat(place, -12)
+    place.type(expire)
+    place.type("edgeq run --once")
+    assert place.sql("SELECT state FROM notifications ORDER BY id") == [("silenced",), ("sent",)]
+
+
+@row(TELLING, "mqttwarn: `config:ntfy`")
+def _(place: Place, channels: str) -> None:
+    place.configure(channels)
+    assert "channels    1: phone" in place.type("edgeq check")
+
+
+@row(TELLING, "`format = {name} is {value}`")
+def _(place: Place, route: str) -> None:
+    tells(place, route)
+    place.type('edgeq emit heat --tag notification --data \'{"name": "Tank", "value": -20}\'')
+    place.type("edgeq run --once")
+    assert place.sql("SELECT title FROM notifications") == [("Tank is -20",)]
+
+
+@row(TELLING, "Home Assistant: `repeat: [15, 30, 60]`")
+def _(place: Place, route: str) -> None:
+    tells(place, route)
+    heat(place, -12)
+    assert told(place) == [("phone", "alert"), ("mail", "alert")]
+    assert place.sql("SELECT (next_at - opened_at + 1000000) / ? FROM threads", MINUTE) == [(15,)]
+
+
+@row(TELLING, "`can_acknowledge`")
+def _(place: Place, ack: str) -> None:
+    tells(place, "{repeat: [15m], channels: [phone]}")
+    heat(place, -12)
+    assert "acknowledged: freezer-1" in place.type(ack)
+    heat(place, -18)
+    assert told(place) == [("phone", "alert"), ("phone", "resolved")]
+
+
 # QueueProcessor on a database
 
 RASBHARI = "QueueProcessor on a database (gabru, Rasbhari)"

@@ -8,6 +8,7 @@
   counted: however long that lasts, nothing is given up.
 - One that has failed `FAILOVER_ATTEMPTS` times, has waited `FAILOVER_SECONDS` for a channel that fails, or was refused,
   is queued on the next channel that it may fail over to as well, once.
+- A clock that is set ahead is no time that passed: what has a time to live keeps what is left of it.
 - A sender waits for nobody else: one target that hangs delays no other channel.
 - What is queued for a channel that the configuration no longer has stays queued, until that channel is back.
 """
@@ -31,6 +32,7 @@ from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
 from .bucket import Pace
 from .channels.channel import Channel, Outcome, Rejected, Retry, Sent
+from .digest import Story
 from .notification import delivered_now
 from .picking import Terms, pick
 
@@ -44,6 +46,7 @@ _ERROR_CHARACTERS_MAX = 500
 # While something waits, the clock is looked at so often: it may be set.
 _LOOK_SECONDS_MAX = 600.0
 _CAPACITY_SECONDS = 60.0
+_CLOCK_STEP = MICROSECONDS
 _UNREACHED_MAX = 100
 
 
@@ -66,6 +69,7 @@ class Sender(Service):
         # What this sender was the first to try, and the target surely hasn't got; and the last that failed so.
         self._unreached: dict[int, None] = {}
         self._in_hand: StoredNotification | None = None
+        self._offset = clock.offset()
 
     @property
     def waiting_until(self) -> int | None:
@@ -84,6 +88,7 @@ class Sender(Service):
     async def work(self) -> float | None:
         """Do what is due now; in how many seconds to look again, None when nothing will be due by itself."""
         while not self.stopping.is_set():
+            await self._follow_clock()
             now = self.clock.now()
             outlook = await outlooks.outlook(self._store, self._channel_name)
             if outlook.due_at is None:
@@ -110,6 +115,17 @@ class Sender(Service):
                 times.append((outlook.expires_at - now) / MICROSECONDS)
             return min(times)
         return None
+
+    async def _follow_clock(self) -> None:
+        """When the clock was set ahead, let nothing expire by that. Set back, it only makes things live longer."""
+        step = self.clock.offset() - self._offset
+        if abs(step) < _CLOCK_STEP:
+            return
+        if step > 0:
+            self._in_hand = None
+            now = self.clock.now()
+            await self._store.write(lambda tx: outlooks.put_off_ends(tx, self._channel_name, now, step))
+        self._offset += step
 
     def _stuck_in(self, outlook: Outlook, now: int) -> float:
         """In how many seconds a notification has waited long enough for a channel that fails to be queued elsewhere."""
@@ -306,7 +322,7 @@ def _queue_elsewhere(tx: Tx, row: StoredNotification, now: int) -> bool:
         expires_at=row.expires_at,
         failover=row.failover[1:],
     )
-    if '"merged"' in row.detail:  # tells by itself what is resolved
+    if Story.of(row).merged.opened_at is not None:  # tells by itself what is resolved
         notifications.put(tx, copy)
     else:
         notifications.add(tx, [copy])

@@ -122,11 +122,12 @@ class Teller:
         return direct, [Target(route, channels, self.threads.get((fingerprint, route.id))) for route, channels in found]
 
     def _target(self, thread: Thread) -> Target:
-        """Where a thread goes on: on its channels that are still there, else on those that its route has now."""
+        """Where a thread goes on: on its channels that are still there, if these are gone on those that its route has
+        now; on none if it never had any, as other routes have them."""
         route = self._policy.route(thread.route)
         assert route is not None, "threads of routes that are gone are closed"
         live = tuple(name for name in thread.channels if name in self._policy.channels)
-        return Target(route, live or route.channels, thread)
+        return Target(route, live if live or not thread.channels else route.channels, thread)
 
     def _direct(self, event: Event, facts: Facts) -> tuple[tuple[str, ...], bool]:
         """The channels that a notification names itself, as far as there are such; and whether it names others."""

@@ -49,6 +49,11 @@ _EXPIRED = Statement(
         .limit(p)
     )
 )
+_PUT_OFF_ENDS = Statement(
+    lambda p: _row.update({_row.expires_at: _row.expires_at + p}).where(
+        (_row.channel == p) & QUEUED & _row.expires_at.is_null(False) & (_row.created_at <= p)
+    )
+)
 _STUCK = Statement(
     lambda p: (
         _row.select(*ALL)
@@ -113,6 +118,12 @@ def _after(now: int, seconds: float) -> int:
 def expired(tx: Tx, channel: str, now: int, limit: int) -> list[StoredNotification]:
     """Up to `limit` queued notifications that are past their time."""
     return [stored(row) for row in tx.rows(_EXPIRED, (channel, now, limit))]
+
+
+def put_off_ends(tx: Tx, channel: str, now: int, step_microseconds: int) -> int:
+    """Let what waits, and was raised before the clock was set ahead by so much, to `now`, live so much longer; how many
+    have an end."""
+    return tx.run(_PUT_OFF_ENDS, (step_microseconds, channel, now - step_microseconds))
 
 
 def stuck(tx: Tx, channel: str, due_before: int, limit: int) -> list[StoredNotification]:
