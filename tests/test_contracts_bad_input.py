@@ -119,6 +119,18 @@ def test_contracts_that_are_no_list(edgeq: Edgeq) -> None:
         assert "edgeq.yaml:2: contracts: must be a list" in done.err
 
 
+def test_a_contract_that_is_no_mapping_hides_no_mistake_in_another(edgeq: Edgeq) -> None:
+    found = mistakes(
+        edgeq,
+        "{name: a, kind: absence, of: reading, evry: 1m}",
+        "just text",
+        "{name: c, kind: absence, of: reading, every: 0s}",
+    )
+    assert [each.split(": ")[1] for each in found] == [
+        "contracts[0].evry", "contracts[0].every", "contracts[1]", "contracts[2].every",
+    ]  # fmt: skip
+
+
 def test_conditions_nested_without_end(edgeq: Edgeq) -> None:
     nested = "{not: " * 5000 + "{of: x}" + "}" * 5000
     (one,) = mistakes(edgeq, f"{{name: a, kind: requires, of: reading, if: {nested}}}")

@@ -121,11 +121,19 @@ class Converter:
             return self.problem(path, str(error))
 
     def what_is_right(self, target: type[Any], value: Any) -> Any:
-        """A record from a mapping in which some is wrong: keys with a mistake in them have their defaults."""
+        """A record from a mapping in which some is wrong: keys with a mistake in them have their defaults, but of a list
+        only what is wrong is left out."""
         trial = Converter(self.prefix, self.origin, [], self.read_file)
         fields = [entry for entry in msgspec.structs.fields(target) if entry.encode_name in value]
-        items = {entry.name: trial.convert(entry.type, value[entry.encode_name], entry.encode_name) for entry in fields}
+        items = {entry.name: trial._right(entry.type, value[entry.encode_name], entry.encode_name) for entry in fields}
         return target(**{name: item for name, item in items.items() if item is not FAILED})
+
+    def _right(self, target: Any, value: Any, path: str) -> Any:
+        if get_origin(target) is not list or not isinstance(value, list):
+            return self.convert(target, value, path)
+        inner = get_args(target)[0]
+        items = [self.convert(inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [item for item in items if item is not FAILED]
 
     # containers
 

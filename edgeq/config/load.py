@@ -66,8 +66,8 @@ def load_to_plan(
 ) -> LoadedConfig:
     """The same for `make_plan`, which finds the mistakes that can't be seen here and raises all of them together.
 
-    Those found here stand in `problems`, and each top-level key with one of them has its default. Raises ConfigError
-    when no plan can be made of the rest.
+    Those found here stand in `problems`, and each top-level key with one of them has its default; of a list only the
+    items that are wrong are left out. Raises ConfigError when no plan can be made of the rest.
     """
     main = find(path, environ)
     problems: list[Problem] = []
