@@ -524,7 +524,7 @@ def test_what_every_kind_remembers_and_would_be_put_right_by(edgeq: Edgeq) -> No
 # How it looks
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [40, 80, 120])
 def test_a_terminal_is_not_overrun(edgeq: Edgeq, columns: int) -> None:
     configure(DOORS.replace("Doors get closed.", "Doors get closed. " * 20), COLD, REPORTS)
     new = [ago(40 - step, "reading", "f-1", {"value": -10, "unit": "C" * 40}) for step in range(0, 40, 5)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -24,14 +25,19 @@ def say_error(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print one JSON object on a line of its own. A character that the stream doesn't have is escaped."""
+    """Print one JSON object on a line of its own."""
+    print(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """A JSON object as it is printed on a line. A character that the stream doesn't have is escaped."""
     text = to_json(value)
     text = text if text.isprintable() else "".join(sign if sign.isprintable() else _json_escape(sign) for sign in text)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = "".join(sign if sign.isascii() else _json_escape(sign) for sign in text)
-    print(text)
+    return text
 
 
 def cell(value: Any) -> str:
@@ -90,7 +96,8 @@ def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    columns_max, lines_max = shutil.get_terminal_size()  # of a dumb one rich would take it to be 80
+    Console(highlight=False, width=columns_max, height=lines_max).print(table)
 
 
 def _json_escape(sign: str) -> str:

@@ -34,6 +34,7 @@ from .times import ago, ahead
 _SUBJECTS_SHOWN = 20
 _SKIPPED_SHOWN = 5
 _LABEL = 13
+_WIDTH_MIN = 20
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -200,8 +201,10 @@ def _print_rows(contract: Contract, answer: _Answer, now: int) -> None:
     ]
     say_table(("subject", "state", "since", "next deadline"), rows, empty="")
     if len(answer.rows) > _SUBJECTS_SHOWN:
-        say(f"and {len(answer.rows) - _SUBJECTS_SHOWN} more: edgeq contracts list {contract.name}")
-    say(f"\nedgeq contracts explain {contract.name} {answer.rows[0].subject or repr('')} says more of one")
+        more = f"and {len(answer.rows) - _SUBJECTS_SHOWN} more: edgeq contracts list {contract.name}"
+        say("\n".join(_broken(more)))
+    more = f"edgeq contracts explain {contract.name} {answer.rows[0].subject or repr('')} says more of one"
+    say("\n".join(["", *_broken(more)]))
 
 
 def _print_events(title: str, found: Sequence[Looked], answer: _Answer, now: int) -> None:
@@ -248,9 +251,13 @@ def _line(label: str, text: str) -> None:
     """A line with a label; on a terminal, it is broken at its width. None if there is nothing to say."""
     if not text:
         return
-    lines = [text]
-    if sys.stdout.isatty():
-        width = max(40, shutil.get_terminal_size().columns - _LABEL)
-        lines = textwrap.wrap(text, width, break_on_hyphens=False) or [text]
-    for index, line in enumerate(lines):
+    for index, line in enumerate(_broken(text, _LABEL)):
         say(f"{'' if index else label:<{_LABEL}}{line}")
+
+
+def _broken(text: str, indent: int = 0) -> list[str]:
+    """The text in the lines that a terminal has room for beside `indent` characters; elsewhere it is one."""
+    if not sys.stdout.isatty():
+        return [text]
+    width = max(_WIDTH_MIN, shutil.get_terminal_size().columns - indent)
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [text]
