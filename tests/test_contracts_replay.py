@@ -460,15 +460,15 @@ def slow_store(count: int) -> None:
     store(lambda tx: events.append(tx, new))
 
 
-def on_terminal(folder: Path, *words: str) -> tuple[int, subprocess.Popen[bytes]]:
-    """A command with standard error on a terminal, and our end of that."""
+def on_terminal(folder: Path, *words: str, both: bool = False) -> tuple[int, subprocess.Popen[bytes]]:
+    """A command with standard error on a terminal (or `both` streams), and our end of that."""
     ours, its = pty.openpty()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "edgeq.cli.main", *words],
         cwd=folder,
         env={**environ, "TERM": "xterm", "COLUMNS": "80"},
-        stdout=subprocess.PIPE,
+        stdout=its if both else subprocess.PIPE,
         stderr=its,
         start_new_session=True,
     )
@@ -497,6 +497,24 @@ def test_a_terminal_sees_how_far_it_is_and_a_pipe_the_result(edgeq: Edgeq, tmp_p
     assert b"events" in shown
     assert b"%" in shown
     assert objects(out.decode())[-1]["events"] == 2000
+
+
+def test_the_bar_is_not_drawn_anew_for_every_verdict(edgeq: Edgeq, tmp_path: Path) -> None:
+    now = Clock().now()
+    new = [
+        NewEvent("reading", subject="f1", data_json=f'{{"value":{number % 2 * 100}}}', occurred_at=at, recorded_at=at)
+        for number in range(2000)
+        for at in [now - 80_000_000_000 + number * 1_000_000]
+    ]
+    store(lambda tx: events.append(tx, new))
+    Path("try.yaml").write_text("contracts: [{name: hot, kind: threshold, of: reading, above: 7}]\n")
+    ours, process = on_terminal(tmp_path, "contracts", "replay", "try.yaml", both=True)
+    shown = read_until(ours, b"no such text")
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert shown.count(b"violated  hot") == 1000
+    assert shown.count(b"resolved  hot") == 999
+    assert shown.count(b"\x1b[2K") < 500
 
 
 def test_ctrl_c_ends_it(edgeq: Edgeq, tmp_path: Path) -> None:

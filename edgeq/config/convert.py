@@ -121,8 +121,8 @@ class Converter:
             return self.problem(path, str(error))
 
     def what_is_right(self, target: type[Any], value: Any) -> Any:
-        """A record from a mapping in which some is wrong: keys with a mistake in them have their defaults, but of a list
-        only what is wrong is left out."""
+        """A record from a mapping in which some is wrong: keys with a mistake in them have their defaults, but of a
+        list only what is wrong is left out."""
         trial = Converter(self.prefix, self.origin, [], self.read_file)
         fields = [entry for entry in msgspec.structs.fields(target) if entry.encode_name in value]
         items = {entry.name: trial._right(entry.type, value[entry.encode_name], entry.encode_name) for entry in fields}

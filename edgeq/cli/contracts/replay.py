@@ -30,7 +30,7 @@ from ...events import from_json
 from ...patterns import pattern
 from ...units import Duration
 from ..common import as_json, configured, load_config, open_store
-from ..printing import cell, say, say_error, say_json, say_table
+from ..printing import cell, json_line, say, say_error, say_json, say_table
 from .configured import configured_contracts, no_such_contract
 
 _COLUMNS = ("contract", "violations", "time violated", "flaps", "unknown", "skipped", "open at the end")
@@ -136,6 +136,7 @@ async def _replay(
                         printer.print(replay.set_clock(event.recorded_at))
                     printer.print(replay.observe(event))
                 count += len(page)
+                printer.flush()
                 advance(page[-1].event.id if page else stretch.last_id)
         printer.print(replay.elapse(stretch.until))
     return stretch, count
@@ -148,9 +149,16 @@ class _Printer:
         self._tallies = Tallies(names)
         self._fits = pattern(subject)
         self._json_lines = json_lines
+        self._lines: list[str] = []
+
+    def flush(self) -> None:
+        """Print the verdicts so far. One by one would be slow on a terminal: the bar is drawn anew each time."""
+        if self._lines:
+            print("\n".join(self._lines))
+            self._lines.clear()
 
     def print(self, what: list[Said]) -> None:
-        """Count what is said, and print the verdicts."""
+        """Count what is said, and have the verdicts printed with the next `flush`."""
         for said in what:
             if not said.contract:
                 self._tallies.add(said)
@@ -163,12 +171,13 @@ class _Printer:
         if self._json_lines:
             assert said.event is not None
             data = from_json(said.event.data_json)
-            say_json({"at": said.at, "verdict": said.what, "subject": said.subject, **data})
+            self._lines.append(json_line({"at": said.at, "verdict": said.what, "subject": said.subject, **data}))
         else:
-            say("  ".join(map(cell, (rfc3339(said.at), f"{said.what:<8}", said.contract, said.message))))
+            self._lines.append("  ".join(map(cell, (rfc3339(said.at), f"{said.what:<8}", said.contract, said.message))))
 
     def end(self, stretch: Stretch, count: int) -> None:
-        """Print the summary."""
+        """Print the last verdicts, and the summary."""
+        self.flush()
         for name, tally in self._tallies.of.items():
             tally.finish(stretch.until)
             if self._json_lines:
