@@ -105,6 +105,35 @@ class TestChanges:
             ("contract.violated", None), ("contract.resolved", "changed"),
         ]  # fmt: skip
 
+    async def test_a_composite_gives_up_a_subject_that_none_of_its_parts_has_any_more(self, bench: Bench) -> None:
+        parts = [{**THRESHOLD, "name": name, "of": name} for name in ("cold", "open")]
+        whole = {"name": "whole", "kind": "composite", "any_of": ["cold", "open"]}
+        above = {"name": "above", "kind": "composite", "not": "whole"}
+        everything = {"name": "everything", "kind": "composite", "any_of": ["cold", "open"], "over": "all"}
+        await bench.start(above, whole, everything, *parts)
+        await bench.hear("cold", subject="x", value=7)
+        await bench.hear("open", subject="y", value=7)
+        narrow = [{**parts[0], "subject": "a"}, {**parts[1], "subject": "y"}]
+        await bench.start(above, whole, everything, *narrow)
+        told = await bench.told()
+        ended = [(each.data["contract"], each.subject) for each in told if each.data.get("reason") == "changed"]
+        assert sorted(ended) == [("cold", "x"), ("whole", "x")]
+        assert await bench.states() == [
+            ("above", "y", "ok"), ("everything", "", "violated"), ("open", "y", "violated"), ("whole", "y", "violated"),
+        ]  # fmt: skip
+        await bench.hear("cold", subject="a", value=7)
+        assert [(each.data["contract"], each.subject) for each in (await bench.told())[len(told) :]] == [
+            ("cold", "a"), ("whole", "a"),
+        ]  # fmt: skip
+
+    async def test_a_composite_keeps_a_subject_that_a_part_begins_with(self, bench: Bench) -> None:
+        whole = {"name": "whole", "kind": "composite", "any_of": ["reports"]}
+        await bench.start(ABSENCE, whole)
+        await bench.hear(subject="a")
+        await bench.at(11)
+        await bench.start({**ABSENCE, "of": "other", "known": ["a"]}, whole)
+        assert await bench.states() == [("reports", "a", "unknown"), ("whole", "a", "violated")]
+
     @pytest.mark.parametrize(
         "keys",
         [

@@ -55,6 +55,22 @@ def looked_at(contract: Contract) -> tuple[str, ...]:
     return (*contract.of_contracts, *contract.suppressed_by)
 
 
+def left_over(contracts: Sequence[Contract], keys: Iterable[Key], now: int) -> list[Key]:
+    """Which of these instances judge the states of others of whose subject none of those has an instance any more, nor
+    begins with one `now`."""
+    subjects = {each.name: {instance.subject for instance in each.initial(now)} for each in contracts}
+    for name, subject in keys:
+        subjects[name].add(subject)
+    found: list[Key] = []
+    rank = ranks(contracts)
+    for contract in sorted(contracts, key=lambda each: rank[each.name]):
+        if contract.of_contracts and not contract.for_all:
+            seen = set().union(*(subjects[name] for name in contract.of_contracts))
+            found += [(contract.name, subject) for subject in sorted(subjects[contract.name] - seen)]
+            subjects[contract.name] &= seen
+    return found
+
+
 def overall(states: Collection[str]) -> Shown:
     """How a contract stands as a whole, as seen from a subject that it doesn't have, by the states of those it has."""
     if "violated" in states:

@@ -21,7 +21,8 @@ What can be relied on, and why:
 - **Contracts that are gone leave nothing behind.** When they are loaded, what is violated is resolved with the reason
   `removed`, and their states go. A contract that was changed keeps its states if they mean what they meant
   (`Contract.meaning`), each with its deadline where it belongs now; otherwise, or when a subject no longer belongs to
-  it, they are closed with the reason `changed`. The log says so of each such contract, once.
+  it, they are closed with the reason `changed`. So are those of a contract that judges others when none of these has
+  the subject any more. The log says so of each such contract, once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ..contracts.contract import Contract
 from ..contracts.instance import Instance
 from ..contracts.link import Link
 from ..contracts.records import closing_event, from_row, is_adapted, to_row
-from ..contracts.relations import Key
+from ..contracts.relations import Key, left_over
 from ..contracts.turn import Skip, Turn
 from ..contracts.verdict_event import verdict_event
 from ..contracts.watch import Watch
@@ -66,6 +67,13 @@ class _Opening(NamedTuple):
     fates: Counter[tuple[str, str, str]]
     moved: list[Key]
 
+    def close(self, row: ContractState, reason: str, now: int) -> None:
+        """Its row goes, and what is violated ends."""
+        self.gone.append((row.contract, row.subject))
+        self.fates[row.contract, reason, "closed"] += 1
+        closing = closing_event(row, reason, now)
+        self.closings.extend([closing] if closing else [])
+
 
 class Sentinel(QueueProcessor):
     """Judges `contracts`. `link` None: the sensors can always be heard.
@@ -91,24 +99,30 @@ class Sentinel(QueueProcessor):
     async def opened(self, store: Store, last_consumed_id: int) -> None:
         """Load all states; find those of contracts that are gone, and what is to be watched from now on."""
         now = self._clock.now()
-        instances: list[tuple[str, Instance]] = []
+        contracts = self._judge.contracts
+        instances: dict[Key, Instance] = {}
+        looking: dict[Key, ContractState] = {}
         opening = _Opening([], [], [], Counter(), [])
         for row in await contract_states.every(store):
-            contract = self._judge.contracts.get(row.contract)
+            key = row.contract, row.subject
+            contract = contracts.get(row.contract)
             instance = from_row(contract, row) if contract else None
-            if contract is not None and instance is not None:
-                instances.append((contract.name, instance))
-                if is_adapted(contract, row):
-                    opening.adapted.append((row.contract, row.subject))
-                    opening.fates[row.contract, "changed", "kept"] += 1
+            if contract is None or instance is None:
+                opening.close(row, "changed" if contract else "removed", now)
                 continue
-            reason = "changed" if contract else "removed"
-            opening.gone.append((row.contract, row.subject))
-            opening.fates[row.contract, reason, "closed"] += 1
-            closing = closing_event(row, reason, now)
-            opening.closings.extend([closing] if closing else [])
+            instances[key] = instance
+            if contract.of_contracts:
+                looking[key] = row
+            if is_adapted(contract, row):
+                opening.adapted.append(key)
+        for key in left_over(list(contracts.values()), instances, now):
+            del instances[key]
+            opening.close(looking[key], "changed", now)
+        opening.adapted[:] = [key for key in opening.adapted if key in instances]
+        opening.fates.update((name, "changed", "kept") for name, _ in opening.adapted)
         self._stored_reading = boots.from_text(await meta.get(store, CLOCK_KEY))
-        opening.moved.extend(self._watch.open(instances, self._stored_reading))
+        stored = ((name, instance) for (name, _), instance in instances.items())
+        opening.moved.extend(self._watch.open(stored, self._stored_reading))
         self._opening = opening
 
     async def process_item(self, event: Event, ctx: ProcessorContext) -> None:
