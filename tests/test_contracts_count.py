@@ -566,10 +566,13 @@ class TestClocks:
         ({"at_least": 2}, {"at_least": 3}, [("violated", H, H)]),
         ({"at_least": 3}, {"at_least": 2}, []),
         ({"at_least": 3}, {"at_most": 2}, []),
+        ({"at_least": 3}, {"at_most": 1}, [("violated", 2, 3), ("resolved", 2, H)]),
         ({"at_most": 1}, {"at_most": 2}, [("violated", 2, 2), ("resolved", 2, 3)]),
         ({"at_most": 1}, {"at_least": 1}, [("violated", 2, 2), ("resolved", 2, 3)]),
         ({"at_most": 1}, {"at_most": 1, "at_least": 1}, [("violated", 2, 2), ("resolved", 2, H)]),
-        ({"at_most": 2}, {"at_most": 1}, []),
+        ({"at_most": 2}, {"at_most": 1}, [("violated", 2, 3), ("resolved", 2, H)]),
+        ({"at_least": 1}, {"at_least": 1, "at_most": 1}, [("violated", 2, 3), ("resolved", 2, H)]),
+        ({"at_most": 2}, {"at_most": 0}, [("violated", 2, 3), ("resolved", 2, H)]),
     ],
 )
 def test_limits_may_change_and_what_was_counted_still_counts(
@@ -580,9 +583,27 @@ def test_limits_may_change_and_what_was_counted_still_counts(
     assert [each[:1] + each[2:] for each in story.told] == told
 
 
-def test_lower_limits_are_broken_by_the_next_event_and_missed_periods_by_the_next_that_has_enough() -> None:
-    story = Story(MOST).reading(0).reading(1).start(3, {**MOST, "at_most": 1}).reading(4).reading(5)
-    assert times(story) == [("violated", "12:00:04", "12:00:04")]
+def test_a_lower_limit_is_broken_by_what_was_counted_and_the_period_is_missed() -> None:
+    lower = {**MOST, "at_most": 1, "message": "{observed}"}
+    story = Story({**MOST, "at_most": 5}).reading(0).reading(1).reading(2).start(3, lower)
+    (verdict,) = [verdict for _, _, verdict in story.verdicts]
+    assert (verdict.episode, verdict.cause_id, verdict.observed["count"]) == (1, 3, 3)
+    assert [each.type for each in story.restart(4).reading(5).events] == ["contract.violated"]
+    assert times(story.wait(H + 100))[1:] == [("resolved", "12:00:02", "13:00:00")]
+    assert streaks(story.judge) == (0, 1, 0, 0)
+    story.reading(H + 200).reading(H + 201)
+    assert [verdict.episode for _, _, verdict in story.verdicts] == [1, 1, 2]
+
+
+def test_a_lower_limit_leaves_what_is_out_of_force_and_an_episode_that_goes_on() -> None:
+    story = Story({**MOST, "at_most": 2}).reading(0).reading(1).reading(2).start(3, {**MOST, "at_most": 1})
+    assert times(story) == [("violated", "12:00:02", "12:00:02")]
+    asleep = {**MOST, "active": {"times": "12:00-12:30", "timezone": "UTC"}}
+    story = Story(asleep).reading(0).reading(1).wait(1900).start(1901, {**asleep, "at_most": 1}).wait(H + 1)
+    assert (story.told, story.shown()) == ([], "suppressed")
+
+
+def test_missed_periods_end_by_the_next_that_has_enough() -> None:
     story = Story(LEAST).reading(0).wait(H + 1).start(H + 2, {**LEAST, "at_least": 3}).reading(H + 3).reading(H + 4)
     assert times(story) == [("violated", "13:00:00", "13:00:00")]
     assert times(story.reading(H + 5))[1:] == [("resolved", "13:00:00", "13:00:05")]

@@ -3,7 +3,8 @@
 An event counts in the period of the calendar in which it happened, in `timezone` (the machine's, unless it is given).
 A week begins on Monday; a day on which the clocks change has 23 or 25 hours, and an hour that comes twice is two.
 
-`at_most: N` is violated at the event that is one too many, and resolved when the period ends. `at_least: N` is judged
+`at_most: N` is violated at the event that is one too many, and resolved when the period ends. A lower one counts for
+what was counted already: what is too many then is violated since the last of it. `at_least: N` is judged
 when `lateness` has passed since the end of the period, until which late events of it count; a violation is one since
 that end. It is resolved at the moment at which a later period has as many, when all before it are judged. However many
 periods are missed in a row, also by a gateway that wasn't there, each is counted and the violation is one.
@@ -131,10 +132,15 @@ class Count(Contract):
         memory = memory_of(instance)
         spans = tuple(map(self._limits.adapted, memory.spans))
         over_until = memory.over_until if any(span.over for span in spans) else 0
+        broken = [span for span, before in zip(spans, memory.spans, strict=True) if span.over and not before.over]
+        if broken:
+            over_until = max(over_until, broken[-1].end)
         short = memory.short and self._limits.least is not None
         memory = replace(memory, spans=spans, short=short, over_until=over_until)
         if instance.state == "violated" and not (memory.short or over_until):
             instance = replace(instance, state="ok", since=memory.newest)
+        elif instance.state != "violated" and broken:
+            return self._broken(instance, broken[-1].newest, memory, broken[-1]).instance
         return self._set_right(instance, memory)
 
     def resume(self, instance: Instance, at: int) -> Instance:

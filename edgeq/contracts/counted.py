@@ -51,7 +51,7 @@ class Limits:
     def adapted(self, span: Span) -> Span:
         """A period in which was counted under other limits."""
         met_at = (span.met_at or span.newest) if self._is_enough(span) else 0
-        return replace(span, met_at=met_at, over=span.over and self._is_too_many(span))
+        return replace(span, met_at=met_at, over=self._is_too_many(span))
 
     def _is_enough(self, span: Span) -> bool:
         return self.least is not None and span.count >= self.least
