@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
@@ -30,8 +30,9 @@ _NO_NOTIFICATIONS: dict[str, Any] = {
 }
 
 
-async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
-    """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC."""
+async def stored(store: Store, path: str, now: int, processors: Collection[str]) -> dict[str, Any]:
+    """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC,
+    `processors` are the names of those that are configured."""
     head = await events.head(store)
     places = []
     for cursor in await cursors.every(store):
@@ -42,7 +43,7 @@ async def stored(store: Store, path: str, now: int) -> dict[str, Any]:
                 "last_consumed_id": cursor.last_consumed_id,
                 "lag_events": await events.count_after(store, cursor.last_consumed_id),
                 "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
-                "state": _state(cursor),
+                "state": _state(cursor) if cursor.processor in processors else "not configured",
                 "attempt": cursor.attempt,
                 "error": cursor.error,
                 "updated_at": cursor.updated_at,
@@ -91,7 +92,7 @@ class Status:
         health = app.store.health
         path = app.store.path
         try:
-            answer |= await stored(app.store, path, self._clock.now())
+            answer |= await stored(app.store, path, self._clock.now(), app.plan.processors)
         except StoreError as error:
             health = Health(False, health.reason or str(error), health.since)
             answer["store"] = {"path": path, **_disk(path)}
@@ -120,8 +121,10 @@ class Status:
         ]
         for place in answer.get("processors", []):
             runner = parts.runners.get(place["name"])
-            place["state"] = "not configured" if runner is None else runner.state
-            if runner is not None and runner.busy_with is not None:
+            if runner is None:
+                continue
+            place["state"] = runner.state
+            if runner.busy_with is not None:
                 place["busy_with"], place["busy_since"] = runner.busy_with
         _add_skips(answer, parts.sentinel)
         answer["workers"] = [

@@ -283,10 +283,31 @@ def test_a_processor_that_gave_up_is_told_from_one_that_somebody_paused(edgeq: E
         cursors.pause(tx, "held", True)
 
     store(halt_and_pause)
+    configured = "".join(f"  {name}: {{kind: 'app:Copy'}}\n" for name in ("stuck", "held", "tries", "idle"))
+    Path("edgeq.yaml").write_text(f"{CONFIGURATION}processors:\n{configured}")
     listed = [json.loads(line) for line in edgeq("processors", "list", "--json").out.splitlines()]
     states = {each["name"]: each["state"] for each in listed}
     assert states == {"stuck": "halted", "held": "paused", "tries": "retrying", "idle": "idle"}
     assert "stuck: halted, at event 0" in edgeq("status").out
+
+
+def test_a_processor_that_is_not_configured_is_told_so_and_does_not_lag(edgeq: Edgeq) -> None:
+    def stand(tx: Tx) -> None:
+        for name in ("sentinel", "courier", "gone"):
+            cursors.take(tx, name, "beginning", 1)
+        cursors.pause(tx, "gone", True)
+        events.append(tx, [event()])
+
+    store(stand)
+    contracts = "contracts: [{name: reports, kind: absence, of: reading, every: 1h}]\n"
+    Path("edgeq.yaml").write_text(CONFIGURATION + contracts)
+    states = {line.split()[0]: line.split()[1:5] for line in edgeq("processors", "list").out.splitlines()[1:]}
+    assert states.pop("sentinel")[:3] == ["idle", "0", "1"]
+    assert {name: row[:3] for name, row in states.items()} == {name: ["not", "configured", "0"] for name in states}
+    shown = edgeq("status").out
+    assert "processor     sentinel: idle, at event 0, 1 events" in shown
+    assert "processor     gone: not configured; events up to 0 were read\n" in shown
+    assert edgeq("processors", "list", "--json").out.count('"state":"not configured"') == 2
 
 
 @pytest.fixture

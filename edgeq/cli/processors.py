@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..clock import Clock, rfc3339
+from ..config.relations import processors_of
 from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
 from ..status import stored
@@ -30,8 +31,10 @@ def list_processors(json_lines: bool) -> None:
     """Each processor's cursor and lag."""
 
     async def main() -> list[dict[str, Any]]:
-        async with open_store(load_config()) as store:
-            answer: list[dict[str, Any]] = (await stored(store, store.path, Clock().now()))["processors"]
+        loaded = load_config()
+        async with open_store(loaded) as store:
+            found = await stored(store, store.path, Clock().now(), processors_of(loaded.config))
+            answer: list[dict[str, Any]] = found["processors"]
             return answer
 
     places = asyncio.run(main())
@@ -43,14 +46,19 @@ def list_processors(json_lines: bool) -> None:
         ("processor", "state", "last_consumed_id", "lag", "oldest", "moved", "error"),
         [
             (
-                each["name"], each["state"], each["last_consumed_id"], each["lag_events"],
-                f"{each['lag_seconds']:.0f}s" if each["lag_events"] else "", rfc3339(each["updated_at"]),
+                each["name"], each["state"], each["last_consumed_id"], *_lag(each), rfc3339(each["updated_at"]),
                 last_line(each["error"]),
             )
             for each in places
         ],
         empty="no processor has run yet",
     )  # fmt: skip
+
+
+def _lag(place: dict[str, Any]) -> tuple[Any, str]:
+    if place["state"] == "not configured":  # nobody reads, so nobody lags behind
+        return "", ""
+    return place["lag_events"], f"{place['lag_seconds']:.0f}s" if place["lag_events"] else ""
 
 
 @processors.command()

@@ -11,6 +11,7 @@ import click
 
 from ..clock import MICROSECONDS, Clock, rfc3339
 from ..config.load import sqlite_path
+from ..config.relations import processors_of
 from ..config.schema import LoadedConfig
 from ..control import ask, socket_path
 from ..errors import EdgeqError, StoreError
@@ -66,7 +67,7 @@ async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
     answer = {"running": False, "gateway": loaded.config.gateway}
     try:
         async with open_store(loaded) as store:
-            return {**answer, **await stored(store, path, Clock().now())}
+            return {**answer, **await stored(store, path, Clock().now(), processors_of(loaded.config))}
     except StoreError as error:
         reason = f"{error} ({error.hint})" if error.hint else str(error)
         return {**answer, "store": {"path": path, "ok": False, "reason": reason}}
@@ -145,6 +146,8 @@ def _store(store: dict[str, Any], running: bool, now: int) -> list[str]:
 
 
 def _processor(place: dict[str, Any], now: int) -> str:
+    if place["state"] == "not configured":  # nobody reads, so nobody lags behind
+        return f"not configured; events up to {place['last_consumed_id']} were read"
     lag = f"{place['lag_events']} events, {_time(place['lag_seconds'])} behind"
     text = f"{place['state']}, at event {place['last_consumed_id']}, {lag if place['lag_events'] else 'up to date'}"
     busy = (now - place["busy_since"]) / MICROSECONDS if place.get("busy_since") else 0.0

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ..errors import Problem
 from .origin import nearest
 from .schema import Config, Queue
+from .section import Section
 from .suggest import did_you_mean
 
 
@@ -28,6 +29,18 @@ def completed(config: Config, folder: str) -> Config:
         app=replace(config.app, path=rooted(config.app.path)),
         jobs=replace(config.jobs, queues={"default": Queue(), **config.jobs.queues}),
     )
+
+
+def added_processors(sections: Mapping[str, Section], contracts: object, channels: object) -> list[str]:
+    """Contracts need a sentinel and channels a courier: the names of those that are added when no processor is one."""
+    kinds = [section.data.get("kind") for section in sections.values()]
+    needed = {"sentinel": contracts, "courier": channels}
+    return [kind for kind, by in needed.items() if by and kind not in kinds and kind not in sections]
+
+
+def processors_of(config: Config) -> set[str]:
+    """The names of all processors."""
+    return {*config.processors, *added_processors(config.processors, config.contracts, config.channels)}
 
 
 def check_channels(data: Any, places: dict[str, str], problems: list[Problem]) -> None:

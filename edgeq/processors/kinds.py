@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..clock import Clock
+from ..config.relations import added_processors
 from ..config.schema import LoadedConfig, Record
 from ..config.section import Section
 from ..errors import Problem
@@ -58,23 +59,18 @@ class PlannedProcessor:
 def plan_processors(
     loaded: LoadedConfig, parts: Parts, channels: Collection[str], problems: list[Problem]
 ) -> dict[str, PlannedProcessor]:
-    """The processors of the configuration by name; mistakes are added to `problems`.
-
-    Contracts need a sentinel and channels a courier: they are added under these names when no processor is one.
-    """
+    """The processors of the configuration by name, with those that are added; mistakes are added to `problems`."""
     planned: dict[str, PlannedProcessor] = {}
     sections = loaded.config.processors
     for name, section in sections.items():
         processor = _plan(section, parts, problems)
         if processor is not None:
             planned[name] = processor
-    kinds = [section.data.get("kind") for section in sections.values()]
     for kind, twice in (("sentinel", "two would judge alike"), ("courier", "two would tell everything twice")):
         same = [section for section in sections.values() if section.data.get("kind") == kind]
         problems += [section.problem("kind", f"there is a {kind} already; {twice}") for section in same[1:]]
-    for kind, needed in (("sentinel", parts.contracts), ("courier", channels)):
-        if needed and kind not in kinds and kind not in sections:
-            planned[kind] = PlannedProcessor(_built_in(kind, parts))
+    for kind in added_processors(sections, parts.contracts, channels):
+        planned[kind] = PlannedProcessor(_built_in(kind, parts))
     return planned
 
 
