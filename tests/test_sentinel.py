@@ -125,6 +125,21 @@ async def test_reading_old_events_again_says_nothing_twice(bench: Bench) -> None
     assert await bench.words() == before
 
 
+async def test_a_contract_that_takes_no_new_subjects_is_told_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgeq.contracts.turn.INSTANCES_MAX", 3)
+    await bench.start(THRESHOLD, {**ABSENCE, "known": ["a"]})
+    for subject in "abcd":
+        await bench.hear(value=1, subject=subject)
+    told = [message for message in caplog.messages if "takes no new subjects" in message]
+    assert [message.split(", and skips")[0] for message in told] == [
+        "contract reports takes no new subjects", "contract cold takes no new subjects",
+    ]  # fmt: skip
+    assert "together have 3, which is the most, and 1 of them are its own" in told[0]
+    assert bench.metrics.skipped.values["too_many_subjects"] == 5
+
+
 async def test_what_cannot_be_judged_is_counted(bench: Bench) -> None:
     await bench.start(THRESHOLD, {**ABSENCE, "known": ["a"]})
     await bench.hear(value="warm")

@@ -178,8 +178,18 @@ class Sentinel(QueueProcessor):
             self._metrics.skipped.add(1, reason)
             self._metrics.contract_skipped.add(1, name)
             reasons = self.skipped.setdefault(name, {})
+            if reason == "too_many_subjects" and reason not in reasons:
+                self._tell_full(name)
             reasons[reason] = reasons.get(reason, 0) + 1
             self.last_skipped[name] = skip
+
+    def _tell_full(self, name: str) -> None:
+        own = sum(contract == name for contract, _ in self._judge.instances)
+        log.warning(
+            "contract %s takes no new subjects, and skips their events: all contracts together have %d, which is the "
+            "most, and %d of them are its own (subject:, where: or another by: in the contracts keeps them fewer)",
+            name, len(self._judge.instances), own,
+        )  # fmt: skip
 
 
 async def close_all(store: Store, metrics: Metrics, clock: Clock) -> None:
