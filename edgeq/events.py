@@ -37,6 +37,10 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     cause_id: int | None = None
 
 
+class DataError(msgspec.DecodeError):
+    """An event's data isn't JSON: somebody else has written into the table."""
+
+
 class Event:
     """A stored event. `data` is decoded when first asked for. Don't change what it holds."""
 
@@ -68,8 +72,11 @@ class Event:
 
     @cached_property
     def data(self) -> Any:
-        """The event's data, as decoded from JSON: usually a dict."""
-        return _decode(self.data_json)
+        """The event's data, as decoded from JSON: usually a dict. Raises DataError."""
+        try:
+            return from_json(self.data_json)
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
     @cached_property
     def tags(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ the same verdicts live, from a backlog, after a restart, and in a replay. A kind
 
 What a kind can rely on:
 
-- Events come in the order of their ids, none twice, none of the contract's own kind (`contract.*`).
+- Events come in the order of their ids, none twice, none of the contract's own kind (`contract.*`). One whose data
+  isn't JSON is skipped (`failed`) when the kind looks at its data, and judged when it doesn't.
 - By event time (`at`), none is older than the newest one that the instance has seen, unless the kind says with
   `takes_late` that it can take these. Then one that is late by up to the contract's `lateness` comes with
   `at < instance.memory.newest`, and the kind puts it where it belongs in time. It never takes back a verdict; and
@@ -36,7 +37,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..clock import rfc3339
-from ..events import Event
+from ..events import DataError, Event
 from ..patterns import pattern
 from ..placeholders import gap
 from .calendar import Calendar, Windows, local_zone, parse_moment
@@ -239,8 +240,11 @@ class Contract(ABC):
         return f" of {instance.subject}" if self._by is None else f" with {self.keys.by} {instance.subject}"
 
     def quote(self, event: Event) -> tuple[str, ...]:
-        """What the message needs of `event`."""
-        values = {name: lookup(event.data, parse_path(name)) for name in self._quoted}
+        """What the message needs of `event`; nothing, if its data isn't JSON."""
+        try:
+            values = {name: lookup(event.data, parse_path(name)) for name in self._quoted}
+        except DataError:
+            return ()
         return tuple(gap(name) if value is MISSING else say(value)[:_QUOTE_CHARS_MAX] for name, value in values.items())
 
     def message(self, instance: Instance, verdict: Verdict) -> str:

@@ -3,10 +3,10 @@ field that must be a certain value for `where` to hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..events import Event
+from ..events import DataError, Event
 from ..patterns import pattern
 from .contract import Contract
 from .reporting import Reporter
@@ -54,6 +54,17 @@ class _Route:
             for key in needed.keys:
                 entries.setdefault(key, []).append(entry)
 
+    def fitting(self, event: Event) -> Iterator[Entry]:
+        """The entries of `chosen` for an event."""
+        try:
+            data = event.data
+        except DataError:
+            every = (entry for choices in self.chosen.values() for entries in choices.values() for entry in entries)
+            yield from {entry.number: entry for entry in every}.values()
+            return
+        for path, entries in self.chosen.items():
+            yield from entries.get(choice_key(lookup(data, path)), ())
+
 
 class Index:
     """Finds the contracts for an event. None wants events of contracts (`contract.*`)."""
@@ -78,7 +89,8 @@ class Index:
         return self._route(event_type).any
 
     def entries(self, event: Event) -> Sequence[Entry]:
-        """The contracts that may want to see `event`, in order."""
+        """The contracts that may want to see `event`, in order. Nobody knows who wants one whose data isn't JSON: then
+        they are all that look at it."""
         route = self._route(event.type)
         if not route.narrow:
             return route.all
@@ -86,9 +98,7 @@ class Index:
         fitting = [*route.exact.get(subject, ())]
         fitting += [entry for entry in route.patterns if entry.contract.fits_subject(subject)]
         if route.chosen:
-            data = event.data
-            for path, entries in route.chosen.items():
-                fitting += entries.get(choice_key(lookup(data, path)), ())
+            fitting += route.fitting(event)
         return sorted([*route.all, *fitting]) if fitting else route.all
 
     def _route(self, event_type: str) -> _Route:

@@ -12,7 +12,6 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from ..clock import MICROSECONDS
@@ -21,7 +20,7 @@ from ..config.schema import EmitMap, Route
 from ..config.section import Section
 from ..config.suggest import did_you_mean
 from ..errors import Problem
-from ..events import Event
+from ..events import DataError, Event
 from ..patterns import overlap, pattern
 from .absence import Absence
 from .contract import Contract
@@ -132,7 +131,7 @@ def _judged_as(contract: Contract, event: Event) -> str | None:
     try:
         judged = contract.fits_subject(event.subject) and contract.wants(event)
         return contract.subject_of(event) if judged else None
-    except msgspec.MsgspecError:  # somebody else has written into the table what isn't JSON
+    except DataError:
         return None
 
 

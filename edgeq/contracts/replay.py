@@ -34,8 +34,8 @@ _SETTLE = round(SETTLE_SECONDS * MICROSECONDS)
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict of `contract` on `subject`, or that it `skipped` an event or didn't take its word for when it happened
-    (`reason` says why; `failed`: the event can't be judged by any contract, such as for data that isn't JSON, and
-    `contract` is empty).
+    (`reason` says why; `failed`: its data isn't JSON or, if `contract` is empty, a kind has failed at it, and nobody
+    can judge it).
 
     Times are microseconds since 1970 UTC. `event_id` is the event behind the verdict, or the one that was skipped (0:
     none). `event` is what the Sentinel records of a verdict, at the time of the replay.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from ..events import Event
+from ..events import DataError, Event
 from .contract import Contract
 from .draft import Draft
 from .instance import Change, Instance, Skipped, Step, Verdict
@@ -77,11 +77,14 @@ class Turn:
         at, flag = _event_time(event, recorded_at)
         proof = max(watermark, at if trusted or at < recorded_at else _NEVER)
         for rank, _, contract, reporter, where, wants in self._judge.index.entries(event):
-            if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
-                continue
-            if self._looks.waiting:
-                self._look(rank, release=False)
-            skipped = self._observe(contract, reporter, event, at, watermark, proof)
+            try:
+                if (where is not None and not where(event.data)) or (wants is not None and not wants(event)):
+                    continue
+                if self._looks.waiting:
+                    self._look(rank, release=False)
+                skipped = self._observe(contract, reporter, event, at, watermark, proof)
+            except DataError:  # others may do without
+                skipped = "failed"
             if flag or skipped:
                 reasons = filter(None, (flag, skipped))
                 self.skipped.extend(Skip(contract, reason, event.id, event.subject) for reason in reasons)
