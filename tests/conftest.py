@@ -16,7 +16,7 @@ _status = 0
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let what a test has logged be any text: tests in several processes report over a channel that takes only UTF-8."""
+    """Let what a test has logged be any text: several processes report over a channel that takes only UTF-8."""
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report

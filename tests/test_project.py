@@ -214,7 +214,7 @@ def test_the_tests_run_without_programs_that_some_of_them_need(machine: Machine,
     machine.add_environment()
     status, said = machine.run(script)
     assert status == 7, "the status of pytest"
-    assert machine.called()[-1] == "<-m><pytest>"
+    assert machine.called()[-1] == "<-m><pytest><--numprocesses><3><--dist><loadfile>"
     assert "strace is not installed: the tests with injected disk errors are not run. To have it: sudo apt" in said
 
 
