@@ -97,3 +97,14 @@ class TestTime:
         story = Story(ABSENCE).reading(0, subject="a").reading(0, subject="b").reading(0, subject="c")
         assert story.skipped == ["too_many_subjects"]
         assert story.reading(1, subject="b").skipped == []
+
+    def test_known_subjects_count_and_are_watched_even_if_there_are_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edgeq.contracts.turn.INSTANCES_MAX", 2)
+        (contract,) = contracts_of({**ABSENCE, "known": ["a", "b", "c"]})
+        judge = Judge([contract])
+        with judge.turn() as turn:
+            for instance in contract.initial(NOON):
+                turn.begin(contract, instance, NOON)
+            turn.observe(event(1, subject="d"), trusted=True)
+        assert [(skip.reason, skip.subject) for skip in turn.skipped] == [("too_many_subjects", "d")]
+        assert [subject for _, subject in judge.instances] == ["a", "b", "c"]

@@ -60,6 +60,7 @@ from edgeq.testing.clock import NOON
         ({**ABSENCE, "name": "link"}, "name", "'link' is the session to the broker"),
         ({**ABSENCE, "message": "{data.}"}, "message", "not {data.}"),
         ({**ABSENCE, "message": "ok\n {subject"}, "message", "itself (line 2, column 2)"),
+        ({**ABSENCE, "message": "{data.a}" * 9}, "message", "must hold at most 8 placeholders, not 9"),
         ({**ABSENCE, "message": "{data}"}, "message", "and {data.FIELD}, not {data}"),
         ({**ABSENCE, "where": {"unit": {"not": {"abov": 3}}}}, "where.unit.not.abov", "did you mean 'above'?"),
         ({**ABSENCE, "where": {"unit": {"not": []}}}, "where.unit.not", "must not be an empty list"),

@@ -87,8 +87,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Where a contract stands for a subject, and why. Times are microseconds since 1970 UTC.
 
     `judged` is the state apart from what holds it back; `since` is that of this one. `cause_id` names the event to
-    blame (0: none), `cause` is that event, if it is still stored. `looks_at` says where
-    the contracts stand that this one looks at. `cure` is by what it is resolved, or else stays right.
+    blame (0: none), `cause` is that event, if it is still stored. `looks_at` says where the contracts stand that this
+    one looks at. `cure` is by what it is resolved, or else stays right.
     """
 
     subject: str

@@ -17,6 +17,7 @@ from .where import field_path, parse_path, where_faults
 
 LINK = "link"
 CHANGES_MAX = 100
+PLACEHOLDERS_MAX = 8
 
 Period = Annotated[Duration, checks.positive]
 
@@ -63,9 +64,9 @@ class Keys(Record, frozen=True, kw_only=True):
 
     `subject` is a pattern for the event's subject, `where` conditions on its data (see `where`). `by` says what makes
     an instance: the event's subject, or a field of its data. `message` may hold {subject}, {observed}, {since} and
-    {data.FIELD} of the event to blame. `lateness`: how much older than the newest event of its instance an event may
-    be. `reporting` says what the others do: `active`, `valid_from`, `valid_until`, `suppressed_by` (names of contracts,
-    or `link`), `cooldown`, `remind`, `flapping`.
+    {data.FIELD} of the event to blame, `PLACEHOLDERS_MAX` in all. `lateness`: how much older than the newest event of
+    its instance an event may be. `reporting` says what the others do: `active`, `valid_from`, `valid_until`,
+    `suppressed_by` (names of contracts, or `link`), `cooldown`, `remind`, `flapping`.
     """
 
     name: Annotated[str, contract_name]
@@ -92,6 +93,8 @@ class Keys(Record, frozen=True, kw_only=True):
         except LoneBrace as error:
             names = []
             yield "message", f"{error} ({line_and_column(self.message, error.position)})"
+        if len(names) > PLACEHOLDERS_MAX:
+            yield "message", f"must hold at most {PLACEHOLDERS_MAX} placeholders, not {len(names)}"
         for name in names:
             if name not in _PLACEHOLDERS and not _is_field(name):
                 known = ", ".join(f"{{{each}}}" for each in _PLACEHOLDERS)

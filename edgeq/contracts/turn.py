@@ -131,8 +131,9 @@ class Turn:
         self._look()
 
     def begin(self, contract: Contract, instance: Instance, at: int) -> None:
-        """Begin to watch an instance that isn't there yet."""
+        """Begin to watch an instance that isn't there yet, however many there are."""
         key = (contract.name, instance.subject)
+        self._count += 1
         self._draft.take(key, self._draft.begun(contract, instance, at), at)
         self._look()
 
