@@ -121,7 +121,7 @@ class TestAbsence:
         story.reading(85)
         told = only_event(story)
         assert (told.type, told.cause_id) == ("contract.resolved", 2)
-        assert told.description == "reports: a resolved after 1m15s (observed 2026-01-01T12:01:25.000Z)"
+        assert told.description == "reports: a resolved after 1m 15s (observed 2026-01-01T12:01:25.000Z)"
         assert from_json(told.data_json)["duration_seconds"] == 75
 
 

@@ -277,7 +277,7 @@ async def test_late_delivery_says_so_and_leaves_the_stored_text_alone(box: Outbo
     clock.advance(7500)
     await box.start(channel)
     await box.until({"one": "sent"})
-    assert channel.sent[0].body.endswith("delivered 2h 5m later")
+    assert channel.sent[0].body.endswith("\n\nraised at 2026-01-01 12:00")
     assert (await box.row("one")).body == "It is open"
 
 

@@ -10,8 +10,8 @@ import msgspec
 from ..clock import MICROSECONDS
 from ..events import from_json, to_json
 from ..store.notifications import NewNotification
+from .functions import length
 from .match import Facts
-from .notification import length
 from .policy import Route
 from .text import TITLE_CHARACTERS_MAX
 
