@@ -327,7 +327,9 @@ def _queue_elsewhere(tx: Tx, row: StoredNotification, now: int) -> bool:
         expires_at=row.expires_at,
         failover=row.failover[1:],
     )
-    if Story.of(row).merged.opened_at is not None:  # tells by itself what is resolved
+    if row.kind == "digest":
+        outbox.copy_members(tx, row.id, copy_id=notifications.put(tx, copy), channel=copy.channel)
+    elif Story.of(row).merged.opened_at is not None:  # tells by itself what is resolved
         notifications.put(tx, copy)
     else:
         notifications.add(tx, [copy])
