@@ -110,6 +110,11 @@ def numbered(detail: str, number: int) -> str:
     return _with(detail, number=number)
 
 
+def of_step(detail: str, step: int) -> str:
+    """`detail` of what escalates, with the number of the step."""
+    return _with(detail, escalation=step)
+
+
 def linked(detail: str, ack_url: str) -> str:
     """`detail` with the link to acknowledge what it is about."""
     return _with(detail, ack_url=ack_url)

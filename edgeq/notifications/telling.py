@@ -21,7 +21,7 @@ from .acknowledge import Told
 from .links import Links
 from .match import Facts
 from .policy import Policy, Route
-from .rows import Message, detail_of, facts_of, lasting, linked, numbered, with_note
+from .rows import Message, detail_of, facts_of, lasting, linked, numbered, of_step, with_note
 from .silences import Silences
 from .text import render
 from .threads import THREADS_MAX, Threads, escalated, is_over, reminded, told
@@ -218,8 +218,9 @@ class Teller:
             goes_on = escalated(goes_on, route, now, self._elsewhere(thread))
             names = [name for name in route.escalate[thread.escalation][1] if name in self._policy.channels]
             note = f"not acknowledged {lasting(thread.opened_at, now)}"
-            alerts = replace(message, title=with_note(text.title, note)).rows(route, names, facts, now)
-            rows += [replace(row, group=None) for row in alerts]
+            detail = of_step(message.detail, goes_on.escalation)
+            step = replace(message, title=with_note(text.title, note), detail=detail)
+            rows += [replace(row, group=None) for row in step.rows(route, names, facts, now)]
         if thread.next_at is not None and thread.next_at <= now:
             goes_on = reminded(goes_on, route, now)
             number = goes_on.reminder
