@@ -154,7 +154,10 @@ class Teller:
                 silenced = silenced or "acknowledged"
             elif silenced is None:
                 goes_on = told(thread, route, told_at) if thread.silenced else thread
-                self._change(reminded(goes_on, route, turn.now), turn)
+                message = self._linked(message, thread, turn)
+                rows = message.rows(route, channels, facts, turn.now)
+                self._queue(reminded(goes_on, route, turn.now), rows, turn)
+                return []
         elif message.kind != "update" and (facts.contract or route.repeat or route.escalate):
             self._open(message, target, facts, None if silenced else told_at, turn)
         if message.kind != "resolved":
@@ -267,10 +270,6 @@ class Teller:
             self.close(thread, turn)
         else:
             self.threads.put(thread)
-
-    def _change(self, thread: Thread, turn: Turn) -> None:
-        turn.decisions.also.append(lambda tx: threads.change(tx, thread))
-        self.threads.put(thread)
 
     # Counting
 
