@@ -20,6 +20,7 @@ from .link import Link
 from .mqtt.inbox import Inbox
 from .mqtt.session import Session
 from .notifications.outbox import Sender
+from .notifications.words import here
 from .plan import Plan
 from .processors.runner import ProcessorRunner
 from .processors.sentinel import Sentinel, close_all
@@ -71,7 +72,10 @@ class Parts:
             name: ProcessorRunner(name, processor.make(self.link), processor.settings, store, metrics, clock)
             for name, processor in plan.processors.items()
         }
-        self.senders = {name: Sender(name, channel, store, metrics, clock) for name, channel in plan.channels.items()}
+        place = here(config.gateway)
+        self.senders = {
+            name: Sender(name, channel, store, metrics, clock, place) for name, channel in plan.channels.items()
+        }
         slots = Slots(config.jobs.concurrency)
         self.workers = make_workers(plan, config.jobs.queues, store, metrics, clock, slots=slots)
         self.scheduler: Scheduler | None = None

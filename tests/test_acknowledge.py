@@ -57,6 +57,20 @@ async def test_acknowledged_there_are_no_reminders_and_that_it_is_resolved_is_to
         assert told == [("alert", "phone"), ("reminder", "phone"), ("resolved", "phone")]
 
 
+async def test_steps_of_escalation_and_reminders_of_all_routes_that_wait_are_taken_back(tmp_path: Path) -> None:
+    first = {"channels": ["phone"], "continue": True, "escalate": [{"after": "30m", "channels": ["siren"]}]}
+    async with desk(tmp_path, first, {"channels": ["mail"], "repeat": ["30m"]}) as made:
+        await made.happens("violated")
+        await made.sent()
+        await made.pass_time(1801)
+        waiting = [(row.kind, row.channel) for row in await made.rows() if row.state == "queued"]
+        assert waiting == [("alert", "siren"), ("reminder", "mail")]
+        await ack(made, *await contracts(made, "cold"))
+        assert [row.channel for row in await made.rows() if row.state == "queued"] == []
+        await made.happens("resolved")
+        assert [row.channel for row in await made.rows() if row.state == "queued"] == ["phone", "mail"]
+
+
 async def test_who_acknowledged_what_and_how_is_an_event_that_nobody_is_told_of(tmp_path: Path) -> None:
     async with desk(tmp_path, ROUTE) as made:
         await made.happens("violated")

@@ -157,7 +157,7 @@ async def test_an_odd_detail_is_left_out(target: NtfyTarget, detail: str) -> Non
 async def test_a_body_of_megabytes_is_cut_to_what_ntfy_takes(target: NtfyTarget, sign: str) -> None:
     data = json.dumps({"title": sign * 300, "body": sign * 5_000_000})
     text = render(Event(1, "door.opened", "door", None, data, "[]", "", NOON, NOON, None, None))
-    late = "raised at 2026-01-01T12:00:00.000Z, delivered 15d later"
+    late = "raised at 2026-01-01 12:00"
     told = notification(
         title=text.title,
         body=f"{text.body}\n\n{late}",

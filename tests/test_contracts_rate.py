@@ -290,7 +290,7 @@ class TestMoreThan:
         assert (told.description, told.cause_id) == ("often: front 5 door.opened within 10m, more than 4", 5)
         assert from_json(told.data_json)["observed"] == 5
         told = story.wait(601).events[-1]
-        assert told.description == "often: front resolved after 9m56s (observed 4)"
+        assert told.description == "often: front resolved after 9m 56s (observed 4)"
 
     def test_what_it_remembers_is_small(self) -> None:
         story = Story({**MORE, "more_than": EVENTS_MAX, "within": "1d"})

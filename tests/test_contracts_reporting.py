@@ -229,7 +229,7 @@ class TestRemind:
             ("violated", 0, 0, 1), ("violated", 0, 10, 1, 1), ("violated", 0, 20, 1, 2), ("resolved", 0, 30, 1),
         ]  # fmt: skip
         assert [each.data_json.count('"reminder":') for each in story.events] == [0, 1, 1, 0]
-        assert story.events[2].description == "gauge: a is bad (for 20s, reminder 2)"
+        assert story.events[2].description == "gauge: a is bad (reminder 2, for 20s)"
         assert len({each.idempotency_key for each in story.events}) == 4
 
     def test_only_the_last_of_those_that_nobody_told_is(self) -> None:
@@ -826,7 +826,7 @@ class TestMessage:
         story = Told({**COLD, "message": "{data.n}", "remind": "10s"})
         story.event("reading", 0, data={"value": 7, "n": "x" * 1000}).reading(5, 8).restart(6).wait(11)
         assert [each.description for each in story.events] == [
-            f"cold: {'x' * 200}", f"cold: {'x' * 200} (for 10s, reminder 1)",
+            f"cold: {'x' * 200}", f"cold: {'x' * 200} (reminder 1, for 10s)",
         ]  # fmt: skip
 
     def test_without_an_event_to_blame(self) -> None:

@@ -390,9 +390,9 @@ def test_the_message_quotes_the_event_that_was_not_allowed(restarted: bool) -> N
 def test_a_reminder_tells_of_the_last_that_was_not_allowed() -> None:
     condition = {"all_of": [RECENT, {"not": {"of": "y"}}]}
     story = Story(requires(condition, remind="10s")).event("a", 0).event("x", 1).event("y", 2).event("a", 3).wait(11)
-    assert "y once before, wanted none (for 10s, reminder 1)" in story.events[-1].description
+    assert "y once before, wanted none (reminder 1, for 10s)" in story.events[-1].description
     event_ = told_event(Story(requires(RECENT)).event("a", 0).event("x", 60).event("a", 61))
-    assert event_.description == "rule: a resolved after 1m1s (observed a)"
+    assert event_.description == "rule: a resolved after 1m 1s (observed a)"
 
 
 def test_of_several_at_one_moment_the_last_is_told() -> None:

@@ -315,10 +315,10 @@ class TestAcknowledged:
         await box.happens("violated")
         await box.sent()
         box.clock.advance(900)
-        ctx = box._context(None)
+        ctx = box.context(None)
         await box.courier.on_time(ctx)
         await box.acknowledge()
-        await box._commit(ctx)
+        await box.commit(ctx)
         assert await box.kinds() == []
         assert box.metrics.notifications.values == {"queued": 1}
 

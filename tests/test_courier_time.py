@@ -58,6 +58,25 @@ class TestRepeat:
         assert await minutes(box, "reminder", "phone") == [60]
         assert await minutes(box, "alert", "mail") == [40]
 
+    async def test_after_one_that_was_held_the_next_keeps_its_distance(self, box: Desk) -> None:
+        await box.open({"channels": ["phone"], "repeat": ["10m", "20m"]})
+        await box.happens("violated")
+        await box.silence(seconds=26 * 60)
+        await box.live(3000)
+        assert await minutes(box, "reminder") == [26, 46]
+
+    async def test_those_of_the_contract_make_no_heap_and_none_overtakes_an_acknowledgement(self, box: Desk) -> None:
+        await box.open({"channels": ["phone"]})
+        await box.happens("violated")
+        await box.happens("violated", reminder=1)
+        assert [row.kind for row in await box.rows()] == ["alert"]
+        await box.sent()
+        ctx = box.context(9)
+        await box.courier.process_item(contract("violated", reminder=2), ctx)
+        await box.acknowledge()
+        await box.commit(ctx)
+        assert [row.kind for row in await box.rows()] == ["alert"]
+
     async def test_what_has_no_end_as_often_as_the_list_is_long(self, box: Desk) -> None:
         await box.occurs()
         await box.live(8 * 3600)
@@ -291,9 +310,9 @@ class TestClock:
             await box.happens("violated", subject=f"f{number}")
         await box.sent()
         box.clock.advance(1000)
-        ctx = box._context(None)
+        ctx = box.context(None)
         await box.courier.on_time(ctx)
-        await box._commit(ctx)
+        await box.commit(ctx)
         assert len(await minutes(box, "reminder")) == 2
         await box.tick()
         assert len(await minutes(box, "reminder")) == 5

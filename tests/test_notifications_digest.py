@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from edgeq.clock import EARLIEST, LATEST, MICROSECONDS
 from edgeq.notifications.digest import LINES_MAX, Digest, Story
+from edgeq.notifications.functions import Place
 from edgeq.notifications.notification import SEVERITIES
 from edgeq.store.notifications import StoredNotification
 from edgeq.testing.clock import NOON
 
-BERLIN = timezone(timedelta(hours=1))
+BERLIN = Place(zone=timezone(timedelta(hours=1)))
 MINUTE = 60 * MICROSECONDS
 MIDNIGHT = NOON - 13 * 60 * MINUTE  # in Berlin
 
@@ -165,7 +166,7 @@ rows = st.lists(
 def test_whatever_there_is_the_digest_fits_and_has_one_line_for_each(
     stories: list[list[StoredNotification]], body_bytes_max: int, now: int
 ) -> None:
-    digest = Digest("room", body_bytes_max, now)
+    digest = Digest("room", body_bytes_max, now, BERLIN)
     taken = [digest.add(story(*each)) for each in stories]
     assert taken[0]
     assert digest.count == sum(taken) == len(digest.body.split("\n"))

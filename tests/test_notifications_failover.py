@@ -14,7 +14,7 @@ from edgeq.notifications.bucket import Limit
 from edgeq.notifications.channels import Outcome, Rejected, Retry, Sent
 from edgeq.notifications.notification import Notification
 from edgeq.notifications.outbox import Sender
-from edgeq.store import dead_letters, notifications
+from edgeq.store import dead_letters, history, notifications
 from edgeq.store.notifications import Group
 from edgeq.testing.clock import FakeClock
 
@@ -114,6 +114,20 @@ async def test_a_digest_fails_over_as_it_is(box: Outbox, clock: FakeClock) -> No
     assert there.got == channel.got == ["2 notifications: one, …"]
     assert there.sent[0].body == channel.sent[0].body
     assert there.sent[0].kind == "digest"
+
+
+async def test_what_a_digest_told_elsewhere_is_resolved_there(box: Outbox) -> None:
+    phone, _ = sender(box, Rejected("400 Bad Request"))
+    await box.queue("one", "two", group=Group("room", 0, 0), failover=("mail",), event_id=7)
+    await phone.work()
+    mail, there = sender(box, Sent(), "mail")
+    await mail.work()
+    digest = next(row for row in await box.rows("mail") if row.kind == "digest")
+    about = await box.store.write(lambda tx: history.about(tx, digest.id, 9))
+    assert about == [("of one", 7), ("of two", 7)]
+    await box.queue("shut", fingerprint="of one", kind="resolved", failover=("mail",))
+    await mail.work()
+    assert there.got == ["2 notifications: one, …", "shut"]
 
 
 async def test_opened_and_resolved_in_one_is_told_elsewhere_too(box: Outbox) -> None:

@@ -277,7 +277,7 @@ async def test_late_delivery_says_so_and_leaves_the_stored_text_alone(box: Outbo
     clock.advance(7500)
     await box.start(channel)
     await box.until({"one": "sent"})
-    assert channel.sent[0].body.endswith("delivered 2h 5m later")
+    assert channel.sent[0].body.endswith("\n\nraised at 2026-01-01 12:00")
     assert (await box.row("one")).body == "It is open"
 
 
@@ -391,7 +391,8 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
         (outbox_verbs._NEXT_LATE[False], [here]), (outbox_verbs._DIFFERENT[True], [severity]),
         (outbox_verbs._DIFFERENT[False], [here]), (outbox_verbs._NEXT_OF_GROUP, [group]),
         (outbox_verbs._TAKE_OUT, [fingerprint]), (outbox_verbs._TAKE_OUT_MEMBERS, [members, members]),
-        (outbox_verbs._JOIN, [members]), (outbox_verbs._TRY, [own]), (outbox_verbs._POSTPONE, [fingerprint]),
+        (outbox_verbs._JOIN, [members]), (outbox_verbs._COPY_MEMBERS, [members]), (outbox_verbs._TRY, [own]),
+        (outbox_verbs._POSTPONE, [fingerprint]),
         (outbox_verbs._SENT, [own]), (outbox_verbs._RETRY, [own]), (outbox_verbs._NOTE, [own]),
         (outbox_verbs._DEAD, [own]), (outbox_verbs._FAILED_OVER, [own]), (outbox_verbs._BY_ID, [own]),
         (outlook_verbs._OUTLOOK, [here, expires, failover]), (outlook_verbs._LAST, [here]),

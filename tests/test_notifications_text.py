@@ -103,8 +103,8 @@ def contract(what: str, message: str, *, subject: str = "freezer-1", minutes: fl
             "Contract freezer-cold, since 13:00.",
         ),
         (
-            contract("violated", "freezer-1 is warm (for 1h15m, reminder 2)", minutes=75, reminder=2),
-            "freezer-1 is warm (for 1h15m, reminder 2)",
+            contract("violated", "freezer-1 is warm (reminder 2, for 1h 15m)", minutes=75, reminder=2),
+            "freezer-1 is warm (reminder 2, for 1h 15m)",
             "Contract freezer-cold, since 13:00.",
         ),
         (contract("violated", "", since="never"), "freezer-cold: freezer-1 violated", "Contract freezer-cold."),
@@ -205,16 +205,16 @@ def test_other_events_share_one_with_those_of_their_type_and_subject() -> None:
         (0, ""),
         (60, ""),
         (-3600, ""),
-        (61, "raised at 2026-01-01T12:00:00.000Z, delivered 1m 1s later"),
-        (7500, "raised at 2026-01-01T12:00:00.000Z, delivered 2h 5m later"),
-        (15 * 86400 + 3 * 3600, "raised at 2026-01-01T12:00:00.000Z, delivered 15d 3h later"),
-        (86400, "raised at 2026-01-01T12:00:00.000Z, delivered 1d later"),
+        (61, "raised at 2026-01-01 13:00"),
+        (15 * 86400, "raised at 2026-01-01 13:00"),
     ],
 )
 @pytest.mark.parametrize("body", ["It is open", ""])
 def test_what_comes_late_says_when_it_was_raised(seconds: int, note: str, body: str) -> None:
     row = StoredNotification(5, 1, "mail", "info", "Door", body, "f", "queued", 0, NOON, None, None, NOON)
-    sent = delivered_now(row, store_id="5e7f", now=NOON + seconds * MICROSECONDS)
+    sent = delivered_now(
+        row, store_id="5e7f", now=NOON + seconds * MICROSECONDS, place=Place(zone=zone("Europe/Berlin"))
+    )
     assert sent.body == "\n\n".join(part for part in (body, note) if part)
     assert sent.title == "Door"
     assert sent.idempotency_key == "5e7f-5"

@@ -63,14 +63,14 @@ def key_prefix(contract: str) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """A length of time in at most two units: `12m34s`, `0.25s`, `3d4h`."""
+    """A length of time in at most two units: `12m 34s`, `0.25s`, `3d 4h`."""
     if seconds < 60:
         return f"{round(seconds, 3):g}s"
     rest = round(seconds)
     for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if rest >= unit:
             count, left = divmod(rest, unit)
-            return f"{count}{name}{left // smaller}{smaller_name}" if left >= smaller else f"{count}{name}"
+            return f"{count}{name} {left // smaller}{smaller_name}" if left >= smaller else f"{count}{name}"
     raise AssertionError(seconds)
 
 
@@ -78,7 +78,7 @@ def _message(contract: Contract, instance: Instance, verdict: Verdict) -> str:
     if verdict.what == "violated":
         text = contract.message(instance, verdict)
         lasting = spoken((verdict.at - verdict.since) / 1e6)
-        return f"{text} (for {lasting}, reminder {verdict.reminder})" if verdict.reminder else text
+        return f"{text} (reminder {verdict.reminder}, for {lasting})" if verdict.reminder else text
     if verdict.reason == "link":
         lost = verdict.what == "unknown"
         return (

@@ -110,8 +110,9 @@ def acknowledge(tx: Tx, all_told: Iterable[Told], note: Note, now: int) -> list[
         assert before.thread is not None
         until = {} if told.event_id is None else {"event_id": told.event_id}
         threads.acknowledge(tx, told.fingerprint, by=note.by, comment=note.comment, now=now, **until)
-        for channel in before.thread.thread.channels:
-            history.take_back_reminders(tx, channel, told.fingerprint, "acknowledged")
+        acknowledged = [each.thread for each in threads.of(tx, told.fingerprint) if each.thread.acknowledged_at == now]
+        for channel in {name for thread in acknowledged for name in thread.channels}:
+            history.take_back(tx, channel, told.fingerprint, "acknowledged")
         events.append(tx, [_event(before.thread, note, now)])
         found.append(msgspec.structs.replace(look(tx, told), news=True))
     return found

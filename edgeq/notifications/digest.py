@@ -7,15 +7,15 @@ gateway's own time zone, with the date when it isn't today's.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import msgspec
 
-from ..clock import EARLIEST, LATEST, MICROSECONDS
+from ..clock import MICROSECONDS
 from ..events import from_json, to_json
 from ..store.notifications import QUIET, StoredNotification
-from .notification import SEVERITIES, length
+from .functions import Place, clock_time, length
+from .notification import SEVERITIES
 
 LINES_MAX = 500
 TITLE_CHARACTERS_MAX = 250
@@ -75,28 +75,27 @@ class Story(msgspec.Struct, frozen=True):
             ),
         )
 
-    def told(self, now: int, zone: tzinfo | None = None) -> str:
+    def told(self, now: int, place: Place) -> str:
         """`opened 02:10, resolved 02:40 (30m), 2 reminders`."""
         merged = self.merged
-        clock = _Times(now, zone)
         parts = []
         if merged.resolved_at is not None and merged.opened_at is not None:
             seconds = (merged.resolved_at - merged.opened_at) / MICROSECONDS
-            parts.append(f"opened {clock.say(merged.opened_at)}")
-            parts.append(f"resolved {clock.say(merged.resolved_at, merged.opened_at)} ({length(seconds)})")
+            parts.append(f"opened {_said(merged.opened_at, now, place)}")
+            parts.append(f"resolved {_said(merged.resolved_at, now, place, merged.opened_at)} ({length(seconds)})")
         elif merged.resolved_at is not None:
-            parts.append(f"resolved {clock.say(merged.resolved_at)}")
+            parts.append(f"resolved {_said(merged.resolved_at, now, place)}")
         else:
-            parts.append(clock.say(merged.first_at))
+            parts.append(_said(merged.first_at, now, place))
         if merged.alerts > 1:
-            parts.append(f"{merged.alerts} times, the last {clock.say(merged.last_at, merged.first_at)}")
+            parts.append(f"{merged.alerts} times, the last {_said(merged.last_at, now, place, merged.first_at)}")
         if merged.reminders:
             parts.append("1 reminder" if merged.reminders == 1 else f"{merged.reminders} reminders")
         return ", ".join(parts)
 
-    def body(self, now: int, zone: tzinfo | None = None) -> str:
+    def body(self, now: int, place: Place) -> str:
         """The newest body, and what was told with it."""
-        return "\n\n".join(filter(None, (self.newest.body, self.told(now, zone))))
+        return "\n\n".join(filter(None, (self.newest.body, self.told(now, place))))
 
     @property
     def detail(self) -> str:
@@ -108,7 +107,7 @@ class Digest:
     """Lines of one message, as many as fit into `body_bytes_max` bytes; at least one. `group_key` says of what, None
     for what has waited for its target."""
 
-    def __init__(self, group_key: str | None, body_bytes_max: int, now: int, zone: tzinfo | None = None) -> None:
+    def __init__(self, group_key: str | None, body_bytes_max: int, now: int, place: Place) -> None:
         self.group_key = group_key
         self.severity = SEVERITIES[0]
         self.expires_at: int | None = 0
@@ -116,7 +115,7 @@ class Digest:
         self.resolved = 0
         self._bytes = max(0, body_bytes_max - _NOTE_BYTES)
         self._now = now
-        self._zone = zone
+        self._place = place
         self._lines: list[str] = []
         self._ids: list[int] = []
         self._first = ""
@@ -124,7 +123,7 @@ class Digest:
     def add(self, story: Story) -> bool:
         """A line for `story`; False when there is no room for it."""
         severity = f"{story.severity}: " if _rank(story.severity) >= _rank("warning") else ""
-        line = f"- {severity}{story.newest.title} ({story.told(self._now, self._zone)})"
+        line = f"- {severity}{story.newest.title} ({story.told(self._now, self._place)})"
         size = len(line.encode()) + 1
         if self._lines and (size > self._bytes or len(self._lines) == LINES_MAX):
             return False
@@ -165,23 +164,9 @@ class Digest:
         return to_json({"type": "digest", "count": self.count, "resolved": self.resolved, "ids": self._ids})
 
 
-class _Times:
-    def __init__(self, now: int, zone: tzinfo | None) -> None:
-        self._zone = zone
-        self._today = self._local(now).date()
-
-    def say(self, at: int, besides: int | None = None) -> str:
-        """The time of day, with the date unless it is today's or that of `besides`, which was said before."""
-        local = self._local(at)
-        said = local.date() in (self._today, None if besides is None else self._local(besides).date())
-        return f"{local:%H:%M}" if said else f"{local:%Y-%m-%d %H:%M}"
-
-    def _local(self, at: int) -> datetime:
-        moment = datetime.fromtimestamp(min(max(at, EARLIEST), LATEST) // MICROSECONDS, UTC)
-        try:
-            return moment.astimezone(self._zone)
-        except (OverflowError, ValueError, OSError):  # at the ends of the calendar
-            return moment
+def _said(at: int, now: int, place: Place, besides: int | None = None) -> str:
+    """The time of day, with the date unless it is today's or that of `besides`, which was said before."""
+    return min((clock_time(at, each, place) for each in (now, besides) if each is not None), key=len)
 
 
 def highest(one: str, other: str) -> str:

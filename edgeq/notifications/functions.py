@@ -17,7 +17,6 @@ from ..clock import EARLIEST, LATEST, MICROSECONDS, rfc3339
 from ..events import to_json
 from ..moments import moment
 from ..zones import reading_at
-from .notification import length
 
 VALUE_CHARACTERS_MAX = 16 * 1024
 DIGITS_MAX = 9
@@ -76,6 +75,17 @@ def text_of(value: Any, place: Place) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return to_json(value)[:VALUE_CHARACTERS_MAX]
+
+
+def length(seconds: float) -> str:
+    """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if parts or count:
+            parts.append(f"{count}{unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
 
 
 def clock_time(at: int, beside: int, place: Place) -> str:

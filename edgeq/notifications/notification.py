@@ -10,6 +10,7 @@ from ..clock import MICROSECONDS, rfc3339
 from ..events import SEVERITIES as SEVERITIES
 from ..events import from_json, to_json
 from ..store.notifications import StoredNotification
+from .functions import Moment, Place, text_of
 
 LATE_SECONDS = 60.0
 
@@ -59,10 +60,11 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
         return to_json(self.as_dict()).encode()
 
 
-def delivered_now(row: StoredNotification, *, store_id: str, now: int) -> Notification:
-    """`row` as it is delivered at `now`. When that is late, the text says when it was raised."""
-    late = (now - row.created_at) / MICROSECONDS
-    note = f"raised at {rfc3339(row.created_at)}, delivered {length(late)} later" if late > LATE_SECONDS else ""
+def delivered_now(row: StoredNotification, *, store_id: str, now: int, place: Place) -> Notification:
+    """`row` as it is delivered at `now`. When that is late, the text says when it was raised, by the clocks of `place`;
+    it is the same however late that is."""
+    late = (now - row.created_at) / MICROSECONDS > LATE_SECONDS
+    note = f"raised at {text_of(Moment(row.created_at), place)}" if late else ""
     return Notification(
         id=row.id,
         event_id=row.event_id,
@@ -76,14 +78,3 @@ def delivered_now(row: StoredNotification, *, store_id: str, now: int) -> Notifi
         kind=row.kind,
         detail_json=row.detail,
     )
-
-
-def length(seconds: float) -> str:
-    """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
-    rest = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if parts or count:
-            parts.append(f"{count}{unit}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"

@@ -33,6 +33,7 @@ from ..telemetry.metrics import Metrics
 from .bucket import Pace
 from .channels.channel import Channel, Outcome, Rejected, Retry, Sent
 from .digest import Story
+from .functions import Place
 from .notification import delivered_now
 from .picking import Terms, pick
 
@@ -51,19 +52,22 @@ _UNREACHED_MAX = 100
 
 
 class Sender(Service):
-    """Sends what is queued for the channel `name`.
+    """Sends what is queued for the channel `name`; times in texts are those of `place`.
 
     `sent` counts what it has sent since the start, `last_error` says why the last attempt failed (None after one that
     did not), `waiting_until` (microseconds since 1970 UTC) until when the channel waits as a whole.
     """
 
-    def __init__(self, name: str, channel: Channel, store: Store, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, name: str, channel: Channel, store: Store, metrics: Metrics, clock: Clock, place: Place | None = None
+    ) -> None:
         super().__init__(f"channel.{name}", clock)
         self.channel = channel
         self.sent = 0
         self._channel_name = name
         self._store = store
         self._metrics = metrics
+        self._place = place or Place()
         self._calm = Calm(self.log, clock.monotonic)
         self._pace = Pace(channel.limit, channel.backoff, clock.monotonic)
         # What this sender was the first to try, and the target surely hasn't got; and the last that failed so.
@@ -142,6 +146,7 @@ class Sender(Service):
         terms = Terms(
             channel=self._channel_name,
             digests=self.channel.digests,
+            place=self._place,
             body_bytes_max=self.channel.body_bytes_max,
             capacity=self._pace.within(_CAPACITY_SECONDS),
             trying=self._pace.failures > 0,
@@ -180,7 +185,7 @@ class Sender(Service):
         failpoint("notification.marked")
 
     async def _send(self, row: StoredNotification) -> Outcome:
-        notification = delivered_now(row, store_id=self._store.id, now=self.clock.now())
+        notification = delivered_now(row, store_id=self._store.id, now=self.clock.now(), place=self._place)
         limit = asyncio.timeout(SEND_SECONDS_MAX)
         try:
             async with limit:
@@ -273,7 +278,7 @@ class Sender(Service):
             source=f"channel:{self._channel_name}",
             reason=reason,
             error=error,
-            payload=delivered_now(row, store_id=self._store.id, now=row.created_at).as_json(),
+            payload=delivered_now(row, store_id=self._store.id, now=row.created_at, place=self._place).as_json(),
             event_id=row.event_id,
             created_at=self.clock.now(),
             detail={"notification_id": row.id},
@@ -322,7 +327,9 @@ def _queue_elsewhere(tx: Tx, row: StoredNotification, now: int) -> bool:
         expires_at=row.expires_at,
         failover=row.failover[1:],
     )
-    if Story.of(row).merged.opened_at is not None:  # tells by itself what is resolved
+    if row.kind == "digest":
+        outbox.copy_members(tx, row.id, copy_id=notifications.put(tx, copy), channel=copy.channel)
+    elif Story.of(row).merged.opened_at is not None:  # tells by itself what is resolved
         notifications.put(tx, copy)
     else:
         notifications.add(tx, [copy])

@@ -12,7 +12,6 @@ as it is. Nothing is kept in memory but what goes into one message.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import tzinfo
 
 import msgspec
 
@@ -22,6 +21,7 @@ from ..store import outbox
 from ..store.notifications import Group, NewNotification, StoredNotification
 from ..store.store import Tx
 from .digest import Digest, Story
+from .functions import Place
 from .notification import LATE_SECONDS
 
 DIGEST_OVER = 5
@@ -34,7 +34,7 @@ _LATE = round(LATE_SECONDS * MICROSECONDS)
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """How `channel` takes notifications at present.
 
-    `digests`: people read it, bodies of up to `body_bytes_max` bytes, with times in `zone` (None: the machine's).
+    `digests`: people read it, bodies of up to `body_bytes_max` bytes, with times as clocks show them in `place`.
     `capacity` is how many it takes within a minute, None: any number. `trying`: the last attempt failed, and the next
     is to see whether the target is back. `unreached` are the ids of those that were tried and never reached it, surely:
     they may still be put together with others.
@@ -42,11 +42,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     channel: str
     digests: bool
+    place: Place = Place()
     body_bytes_max: int = BODY_BYTES_MAX
     capacity: int | None = None
     trying: bool = False
     unreached: Collection[int] = ()
-    zone: tzinfo | None = None
 
 
 class Picked(msgspec.Struct, frozen=True):
@@ -162,7 +162,7 @@ class _Gathered:
     """What is told in one message: the stories of some fingerprints."""
 
     def __init__(self, group_key: str | None, terms: Terms, now: int) -> None:
-        self._digest = Digest(group_key, min(terms.body_bytes_max, BODY_BYTES_MAX), now, terms.zone)
+        self._digest = Digest(group_key, min(terms.body_bytes_max, BODY_BYTES_MAX), now, terms.place)
         self._terms = terms
         self._now = now
         self._first: Story | None = None
@@ -223,7 +223,7 @@ class _Gathered:
             channel=self._terms.channel,
             severity=story.severity,
             title=newest.title,
-            body=story.body(self._now, self._terms.zone),
+            body=story.body(self._now, self._terms.place),
             fingerprint=newest.fingerprint,
             created_at=story.merged.first_at,
             event_id=newest.event_id,

@@ -10,8 +10,8 @@ import msgspec
 from ..clock import MICROSECONDS
 from ..events import from_json, to_json
 from ..store.notifications import NewNotification
+from .functions import length
 from .match import Facts
-from .notification import length
 from .policy import Route
 from .text import TITLE_CHARACTERS_MAX
 
@@ -108,6 +108,11 @@ def facts_of(detail: str, severity: str) -> Facts:
 def numbered(detail: str, number: int) -> str:
     """`detail` of a reminder, with its number."""
     return _with(detail, number=number)
+
+
+def of_step(detail: str, step: int) -> str:
+    """`detail` of what escalates, with the number of the step."""
+    return _with(detail, escalation=step)
 
 
 def linked(detail: str, ack_url: str) -> str:

@@ -21,7 +21,7 @@ from .acknowledge import Told
 from .links import Links
 from .match import Facts
 from .policy import Policy, Route
-from .rows import Message, detail_of, facts_of, lasting, linked, numbered, with_note
+from .rows import Message, detail_of, facts_of, lasting, linked, numbered, of_step, with_note
 from .silences import Silences
 from .text import render
 from .threads import THREADS_MAX, Threads, escalated, is_over, reminded, told
@@ -154,7 +154,10 @@ class Teller:
                 silenced = silenced or "acknowledged"
             elif silenced is None:
                 goes_on = told(thread, route, told_at) if thread.silenced else thread
-                self._change(reminded(goes_on, route, turn.now), turn)
+                message = self._linked(message, thread, turn)
+                rows = message.rows(route, channels, facts, turn.now)
+                self._queue(reminded(goes_on, route, turn.now), rows, turn)
+                return []
         elif message.kind != "update" and (facts.contract or route.repeat or route.escalate):
             self._open(message, target, facts, None if silenced else told_at, turn)
         if message.kind != "resolved":
@@ -218,8 +221,9 @@ class Teller:
             goes_on = escalated(goes_on, route, now, self._elsewhere(thread))
             names = [name for name in route.escalate[thread.escalation][1] if name in self._policy.channels]
             note = f"not acknowledged {lasting(thread.opened_at, now)}"
-            alerts = replace(message, title=with_note(text.title, note)).rows(route, names, facts, now)
-            rows += [replace(row, group=None) for row in alerts]
+            detail = of_step(message.detail, goes_on.escalation)
+            step = replace(message, title=with_note(text.title, note), detail=detail)
+            rows += [replace(row, group=None) for row in step.rows(route, names, facts, now)]
         if thread.next_at is not None and thread.next_at <= now:
             goes_on = reminded(goes_on, route, now)
             number = goes_on.reminder
@@ -266,10 +270,6 @@ class Teller:
             self.close(thread, turn)
         else:
             self.threads.put(thread)
-
-    def _change(self, thread: Thread, turn: Turn) -> None:
-        turn.decisions.also.append(lambda tx: threads.change(tx, thread))
-        self.threads.put(thread)
 
     # Counting
 

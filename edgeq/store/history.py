@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 
 import peewee as pw
 
-from ..events import to_json
+from ..events import from_json, to_json
 from .notifications import ALL, StoredNotification, requeue, stored
 from .store import Store, Tx, literal
 from .tables import DeadLetters, Notifications
+
+# So many alerts of one fingerprint are looked at.
+_ALERTS_MAX = 1000
 
 _row = Notifications
 
@@ -32,17 +35,28 @@ def about(tx: Tx, notification_id: int, limit: int) -> list[tuple[str, int | Non
     return [(fingerprint, event_id) for query in (own, told) for fingerprint, event_id in tx.rows(query)]
 
 
-def take_back_reminders(tx: Tx, channel: str, fingerprint: str, reason: str) -> None:
-    """Send those reminders no more that still wait and that no target was given yet; they stay in the history."""
-    query = _row.update({_row.state: "silenced", _row.error: reason}).where(
+def take_back(tx: Tx, channel: str, fingerprint: str, reason: str) -> None:
+    """Send reminders, and steps of escalation, no more that still wait and that no target was given yet; they stay in
+    the history."""
+    waiting = (
         (_row.channel == channel)
         & (_row.fingerprint == fingerprint)
         & (_row.state == literal("queued"))
-        & (_row.kind == literal("reminder"))
         & _row.tried_at.is_null()
     )
-    if tx.run(query):
+    alerts = _row.select(_row.id, _row.detail).where(waiting & (_row.kind == literal("alert"))).limit(_ALERTS_MAX)
+    ids = [row_id for row_id, detail in tx.rows(alerts) if _is_escalation(detail)]
+    query = _row.update({_row.state: "silenced", _row.error: reason})
+    if tx.run(query.where(waiting & ((_row.kind == literal("reminder")) | _row.id.in_(ids)))):
         tx.touch("notifications")
+
+
+def _is_escalation(detail: str) -> bool:
+    try:
+        read = from_json(detail)
+    except ValueError:
+        return False
+    return isinstance(read, dict) and "escalation" in read
 
 
 def retry(tx: Tx, ids: Sequence[int], now: int) -> int:

@@ -136,6 +136,16 @@ _TAKE_OUT_MEMBERS = Statement(
     )
 )
 _JOIN = Statement(lambda p: _row.update({_row.digest_id: p}).where(_row.digest_id == _NOWHERE))
+_TOLD_BY_MEMBERS = (
+    _row.event_id, _row.severity, _row.title, _row.body, _row.fingerprint, _row.attempt, _row.next_attempt_at,
+    _row.created_at, _row.kind, _row.detail,
+)  # fmt: skip
+_COPY_MEMBERS = Statement(
+    lambda p: _row.insert_from(
+        _row.select(p, literal("grouped"), p, *_TOLD_BY_MEMBERS).where(_row.digest_id == p),
+        (_row.channel, _row.state, _row.digest_id, *_TOLD_BY_MEMBERS),
+    )
+)
 _BY_ID = Statement(lambda p: _row.select(*ALL).where(_row.id == p))
 _TRY = Statement(lambda p: _row.update({_row.next_attempt_at: p, _row.tried_at: p}).where(_row.id == p))
 _POSTPONE = Statement(
@@ -234,6 +244,11 @@ def merge(tx: Tx, new: NewNotification, *, due_at: int) -> StoredNotification:
     tx.run(_JOIN, (row_id,))
     tx.run(_TRY, (due_at, None, row_id))
     return stored(tx.rows(_BY_ID, (row_id,))[0])
+
+
+def copy_members(tx: Tx, digest_id: int, *, copy_id: int, channel: str) -> None:
+    """Say that the copy of a digest on another channel tells there of all that the digest tells of."""
+    tx.run(_COPY_MEMBERS, (channel, copy_id, digest_id))
 
 
 def postpone(tx: Tx, channel: str, fingerprint: str, until: int) -> None:

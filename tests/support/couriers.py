@@ -84,9 +84,9 @@ class Desk:
     async def tell(self, *events: Event) -> None:
         """Have events processed."""
         for each in events:
-            ctx = self._context(each.id)
+            ctx = self.context(each.id)
             await self.courier.process_item(each, ctx)
-            await self._commit(ctx)
+            await self.commit(ctx)
 
     async def happens(self, what: str, **keys: Any) -> None:
         """`contract.<what>` happens now."""
@@ -104,9 +104,9 @@ class Desk:
             due = self.courier.due_at()
             if due is None or due > self.clock.now():
                 return
-            ctx = self._context(None)
+            ctx = self.context(None)
             await self.courier.on_time(ctx)
-            await self._commit(ctx)
+            await self.commit(ctx)
         raise AssertionError(f"due again and again: {due}")
 
     async def pass_time(self, seconds: float) -> None:
@@ -181,10 +181,12 @@ class Desk:
         """All that is queued was sent."""
         await self.store.write(lambda tx: sent_all(tx, self.clock.now()))
 
-    def _context(self, cause_id: int | None) -> ProcessorContext:
+    def context(self, cause_id: int | None) -> ProcessorContext:
+        """What the courier decides in."""
         return ProcessorContext(self.clock, cause_id=cause_id, idempotency_key="k", attempt=1)
 
-    async def _commit(self, ctx: ProcessorContext) -> None:
+    async def commit(self, ctx: ProcessorContext) -> None:
+        """Have what was decided hold."""
         decisions = ctx.decisions
         duplicates = await self.store.write(lambda tx: record(tx, decisions))
         count(self.metrics, decisions, duplicates)
