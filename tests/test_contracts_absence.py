@@ -118,7 +118,7 @@ class TestAbsence:
         }  # fmt: skip
         event_ = story.reading(85).events[-1]
         assert (event_.type, event_.cause_id) == ("contract.resolved", 2)
-        assert event_.description == "reports: a resolved after 1m15s (observed 2026-01-01T12:01:25.000Z)"
+        assert event_.description == "reports: a resolved after 1m 15s (observed 2026-01-01T12:01:25.000Z)"
         assert from_json(event_.data_json)["duration_seconds"] == 75
 
 

@@ -275,7 +275,7 @@ def test_each_verdict_is_a_line_and_each_contract_a_row(edgeq: Edgeq) -> None:
     ]  # fmt: skip
     assert lines[8].split("  ")[0] == "contract"
     assert lines[9].split() == ["cold", "2", "26m", "1", "0", "1", "not_a_number"]
-    assert lines[10].split() == ["closes", "2", "3h20m", "0", "0", "1:", "south"]
+    assert lines[10].split() == ["closes", "2", "3h", "20m", "0", "0", "1:", "south"]
     assert lines[12].startswith("8 events from ")
     assert lines[13:] == [
         "the first event that is stored is of then",

@@ -359,7 +359,7 @@ def test_the_reasons_are_all_told() -> None:
     stations += [ROOT / "edgeq" / name for name in ("contracts/telling.py", "contracts/turn.py")]
     stations += [ROOT / "edgeq" / "processors" / "sentinel.py"]
     source = "".join(map(Path.read_text, stations))
-    given = re.findall(r'reason(?:: str)? ?= ?"(\w+)"(?: if .* else "(\w+)")?', source)
+    given = re.findall(r'(?:reason(?:: str)? ?= ?|close\(row, )"(\w+)"(?: if .* else "(\w+)")?', source)
     assert told == {word for pair in given for word in pair if word}
 
 

@@ -58,7 +58,7 @@ def shows(out: str, block: str) -> bool:
 
 def _timeless(text: str) -> list[str]:
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
-    text = re.sub(r"\b(\d+(\.\d+)?[dhms])+\b", "LENGTH", text)
+    text = re.sub(r"\b\d+(\.\d+)?[dhms]( \d+[hms])?\b", "LENGTH", text)
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
