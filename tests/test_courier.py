@@ -148,7 +148,7 @@ class TestEpisodes:
         await box.happens("violated", observed=5)
         await box.happens("unknown")
         await box.happens("resolved", observed=1)
-        assert [(row.channel, row.kind) for row in await box.rows()] == [
+        assert [(row.channel, row.kind) for row in await box.rows() if row.state == "queued"] == [
             ("siren", "alert"), ("siren", "update"), ("siren", "resolved"),
         ]  # fmt: skip
 
@@ -207,6 +207,16 @@ class TestEpisodes:
         for number in range(4):  # told all the same, and by the routes
             await box.happens("resolved", subject=f"f{number}")
         assert [row.state for row in await box.rows()] == ["queued"] * 8
+
+    async def test_resolved_is_told_by_routes_that_no_room_was_left_for(
+        self, box: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "THREADS_MAX", 1)
+        await box.open({**PHONE, "continue": True}, {"channels": ["phone", "mail"]})
+        await box.happens("violated")
+        await box.sent()
+        await box.happens("resolved")
+        assert await box.told() == ["0 phone resolved: f1 resolved", "0 mail resolved: f1 resolved"]
 
 
 class TestDirect:
