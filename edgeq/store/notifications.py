@@ -43,7 +43,11 @@ TRIED = Notifications.tried_at.is_null(False)
 
 def _told(p: pw.SQL) -> pw.Node:
     """What a fingerprint has told, or is about to tell, newest first; each with its group, and when it was raised if it
-    waits for that."""
+    waits for that.
+
+    By these rows alone it is known where something is to be resolved: whoever deletes old ones must keep those of open
+    threads, and the digests that told them.
+    """
     digest_lives = (Notifications.state != literal("grouped")) | _Digest.state.in_(pw.SQL("('queued', 'sent')"))
     waits_for_group = (
         QUEUED
