@@ -50,7 +50,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None
     trying: bool = False
     unreached: Collection[int] = ()
-    quiet: Mapping[str, int] = {}  # noqa: RUF012
+    quiet: Mapping[str, int] = {}
 
 
 class Picked(msgspec.Struct, frozen=True):

@@ -63,6 +63,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
                 group=group,
                 expires_at=expires_at,
                 failover=failover,
+                route=None if route is None else route.id,
             )
             for channel in channels
         ]
