@@ -41,7 +41,7 @@ def build(contract: str, kind: str, severity: str, subject: str, verdict: Verdic
         data["reason"] = verdict.reason
     if verdict.reminder:
         data["reminder"] = verdict.reminder
-    key = f"contract:{contract}:{subject}:{verdict.episode}:{verdict.what}:{verdict.since}"
+    key = f"{key_prefix(contract)}{subject}:{verdict.episode}:{verdict.what}:{verdict.since}"
     if verdict.what != "resolved" and verdict.at != verdict.since:
         key += f":{verdict.at}"
     return NewEvent(
@@ -55,6 +55,11 @@ def build(contract: str, kind: str, severity: str, subject: str, verdict: Verdic
         idempotency_key=key,
         cause_id=verdict.cause_id or None,
     )
+
+
+def key_prefix(contract: str) -> str:
+    """How the keys of the events of a contract begin, or, if it is empty, of all contracts. Others' may, too."""
+    return f"contract:{contract}:" if contract else "contract:"
 
 
 def spoken(seconds: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from peewee import fn
 
 from ..events import Event, NewEvent, to_json
-from .store import Row, Statement, Store, Tx
+from .store import ZERO, Row, Statement, Store, Tx
 from .tables import Events
 
 _COLUMNS = (
@@ -24,6 +24,14 @@ _ALL = (
 _AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(Events.id).limit(p))
 _ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+_KEYED = Statement(
+    lambda p: (
+        Events.select(*_ALL)
+        .where((Events.idempotency_key >= p) & (Events.idempotency_key < p) & (Events.id + ZERO > p))
+        .order_by((Events.id + ZERO).desc())
+        .limit(p)
+    )
+)
 _COUNT_AFTER = Statement(lambda p: Events.select(fn.COUNT(Events.id)).where(Events.id > p))
 
 _tags_json: dict[tuple[str, ...], str] = {(): "[]"}
@@ -55,6 +63,13 @@ def append(tx: Tx, events: Sequence[NewEvent]) -> Appended:
 async def after(store: Store, last_consumed_id: int, limit: int) -> list[Event]:
     """Up to `limit` events with an id greater than `last_consumed_id`, in order of id."""
     return [_event(row) for row in await store.read(_AFTER, (last_consumed_id, limit))]
+
+
+async def keyed(store: Store, prefix: str, *, limit: int, after_id: int = 0) -> list[Event]:
+    """The latest events, `limit` at most, whose idempotency key begins with `prefix` and whose id is greater than
+    `after_id`, the newest first. Costs in proportion to how many have such a key."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [_event(row) for row in await store.read(_KEYED, (prefix, end, after_id, limit))]
 
 
 async def one(store: Store, event_id: int) -> Event | None:
