@@ -74,7 +74,8 @@ class Parts:
         }
         place = here(config.gateway)
         self.senders = {
-            name: Sender(name, channel, store, metrics, clock, place) for name, channel in plan.channels.items()
+            name: Sender(name, channel, store, metrics, clock, place, plan.policy.quiet)
+            for name, channel in plan.channels.items()
         }
         slots = Slots(config.jobs.concurrency)
         self.workers = make_workers(plan, config.jobs.queues, store, metrics, clock, slots=slots)

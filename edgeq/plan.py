@@ -23,7 +23,7 @@ from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
 from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
-from .notifications.policy import load_policy
+from .notifications.policy import Policy, load_policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .requests import request_routes
 from .telemetry.metrics import Metrics
@@ -46,6 +46,7 @@ class Plan:
     table: RouteTable
     contracts: list[Contract]
     channels: Mapping[str, Channel]
+    policy: Policy
     processors: Mapping[str, PlannedProcessor]
     schedules: Sequence[Schedule]
     sources: Sequence[Source]
@@ -89,7 +90,7 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
     sources = _sources(modules)
-    return Plan(loaded, table, contracts, channels, processors, schedules, sources, _warnings(loaded, sources))
+    return Plan(loaded, table, contracts, channels, policy, processors, schedules, sources, _warnings(loaded, sources))
 
 
 def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:

@@ -71,6 +71,27 @@ async def test_steps_of_escalation_and_reminders_of_all_routes_that_wait_are_tak
         assert [row.channel for row in await made.rows() if row.state == "queued"] == ["phone", "mail"]
 
 
+async def test_copies_on_channels_that_stand_in_for_others_are_taken_back(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**ROUTE, "failover": ["mail"]}) as made:
+        await made.happens("violated")
+        (alert,) = await made.rows()
+        copies = [
+            NewNotification(
+                channel="mail", severity="warning", title="copy", body="", fingerprint=fingerprint, created_at=NOON,
+                kind="reminder",
+            )
+            for fingerprint in (alert.fingerprint, "another")
+        ]  # fmt: skip
+        await made.store.write(lambda tx: notifications.add(tx, copies))
+        await ack(made, *await contracts(made, "cold"))
+        told = [(row.channel, row.kind, row.fingerprint, row.state) for row in await made.rows()]
+        assert told == [
+            ("phone", "alert", alert.fingerprint, "queued"),
+            ("mail", "reminder", alert.fingerprint, "silenced"),
+            ("mail", "reminder", "another", "queued"),
+        ]
+
+
 async def test_who_acknowledged_what_and_how_is_an_event_that_nobody_is_told_of(tmp_path: Path) -> None:
     async with desk(tmp_path, ROUTE) as made:
         await made.happens("violated")

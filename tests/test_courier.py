@@ -79,6 +79,20 @@ class TestRows:
         assert len(row.detail.encode()) <= rows_of.DETAIL_BYTES_MAX
         assert from_json(row.detail).get("left_out") == left_out
 
+    async def test_of_data_that_is_too_long_plain_values_are_kept_as_far_as_they_fit(self, box: Desk) -> None:
+        plain = {"room": "cellar", "ok": True, "none": None, "n": 1.5, "ä": "ä" * 199}
+        await box.tell(event(data={"log": "x" * 9000, "list": [1], "text": "y" * 200, **plain}))
+        many = {f"key{number}": "ä" * 150 for number in range(100)}
+        await box.tell(event(data={**many, "last": 1}), event("t" * 9000, data={**many, "last": 1}))
+        first, *full = await box.rows()
+        detail = from_json(first.detail)
+        assert (detail["data"], detail["left_out"]) == (plain, ["data"])
+        for row in full:
+            kept = from_json(row.detail)["data"]
+            assert 20 < len(kept) < 30
+            assert kept == {**dict(list(many.items())[: len(kept) - 1]), "last": 1}
+            assert rows_of.DETAIL_BYTES_MAX - 400 < len(row.detail.encode()) <= rows_of.DETAIL_BYTES_MAX
+
     async def test_ttl_counts_from_when_it_was_raised(self, box: Desk) -> None:
         await box.open({**PHONE, "ttl": "1h"})
         box.clock.advance(600)
@@ -148,7 +162,7 @@ class TestEpisodes:
         await box.happens("violated", observed=5)
         await box.happens("unknown")
         await box.happens("resolved", observed=1)
-        assert [(row.channel, row.kind) for row in await box.rows()] == [
+        assert [(row.channel, row.kind) for row in await box.rows() if row.state == "queued"] == [
             ("siren", "alert"), ("siren", "update"), ("siren", "resolved"),
         ]  # fmt: skip
 
@@ -207,6 +221,16 @@ class TestEpisodes:
         for number in range(4):  # told all the same, and by the routes
             await box.happens("resolved", subject=f"f{number}")
         assert [row.state for row in await box.rows()] == ["queued"] * 8
+
+    async def test_resolved_is_told_by_routes_that_no_room_was_left_for(
+        self, box: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(telling, "THREADS_MAX", 1)
+        await box.open({**PHONE, "continue": True}, {"channels": ["phone", "mail"]})
+        await box.happens("violated")
+        await box.sent()
+        await box.happens("resolved")
+        assert await box.told() == ["0 phone resolved: f1 resolved", "0 mail resolved: f1 resolved"]
 
 
 class TestDirect:

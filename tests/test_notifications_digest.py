@@ -92,6 +92,19 @@ def test_what_was_put_together_is_put_together_again() -> None:
     )
 
 
+def test_what_was_told_with_a_body_is_not_told_again() -> None:
+    alert, reminder = row(at=MIDNIGHT, body="-10 degrees"), row("reminder", MIDNIGHT + MINUTE, body="-9 degrees")
+    twice = story(alert, reminder)
+    once = row("reminder", at=MIDNIGHT, body=twice.body(NOON, BERLIN), detail=twice.detail)
+    assert once.body == "-9 degrees\n\n00:00, 1 reminder"
+    for before in ([], [alert]):
+        more = story(*before, once)
+        again = row("reminder", at=MIDNIGHT, body=more.body(NOON, BERLIN), detail=more.detail)
+        times = "00:00, 2 times, the last 00:00" if before else "00:00"
+        assert again.body == f"-9 degrees\n\n{times}, 1 reminder"
+        assert story(again).body(NOON, BERLIN) == again.body
+
+
 @pytest.mark.parametrize("detail", ['{"merged": 5}', '{"merged": {"count": "x"}}', "[]", "not json", '"merged"'])
 def test_odd_detail_is_no_obstacle(detail: str) -> None:
     whole = story(row(detail=detail), row("resolved", detail=detail))

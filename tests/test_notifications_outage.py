@@ -158,6 +158,22 @@ async def test_opened_and_resolved_while_offline_is_one_line(box: Outbox, clock:
     assert all("(30m)" in line for line in digest.body.splitlines())
 
 
+async def test_what_was_put_together_and_had_no_way_out_is_sent_as_it_is(box: Outbox, clock: FakeClock) -> None:
+    phone = Phone(clock, NOON + 3600 * MICROSECONDS)
+    sender = Sender("phone", phone, box.store, box.metrics, clock)
+    await box.queue("Door", "Door", fingerprint="door", body="It is open.")
+    await sender.work()
+    clock.advance(600)
+    await box.queue("Fire", severity="critical")  # goes first, so that the other one is picked anew
+    await sender.work()
+    clock.advance(7200)
+    await sender.work()
+    (_, fire), (_, door) = phone.taken
+    assert (fire.title, door.title) == ("Fire", "Door")
+    assert door.body.count("2 times, the last") == 1
+    assert len(await box.rows()) == 4
+
+
 async def test_memory_is_flat(box: Outbox, clock: FakeClock) -> None:
     body = "x" * 10_000
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from edgeq.events import Event, to_json
 from edgeq.notifications.functions import Place
 from edgeq.notifications.notification import SEVERITIES, delivered_now
 from edgeq.notifications.text import BODY_BYTES_MAX, TITLE_CHARACTERS_MAX, Text, render
+from edgeq.notifications.words import here
 from edgeq.store.notifications import StoredNotification
 from edgeq.testing.clock import NOON
 from edgeq.zones import zone
@@ -218,3 +220,10 @@ def test_what_comes_late_says_when_it_was_raised(seconds: int, note: str, body: 
     assert sent.body == "\n\n".join(part for part in (body, note) if part)
     assert sent.title == "Door"
     assert sent.idempotency_key == "5e7f-5"
+
+
+def test_a_wrong_time_zone_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("TZ", "Mars/Olympus_Mons")
+    places = [here("gw"), here(), here()]
+    assert {place.zone for place in places} == {UTC}
+    assert caplog.text.count("notifications have times in UTC: there is no time zone 'Mars/Olympus_Mons'") == 1

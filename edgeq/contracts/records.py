@@ -96,14 +96,16 @@ def is_adapted(contract: Contract, row: ContractState) -> bool:
     return _detail_keys.decode(row.detail).keys not in (0, contract.keys_id)
 
 
+def open_episode(row: ContractState) -> int | None:
+    """The number of the episode that was told and not yet resolved; None when there is none."""
+    _, instance = _as_told(row)
+    report = expanded(instance)
+    return None if report.told == "ok" else report.episode or row.episode
+
+
 def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:
     """What tells that a violation ends because its contract was `removed` or `changed`; None when there is none."""
-    try:
-        detail = _detail.decode(row.detail)
-    except (msgspec.MsgspecError, UnicodeError):
-        detail = Detail()
-    state: Any = detail.state or row.state
-    instance = Instance(subject=row.subject, state=state, since=row.since, episode=row.episode, report=detail.report)
+    detail, instance = _as_told(row)
     report = expanded(instance)
     if report.told == "ok":
         return None
@@ -112,3 +114,15 @@ def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:
     verdict = Verdict(what="resolved", at=max(now, since), since=since, episode=episode, reason=reason)
     message = f"{row.subject} no longer judged: the contract was {reason}".strip()
     return build(row.contract, detail.kind, detail.severity, row.subject, verdict, message, now)
+
+
+def _as_told(row: ContractState) -> tuple[Detail, Instance]:
+    """A row as far as it says what was told, whatever its contract has become."""
+    try:
+        detail = _detail.decode(row.detail)
+    except (msgspec.MsgspecError, UnicodeError):
+        detail = Detail()
+    state: Any = detail.state or row.state
+    return detail, Instance(
+        subject=row.subject, state=state, since=row.since, episode=row.episode, report=detail.report
+    )

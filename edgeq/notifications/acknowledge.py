@@ -110,9 +110,7 @@ def acknowledge(tx: Tx, all_told: Iterable[Told], note: Note, now: int) -> list[
         assert before.thread is not None
         until = {} if told.event_id is None else {"event_id": told.event_id}
         threads.acknowledge(tx, told.fingerprint, by=note.by, comment=note.comment, now=now, **until)
-        acknowledged = [each.thread for each in threads.of(tx, told.fingerprint) if each.thread.acknowledged_at == now]
-        for channel in {name for thread in acknowledged for name in thread.channels}:
-            history.take_back(tx, channel, told.fingerprint, "acknowledged")
+        _take_back(tx, told.fingerprint, now)
         events.append(tx, [_event(before.thread, note, now)])
         found.append(msgspec.structs.replace(look(tx, told), news=True))
     return found
@@ -143,6 +141,15 @@ def fault(found: Sequence[Standing]) -> str:
     if "acknowledged" in states:
         return ""
     return "something newer has taken its place" if "replaced" in states else "nothing is open of it"
+
+
+def _take_back(tx: Tx, fingerprint: str, now: int) -> None:
+    """Take back what waits of the threads that were acknowledged `now`, also copies where another channel stands in;
+    not what waits for channels that only go on with what isn't acknowledged."""
+    all_threads = [each.thread for each in threads.of(tx, fingerprint)]
+    seen = {name for thread in all_threads if thread.acknowledged_at == now for name in thread.channels}
+    going_on = {name for thread in all_threads if thread.acknowledged_at is None for name in thread.channels}
+    history.take_back(tx, fingerprint, "acknowledged", spared=going_on - seen)
 
 
 def _event(thread: OpenThread, note: Note, now: int) -> NewEvent:

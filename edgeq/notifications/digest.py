@@ -27,7 +27,7 @@ _NOTE_BYTES = 128
 class Merged(msgspec.Struct, frozen=True):
     """What was put together: `count` notifications, so many of them alerts and reminders; when the first was raised,
     and the last alert; when it was opened and when resolved, as far as that is among them (microseconds since 1970
-    UTC)."""
+    UTC). `own` is how many characters of the body are its own, before those that say all this; None: all are."""
 
     count: int
     alerts: int
@@ -36,11 +36,12 @@ class Merged(msgspec.Struct, frozen=True):
     last_at: int
     opened_at: int | None
     resolved_at: int | None
+    own: int | None = None
 
 
 class Story(msgspec.Struct, frozen=True):
     """What the rows of one fingerprint come to: `newest` is the last one, `severity` the highest, `expires_at` when the
-    last of them does (None: one never does)."""
+    last of them does (None: one never does); `several` whether there is more than one row."""
 
     newest: StoredNotification
     severity: str
@@ -48,6 +49,7 @@ class Story(msgspec.Struct, frozen=True):
     failover: tuple[str, ...]
     group_key: str | None
     merged: Merged
+    several: bool = False
 
     @classmethod
     def of(cls, row: StoredNotification) -> Story:
@@ -72,7 +74,9 @@ class Story(msgspec.Struct, frozen=True):
                 new.last_at if new.alerts else before.last_at,
                 new.opened_at if opened is None else opened,
                 new.resolved_at,
+                new.own,
             ),
+            several=True,
         )
 
     def told(self, now: int, place: Place) -> str:
@@ -95,12 +99,17 @@ class Story(msgspec.Struct, frozen=True):
 
     def body(self, now: int, place: Place) -> str:
         """The newest body, and what was told with it."""
-        return "\n\n".join(filter(None, (self.newest.body, self.told(now, place))))
+        return "\n\n".join(filter(None, (self._own_body, self.told(now, place))))
 
     @property
     def detail(self) -> str:
         """The newest detail, with what was put together."""
-        return to_json({**_detail(self.newest), "merged": msgspec.to_builtins(self.merged)})
+        merged = msgspec.structs.replace(self.merged, own=len(self._own_body))
+        return to_json({**_detail(self.newest), "merged": msgspec.to_builtins(merged)})
+
+    @property
+    def _own_body(self) -> str:
+        return self.newest.body[: self.merged.own]
 
 
 class Digest:

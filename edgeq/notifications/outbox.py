@@ -8,6 +8,7 @@
   counted: however long that lasts, nothing is given up.
 - One that has failed `FAILOVER_ATTEMPTS` times, has waited `FAILOVER_SECONDS` for a channel that fails, or was refused,
   is queued on the next channel that it may fail over to as well, once.
+- Nothing below critical goes out in the quiet hours of its route, however late it became due.
 - A clock that is set ahead is no time that passed: what has a time to live keeps what is left of it.
 - A sender waits for nobody else: one target that hangs delays no other channel.
 - What is queued for a channel that the configuration no longer has stays queued, until that channel is back.
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -25,7 +27,7 @@ from ..service import Service
 from ..store import dead_letters, notifications, outbox
 from ..store import outlook as outlooks
 from ..store.dead_letters import NewDeadLetter
-from ..store.notifications import NewNotification, StoredNotification
+from ..store.notifications import WAIT_SECONDS_MAX, NewNotification, StoredNotification
 from ..store.outlook import Outlook
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
@@ -52,14 +54,22 @@ _UNREACHED_MAX = 100
 
 
 class Sender(Service):
-    """Sends what is queued for the channel `name`; times in texts are those of `place`.
+    """Sends what is queued for the channel `name`; times in texts are those of `place`. `quiet` says which routes have
+    quiet hours at a moment, and until when: see Policy.quiet.
 
     `sent` counts what it has sent since the start, `last_error` says why the last attempt failed (None after one that
     did not), `waiting_until` (microseconds since 1970 UTC) until when the channel waits as a whole.
     """
 
     def __init__(
-        self, name: str, channel: Channel, store: Store, metrics: Metrics, clock: Clock, place: Place | None = None
+        self,
+        name: str,
+        channel: Channel,
+        store: Store,
+        metrics: Metrics,
+        clock: Clock,
+        place: Place | None = None,
+        quiet: Callable[[int], Mapping[str, int]] = lambda at: {},
     ) -> None:
         super().__init__(f"channel.{name}", clock)
         self.channel = channel
@@ -68,6 +78,7 @@ class Sender(Service):
         self._store = store
         self._metrics = metrics
         self._place = place or Place()
+        self._quiet = quiet
         self._calm = Calm(self.log, clock.monotonic)
         self._pace = Pace(channel.limit, channel.backoff, clock.monotonic)
         # What this sender was the first to try, and the target surely hasn't got; and the last that failed so.
@@ -106,8 +117,7 @@ class Sender(Service):
                 continue
             seconds = self._pace.seconds()
             due_seconds = (outlook.due_at - now) / MICROSECONDS
-            if due_seconds > 0 and await outlooks.is_ahead(self._store, self._channel_name, now):
-                await self._store.write(lambda tx, now=now: outlooks.undo_ahead(tx, self._channel_name, now))  # type: ignore[misc]
+            if due_seconds > 0 and await self._undo_ahead(now):
                 continue
             if seconds <= 0 and due_seconds <= 0:
                 row = await self._next(now)
@@ -131,6 +141,12 @@ class Sender(Service):
             await self._store.write(lambda tx: outlooks.put_off_ends(tx, self._channel_name, now, step))
         self._offset += step
 
+    async def _undo_ahead(self, now: int) -> bool:
+        """Make due what a clock that was set back has put off; False when nothing is."""
+        if not await outlooks.is_ahead(self._store, self._channel_name, now):
+            return False
+        return await self._store.write(lambda tx: outlooks.undo_ahead(tx, self._channel_name, now)) > 0
+
     def _stuck_in(self, outlook: Outlook, now: int) -> float:
         """In how many seconds a notification has waited long enough for a channel that fails to be queued elsewhere."""
         if outlook.failover_at is None or not self._pace.failures:
@@ -141,7 +157,12 @@ class Sender(Service):
     async def _next(self, now: int) -> StoredNotification | None:
         """What to send now."""
         row, self._in_hand = self._in_hand, None
-        if row is not None and await outbox.is_next(self._store, row, now):
+        quiet = self._quiet(now)
+        if (
+            row is not None
+            and (row.severity == "critical" or row.route not in quiet)
+            and await outbox.is_next(self._store, row, now)
+        ):
             return row  # an outage writes nothing
         terms = Terms(
             channel=self._channel_name,
@@ -151,6 +172,7 @@ class Sender(Service):
             capacity=self._pace.within(_CAPACITY_SECONDS),
             trying=self._pace.failures > 0,
             unreached=frozenset(self._unreached),
+            quiet=quiet,
         )
         picked = await self._store.write(lambda tx: pick(tx, terms, now))
         failpoint("notification.committed")
@@ -221,7 +243,7 @@ class Sender(Service):
         if attempt >= ATTEMPTS_MAX:
             await self._give_up(row, "attempts", f"failed {attempt} times, the last time: {error}")
             return
-        seconds = min(self.channel.backoff.delay(attempt), outlooks.WAIT_SECONDS_MAX)
+        seconds = min(self.channel.backoff.delay(attempt), WAIT_SECONDS_MAX)
         at, now = self.clock.now() + round(seconds * MICROSECONDS), self.clock.now()
 
         def unit(tx: Tx) -> bool:
@@ -326,6 +348,7 @@ def _queue_elsewhere(tx: Tx, row: StoredNotification, now: int) -> bool:
         not_before=now,
         expires_at=row.expires_at,
         failover=row.failover[1:],
+        route=row.route,
     )
     if row.kind == "digest":
         outbox.copy_members(tx, row.id, copy_id=notifications.put(tx, copy), channel=copy.channel)

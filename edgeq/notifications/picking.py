@@ -11,14 +11,14 @@ as it is. Nothing is kept in memory but what goes into one message.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from ..clock import MICROSECONDS
 from ..failpoints import failpoint
 from ..store import outbox
-from ..store.notifications import Group, NewNotification, StoredNotification
+from ..store.notifications import WAIT_SECONDS_MAX, Group, NewNotification, StoredNotification
 from ..store.store import Tx
 from .digest import Digest, Story
 from .functions import Place
@@ -28,6 +28,8 @@ DIGEST_OVER = 5
 BODY_BYTES_MAX = 16 * 1024
 
 _PAGE = 100
+_HOLD_MAX = 1000
+_WAIT_MAX = WAIT_SECONDS_MAX * MICROSECONDS
 _LATE = round(LATE_SECONDS * MICROSECONDS)
 
 
@@ -37,7 +39,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     `digests`: people read it, bodies of up to `body_bytes_max` bytes, with times as clocks show them in `place`.
     `capacity` is how many it takes within a minute, None: any number. `trying`: the last attempt failed, and the next
     is to see whether the target is back. `unreached` are the ids of those that were tried and never reached it, surely:
-    they may still be put together with others.
+    they may still be put together with others. `quiet` are the routes, by their ids, that hold back what isn't
+    critical, and until when.
     """
 
     channel: str
@@ -47,6 +50,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     capacity: int | None = None
     trying: bool = False
     unreached: Collection[int] = ()
+    quiet: Mapping[str, int] = {}
 
 
 class Picked(msgspec.Struct, frozen=True):
@@ -69,6 +73,8 @@ class _Picking:
         self._now = now
 
     def pick(self) -> Picked | None:
+        if not self._hold():
+            return None
         while (head := self._head()) is not None:
             row = self._together(head) if self._terms.digests else self._alone(head)
             if row is not None:
@@ -76,6 +82,12 @@ class _Picking:
                 first = row.tried_at is None
                 return Picked(outbox.begin(self._tx, row, self._now) if first else row, first)
         return None
+
+    def _hold(self) -> bool:
+        """Hold back what is due in quiet hours, however it came to be due in them; False when there is more of it."""
+        quiet = self._terms.quiet.items()
+        held = [outbox.hold(self._tx, self._channel, route, until, self._now, _HOLD_MAX) for route, until in quiet]
+        return _HOLD_MAX not in held
 
     def _head(self) -> StoredNotification | None:
         order = ((True, False), (True, True), (False, False), (False, True))
@@ -127,7 +139,7 @@ class _Picking:
         return outbox.digest_with(self._tx, self._channel, row.fingerprint)
 
     def _if_due(self, first: StoredNotification, head: StoredNotification) -> StoredNotification | None:
-        if first.attempt and first.next_attempt_at > self._now:
+        if first.attempt and self._now < first.next_attempt_at <= self._now + _WAIT_MAX:  # later: quiet hours hold it
             outbox.postpone(self._tx, self._channel, head.fingerprint, first.next_attempt_at)
             return None
         return first
@@ -171,7 +183,11 @@ class _Gathered:
     def wants(self, row: StoredNotification) -> bool:
         """Whether `row` may be told with the others."""
         first = self._first
-        return first is None or (row.fingerprint != first.newest.fingerprint and row.failover == first.failover)
+        return first is None or (
+            row.fingerprint != first.newest.fingerprint
+            and row.failover == first.failover
+            and row.route == first.newest.route
+        )
 
     def add(self, tx: Tx, story: Story) -> bool:
         """Take a story in, and its rows out of the queue; False when there is no room."""
@@ -179,7 +195,7 @@ class _Gathered:
             return False
         if self._first is None:
             self._first = story
-            if story.merged.count > 1:
+            if story.several:
                 self._take_out(tx, story)
             return True
         if not self._taken_out:
@@ -215,6 +231,7 @@ class _Gathered:
             group=_group(digest.group_key),
             expires_at=digest.expires_at,
             failover=first.failover,
+            route=first.newest.route,
         )
 
     def _as_one(self, story: Story) -> NewNotification:
@@ -232,6 +249,7 @@ class _Gathered:
             group=_group(story.group_key),
             expires_at=story.expires_at,
             failover=story.failover,
+            route=newest.route,
         )
 
 

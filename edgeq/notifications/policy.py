@@ -97,6 +97,12 @@ class Policy:
         """The route of that id; None when there is none any more."""
         return self._routes.get(route_id)
 
+    def quiet(self, at: int) -> dict[str, int]:
+        """The routes, by their ids, in whose quiet hours `at` lies, and when those are over. Microseconds since 1970
+        UTC."""
+        found = {route.id: route.quiet_until("", at) for route in self._routes.values()}
+        return {route_id: until for route_id, until in found.items() if until is not None}
+
     def find(self, facts: Facts) -> list[tuple[Route, tuple[str, ...]]]:
         """The routes that it goes by, each with its own channels; empty when none matches."""
         found: list[tuple[Route, tuple[str, ...]]] = []

@@ -18,6 +18,7 @@ from .text import TITLE_CHARACTERS_MAX
 DETAIL_BYTES_MAX = 8 * 1024
 
 _WORD_CHARACTERS_MAX = 250
+_PLAIN_CHARACTERS_MAX = 200
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
                 group=group,
                 expires_at=expires_at,
                 failover=failover,
+                route=None if route is None else route.id,
             )
             for channel in channels
         ]
@@ -69,7 +71,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 def detail_of(facts: Facts, occurred_at: int) -> str:
     """What an event is about, as JSON of at most `DETAIL_BYTES_MAX` bytes. What is too long for that is left out, and
-    `left_out` names it."""
+    `left_out` names it; of the data, plain values are kept as far as they fit."""
     data = facts.data
     detail: dict[str, Any] = {
         "type": facts.type, "subject": facts.subject, "contract": facts.contract or None,
@@ -80,12 +82,27 @@ def detail_of(facts: Facts, occurred_at: int) -> str:
     for name in ("data", "tags", "since"):
         text = to_json(detail)
         if len(text.encode()) <= DETAIL_BYTES_MAX:
-            return text
+            return _with_plain(detail, data) if left_out else text
         del detail[name]
         left_out.append(name)
         detail["left_out"] = left_out
     words = {name: value[:_WORD_CHARACTERS_MAX] if isinstance(value, str) else value for name, value in detail.items()}
-    return to_json(words)
+    return _with_plain(words, data)
+
+
+def _with_plain(detail: dict[str, Any], data: Any) -> str:
+    """`detail`, whose data was too long, with what a route or a silence may ask for: the short plain values at its
+    top."""
+    room = DETAIL_BYTES_MAX - len(to_json({**detail, "data": {}}).encode())
+    kept: dict[str, Any] = {}
+    for name, value in data.items() if isinstance(data, dict) else ():
+        if isinstance(value, dict | list) or (isinstance(value, str) and len(value) >= _PLAIN_CHARACTERS_MAX):
+            continue
+        size = len(to_json({name: value}).encode()) - 1  # a comma for two braces
+        if size <= room:
+            room -= size
+            kept[name] = value
+    return to_json({**detail, "data": kept} if kept else detail)
 
 
 def facts_of(detail: str, severity: str) -> Facts:

@@ -108,10 +108,16 @@ class Teller:
 
     def _where(self, event: Event, facts: Facts, fingerprint: str, turn: Turn) -> tuple[tuple[str, ...], list[Target]]:
         """The channels that `event` names itself, and where else it is told. What comes of an episode goes where its
-        threads are, whatever the routes say of it."""
+        threads are, whatever the routes say of it; its end also goes by the routes without one, as what there was no
+        room for was told, too: the store knows where."""
         open_threads = self.threads.of(fingerprint) if facts.contract else []
         if open_threads:
-            return (), sorted(map(self._target, open_threads), key=lambda target: target.route.place)
+            targets = sorted(map(self._target, open_threads), key=lambda target: target.route.place)
+            if _kind(facts) == "resolved":
+                begun = {target.route.id for target in targets}
+                found = self._policy.find(facts)
+                targets += [Target(route, channels, None) for route, channels in found if route.id not in begun]
+            return (), targets
         direct, unknown = self._direct(event, facts)
         if unknown:
             self._skip("unknown_channel", turn)

@@ -67,9 +67,17 @@ def render(event: Event, title: Template | None = None, body: Template | None = 
 
 def fingerprint(event: Event, data: Mapping[str, Any]) -> str:
     """Equal for what belongs together: the events of one type and subject, and all those of a contract's episode."""
-    parts = [event.type, event.subject]
     if event.type.startswith("contract.") and "contract" in data:
-        parts = ["contract.", word(data["contract"]), event.subject, word(data.get("episode"))]
+        return episode_fingerprint(word(data["contract"]), event.subject, word(data.get("episode")))
+    return _hashed(event.type, event.subject)
+
+
+def episode_fingerprint(contract: str, subject: str, episode: str) -> str:
+    """The fingerprint of all that is told of an episode."""
+    return _hashed("contract.", contract, subject, episode)
+
+
+def _hashed(*parts: str) -> str:
     joined = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(joined.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 

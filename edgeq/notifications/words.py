@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from ..clock import EARLIEST, is_time
@@ -21,12 +22,18 @@ Data = Mapping[str, Any]
 
 
 def here(gateway: str = "") -> Place:
-    """The place of this machine; where its time zone can't be found, which is logged, times are in UTC."""
+    """The place of this machine; where its time zone can't be found, which is logged once, times are in UTC."""
     try:
         return Place(gateway, machine_zone(os.environ)[0])
     except ValueError as error:
-        log.warning("notifications have times in UTC: %s", error)
+        _warn(str(error))
         return Place(gateway)
+
+
+@cache
+def _warn(fault: str) -> None:
+    """Say it, unless it was said: every template asks where it is."""
+    log.warning("notifications have times in UTC: %s", fault)
 
 
 def is_of_contract(event: Event, data: Data) -> bool:

@@ -14,7 +14,8 @@ What can be relied on:
 - **Silenced** notifications stand in the history, told to nobody. Those of which a thread is still open, and not
   acknowledged, when the silence ends are told then.
 - **While anything of a thread waits for a channel, no reminder is queued there**: an outage makes no heap of them.
-- Threads of routes that are gone are closed; channels that are gone are passed over.
+- Threads of routes that are gone are closed, and those of a contract's episode whose end the courier passed over (its
+  cursor was set forward, or the event is a dead letter); channels that are gone are passed over.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from ..store.store import Store, Tx
 from ..store.threads import Key, Thread
 from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
+from .overtaken import overtaken
 from .processor import ProcessorContext, QueueProcessor
 
 log = logging.getLogger("edgeq.courier")
@@ -47,7 +49,7 @@ _KEPT = round(KEPT_SECONDS * MICROSECONDS)
 
 
 class _Opening(NamedTuple):
-    """What is to be decided first: threads whose routes are gone, and those that go on differently."""
+    """What is to be decided first: threads that are closed, and those that go on differently."""
 
     gone: list[Key]
     changed: list[Thread]
@@ -85,6 +87,10 @@ class Courier(QueueProcessor):
             if goes_on != thread:
                 opening.changed.append(goes_on)
             found.append(goes_on)
+        if over := await overtaken(store, found, last_consumed_id):
+            log.warning("%d threads are closed: they are over, and the courier never heard of their end", len(over))
+            opening.gone.extend(over)
+            found = [thread for thread in found if thread.key not in over]
         self._teller = Teller(self._policy, Threads(found), self._metrics, self._calm, await self._links(store))
         self._opening = opening if opening.gone or opening.changed else None
         self._seen = None

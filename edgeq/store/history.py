@@ -5,19 +5,24 @@ All may be called from another process than the one that sends, which sees it at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import peewee as pw
 
 from ..events import from_json, to_json
-from .notifications import ALL, StoredNotification, requeue, stored
-from .store import Store, Tx, literal
+from .notifications import ALL, ONE, QUEUED, StoredNotification, requeue, stored
+from .store import Statement, Store, Tx, literal
 from .tables import DeadLetters, Notifications
 
 # So many alerts of one fingerprint are looked at.
 _ALERTS_MAX = 1000
 
 _row = Notifications
+
+# One by one: a list of all would be made of every row that waits.
+_NEXT_CHANNEL = Statement(
+    lambda p: _row.select(_row.channel).where(QUEUED & (_row.channel > p)).order_by(_row.channel).limit(ONE)
+)
 
 
 async def members(store: Store, digest_id: int, limit: int) -> list[StoredNotification]:
@@ -35,9 +40,17 @@ def about(tx: Tx, notification_id: int, limit: int) -> list[tuple[str, int | Non
     return [(fingerprint, event_id) for query in (own, told) for fingerprint, event_id in tx.rows(query)]
 
 
-def take_back(tx: Tx, channel: str, fingerprint: str, reason: str) -> None:
-    """Send reminders, and steps of escalation, no more that still wait and that no target was given yet; they stay in
-    the history."""
+def take_back(tx: Tx, fingerprint: str, reason: str, *, spared: Collection[str] = ()) -> None:
+    """Send reminders, and steps of escalation, no more that still wait and that no target was given yet, on all
+    channels but those that are `spared`; they stay in the history."""
+    channel = ""
+    while found := tx.rows(_NEXT_CHANNEL, (channel,)):
+        channel = found[0][0]
+        if channel not in spared:
+            _take_back(tx, channel, fingerprint, reason)
+
+
+def _take_back(tx: Tx, channel: str, fingerprint: str, reason: str) -> None:
     waiting = (
         (_row.channel == channel)
         & (_row.fingerprint == fingerprint)

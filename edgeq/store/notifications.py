@@ -14,12 +14,15 @@ from typing import Any, Literal
 import msgspec
 import peewee as pw
 
+from ..clock import MICROSECONDS
 from ..events import from_json, to_json
 from .store import NULL, ZERO, Row, Statement, Store, Tx, literal, storable
 from .tables import Notifications
 
 # The group key of what quiet hours hold back begins with this.
 QUIET = "quiet:"
+# No row waits longer than this for its next attempt. One that does is held, or the wall clock was set back.
+WAIT_SECONDS_MAX = 20 * 60
 RESOLVED_IN_TIME = "resolved before it was told"
 NEVER_TOLD = "what it resolves was not told here"
 
@@ -27,6 +30,7 @@ _OPEN_MAX = 50
 _COLUMNS = (
     "event_id", "channel", "severity", "title", "body", "fingerprint", "state", "attempt", "next_attempt_at",
     "error", "created_at", "kind", "detail", "group_key", "expires_at", "failover", "tried_at",
+    "route",
 )  # fmt: skip
 ALL = (
     Notifications.id, Notifications.event_id, Notifications.channel, Notifications.severity, Notifications.title,
@@ -34,6 +38,7 @@ ALL = (
     Notifications.next_attempt_at, Notifications.sent_at, Notifications.error, Notifications.created_at,
     Notifications.kind, Notifications.detail, Notifications.group_key, Notifications.digest_id,
     Notifications.expires_at, Notifications.failover, Notifications.read_at, Notifications.tried_at,
+    Notifications.route,
 )  # fmt: skip
 ONE = pw.SQL("1")
 QUEUED = Notifications.state == literal("queued")
@@ -43,7 +48,11 @@ TRIED = Notifications.tried_at.is_null(False)
 
 def _told(p: pw.SQL) -> pw.Node:
     """What a fingerprint has told, or is about to tell, newest first; each with its group, and when it was raised if it
-    waits for that."""
+    waits for that.
+
+    By these rows alone it is known where something is to be resolved: whoever deletes old ones must keep those of open
+    threads, and the digests that told them.
+    """
     digest_lives = (Notifications.state != literal("grouped")) | _Digest.state.in_(pw.SQL("('queued', 'sent')"))
     waits_for_group = (
         QUEUED
@@ -88,7 +97,8 @@ _GROUP_TOLD = Statement(
 # Of a sum: the largest of a column alone would be looked for in another index, through all that waits.
 _FAILED_UNTIL = Statement(
     lambda p: Notifications.select(pw.fn.MAX(Notifications.next_attempt_at + ZERO)).where(
-        (Notifications.channel == p) & (Notifications.fingerprint == p) & QUEUED & (Notifications.attempt > ZERO)
+        (Notifications.channel == p) & (Notifications.fingerprint == p) & QUEUED & (Notifications.attempt > ZERO),
+        Notifications.next_attempt_at <= p,
     )
 )
 _SILENCE = Statement(
@@ -134,7 +144,8 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     after `expires_at` (all in microseconds since 1970 UTC). Texts must be valid Unicode without NUL.
 
     `kind` is alert, update, reminder, resolved or digest; `detail` is JSON: what it is about. One that is `silenced` is
-    kept for the history alone, with the reason in `error`. `failover` are the channels to try when this one fails.
+    kept for the history alone, with the reason in `error`. `failover` are the channels to try when this one fails,
+    `route` is the id of the route that it goes by.
     """
 
     channel: str
@@ -152,6 +163,7 @@ class NewNotification(msgspec.Struct, frozen=True, kw_only=True):
     group: Group | None = None
     expires_at: int | None = None
     failover: tuple[str, ...] = ()
+    route: str | None = None
 
 
 class StoredNotification(msgspec.Struct, frozen=True):
@@ -182,6 +194,7 @@ class StoredNotification(msgspec.Struct, frozen=True):
     failover: tuple[str, ...] = ()
     read_at: int | None = None
     tried_at: int | None = None
+    route: str | None = None
 
 
 def add(tx: Tx, rows: Sequence[NewNotification]) -> None:
@@ -217,6 +230,7 @@ def put(tx: Tx, row: NewNotification) -> int:
                 row.event_id, row.channel, row.severity, row.title, row.body, row.fingerprint, row.state, 0,
                 held_until, row.error and storable(row.error), row.created_at, row.kind, row.detail,
                 row.group and row.group.key, row.expires_at, to_json(row.failover) if row.failover else None, None,
+                row.route,
             )
         ],
     )[0]  # fmt: skip
@@ -236,7 +250,8 @@ def _group_due_at(tx: Tx, row: NewNotification) -> int:
 
 
 def _failed_until(tx: Tx, row: NewNotification) -> int:
-    return tx.rows(_FAILED_UNTIL, (row.channel, row.fingerprint))[0][0] or 0
+    params = (row.channel, row.fingerprint, row.created_at + WAIT_SECONDS_MAX * MICROSECONDS)
+    return tx.rows(_FAILED_UNTIL, params)[0][0] or 0
 
 
 def _resolving(tx: Tx, row: NewNotification) -> NewNotification:

@@ -8,11 +8,12 @@ have it, and must get the same again. Every look costs the same, however many wa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import peewee as pw
 
-from .notifications import ALL, ONE, QUEUED, TRIED, NewNotification, StoredNotification, put, stored
+from .notifications import ALL, ONE, QUEUED, QUIET, TRIED, NewNotification, StoredNotification, put, stored
 from .store import NULL, ZERO, Statement, Store, Tx, literal, storable
 from .tables import Notifications
 
@@ -125,6 +126,17 @@ _NEXT_OF_GROUP = Statement(
         .limit(ONE)
     )
 )
+
+
+def _critical_behind(row: Any) -> pw.Node:
+    return _Other.select(_Other.id).where(
+        (_Other.channel == row.channel)
+        & (_Other.fingerprint == row.fingerprint)
+        & (_Other.state == literal("queued"))
+        & (_Other.severity == literal("critical"))
+    )
+
+
 _TAKE_OUT = Statement(
     lambda p: _row.update({_row.state: literal("grouped"), _row.digest_id: _NOWHERE}).where(
         (_row.channel == p) & (_row.fingerprint == p) & QUEUED & (_row.id <= p)
@@ -144,6 +156,16 @@ _COPY_MEMBERS = Statement(
     lambda p: _row.insert_from(
         _row.select(p, literal("grouped"), p, *_TOLD_BY_MEMBERS).where(_row.digest_id == p),
         (_row.channel, _row.state, _row.digest_id, *_TOLD_BY_MEMBERS),
+    )
+)
+_HOLD = Statement(
+    lambda p: _row.update({_row.next_attempt_at: p, _row.group_key: p, _row.expires_at: _row.expires_at + p}).where(
+        _row.id.in_(
+            _row.select(_row.id)
+            .where((_row.channel == p) & (_row.route == p) & QUEUED & (_row.next_attempt_at <= p) & _BELOW)
+            .where(~pw.fn.EXISTS(_critical_behind(_row)))
+            .limit(p)
+        )
     )
 )
 _BY_ID = Statement(lambda p: _row.select(*ALL).where(_row.id == p))
@@ -171,6 +193,12 @@ _DEAD = Statement(
 _FAILED_OVER = Statement(
     lambda p: _row.update({_row.failover: NULL}).where((_row.id == p) & _row.failover.is_null(False))
 )
+
+
+def hold(tx: Tx, channel: str, route: str, until: int, now: int, limit: int) -> int:
+    """Hold what is due by a route until its quiet hours are over, to be summed up then; up to `limit` rows. How many.
+    What has an end has it so much later. Critical ones go out, with what waits of their fingerprint."""
+    return tx.run(_HOLD, (until, QUIET + route, until - now, channel, route, now, limit))
 
 
 async def is_next(store: Store, row: StoredNotification, now: int) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import msgspec
 import peewee as pw
 
-from .notifications import ALL, ONE, QUEUED, StoredNotification, stored
+from .notifications import ALL, ONE, QUEUED, QUIET, WAIT_SECONDS_MAX, StoredNotification, stored
 from .store import ZERO, Statement, Store, Tx, literal
 from .tables import Notifications
 
-# No row waits longer than this for its next attempt. One that seems to is due: the wall clock was set back.
-WAIT_SECONDS_MAX = 20 * 60
 # A row that was raised so much later than now was raised before the clock was set back.
 AHEAD_SECONDS = 60
 
+# Quiet hours end within a week, and a change of the clocks.
+QUIET_SECONDS_MAX = 8 * 86400
+
+_DAY_SECONDS = 86400
 _MICROSECONDS = 1_000_000
 _row = Notifications
 _Other = Notifications.alias()
@@ -33,12 +35,33 @@ _OUTLOOK = Statement(
         ],
     )
 )
-_LAST = Statement(
-    lambda p: (
-        _row.select(_row.next_attempt_at, _row.attempt, _row.created_at)
-        .where((_row.channel == p) & QUEUED)
-        .order_by(_row.next_attempt_at.desc(), _row.id.desc())
-        .limit(ONE)
+
+
+_prefix = pw.fn.COALESCE(pw.fn.SUBSTR(_row.group_key, ONE, pw.SQL(str(len(QUIET)))), literal(""))
+_QUIETLY = _prefix == literal(QUIET)
+_NOT_QUIETLY = _prefix != literal(QUIET)
+
+
+def _held_ahead(p: pw.SQL) -> pw.Node:
+    """Quiet hours hold it for longer than those of a clock that is right can."""
+    days = ((_row.created_at > p) & (_row.next_attempt_at > p)) | (_row.next_attempt_at > p)
+    return _QUIETLY & days
+
+
+_IS_AHEAD = Statement(
+    lambda p: pw.Select(
+        None,
+        [
+            _row.select(pw.fn.MAX(_row.created_at)).where((_row.channel == p) & QUEUED),
+            pw.fn.EXISTS(
+                _row.select(_row.id).where(
+                    (_row.channel == p) & QUEUED & (_row.attempt > ZERO) & (_row.next_attempt_at > p) & _NOT_QUIETLY
+                )
+            ),
+            pw.fn.EXISTS(
+                _row.select(_row.id).where((_row.channel == p) & QUEUED & (_row.next_attempt_at > p) & _QUIETLY)
+            ),
+        ],
     )
 )
 _EXPIRED = Statement(
@@ -72,12 +95,18 @@ def _ahead(p: pw.SQL) -> pw.Node:
         & (_Other.attempt > ZERO)
     )
     return _row.update({_row.next_attempt_at: p}).where(
-        (_row.channel == p) & QUEUED & (_row.next_attempt_at > p),
+        (_row.channel == p) & QUEUED & (_row.next_attempt_at > p) & _NOT_QUIETLY,
         (_row.created_at > p) | ((_row.next_attempt_at > p) & ((_row.attempt > ZERO) | pw.fn.EXISTS(behind_one))),
     )
 
 
 _AHEAD = Statement(_ahead)
+# By whole days, to a moment within a day: so it stays the time of day at which quiet hours end.
+_HELD_AHEAD = Statement(
+    lambda p: _row.update({_row.next_attempt_at: _row.next_attempt_at - (_row.next_attempt_at - p) / p * p}).where(
+        (_row.channel == p) & QUEUED & (_row.next_attempt_at > p), _held_ahead(p)
+    )
+)
 
 
 class Outlook(msgspec.Struct, frozen=True):
@@ -95,20 +124,19 @@ async def outlook(store: Store, channel: str) -> Outlook:
 
 
 async def is_ahead(store: Store, channel: str, now: int) -> bool:
-    """Whether something of `channel` is put off by a clock that was set back since; see `undo_ahead`."""
-    rows = await store.read(_LAST, (channel,))
-    if not rows:
-        return False
-    at, attempt, created_at = rows[0]
-    return bool(at > now and created_at > _after(now, AHEAD_SECONDS)) or bool(
-        attempt and at > _after(now, WAIT_SECONDS_MAX)
-    )
+    """Whether something of `channel` may be put off by a clock that was set back since; see `undo_ahead`."""
+    params = (channel, channel, _after(now, WAIT_SECONDS_MAX), channel, _after(now, QUIET_SECONDS_MAX))
+    raised_at, put_off, held = (await store.read(_IS_AHEAD, params))[0]
+    return bool(put_off or held or (raised_at is not None and raised_at > _after(now, AHEAD_SECONDS)))
 
 
 def undo_ahead(tx: Tx, channel: str, now: int) -> int:
-    """Make due what a clock that was set back since has put off; how many."""
-    params = (now, channel, now, _after(now, AHEAD_SECONDS), _after(now, WAIT_SECONDS_MAX))
-    return tx.run(_AHEAD, params)
+    """Make due what a clock that was set back since has put off; how many. What quiet hours hold stays held, but not
+    for days that are only by that clock still to come."""
+    raised, day = _after(now, AHEAD_SECONDS), _DAY_SECONDS * _MICROSECONDS
+    put_off = tx.run(_AHEAD, (now, channel, now, raised, _after(now, WAIT_SECONDS_MAX)))
+    held = (channel, now, raised, now + day, _after(now, QUIET_SECONDS_MAX))
+    return put_off + tx.run(_HELD_AHEAD, (now + 1, day, day, *held))
 
 
 def _after(now: int, seconds: float) -> int:

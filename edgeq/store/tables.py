@@ -157,6 +157,7 @@ class Notifications(Table):
     that are due together are told in one digest, and are `grouped` then, with its id in `digest_id`. After `expires_at`
     it is not sent any more. `failover` is JSON: the channels to try when this one fails. `read_at` is for the inbox.
     `tried_at` is when it was first handed to its target: from then on it is sent as it is, and put into no digest.
+    `route` is the id of the route that it goes by, whose quiet hours hold it.
     """
 
     id = pw.BigAutoField()
@@ -180,6 +181,7 @@ class Notifications(Table):
     failover = pw.TextField(null=True)
     read_at = pw.BigIntegerField(null=True)
     tried_at = pw.BigIntegerField(null=True)
+    route = pw.TextField(null=True)
 
 
 class Threads(Table):

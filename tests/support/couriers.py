@@ -70,16 +70,20 @@ class Desk:
         self._id = 0
 
     async def open(
-        self, *written: Mapping[str, Any], channels: Sequence[str] = CHANNELS, public_url: str | None = None
+        self,
+        *written: Mapping[str, Any],
+        channels: Sequence[str] = CHANNELS,
+        public_url: str | None = None,
+        last_consumed_id: int = 0,
     ) -> None:
         """Begin, or begin again, with these routes."""
         self._written, self._channels = written, channels
         self.courier = Courier(Policy(routes(*written), channels, public_url), self.metrics, self.clock)
-        await self.courier.opened(self.store, 0)
+        await self.courier.opened(self.store, last_consumed_id)
 
-    async def restart(self) -> None:
+    async def restart(self, last_consumed_id: int = 0) -> None:
         """A new courier with the same routes."""
-        await self.open(*self._written, channels=self._channels)
+        await self.open(*self._written, channels=self._channels, last_consumed_id=last_consumed_id)
 
     async def tell(self, *events: Event) -> None:
         """Have events processed."""

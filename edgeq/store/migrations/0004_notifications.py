@@ -11,11 +11,16 @@ ALTER TABLE notifications ADD COLUMN expires_at INTEGER;
 ALTER TABLE notifications ADD COLUMN failover TEXT;
 ALTER TABLE notifications ADD COLUMN read_at INTEGER;
 ALTER TABLE notifications ADD COLUMN tried_at INTEGER;
+ALTER TABLE notifications ADD COLUMN route TEXT;
 DROP INDEX notifications_failed;
 CREATE INDEX notifications_failed ON notifications (channel, fingerprint, attempt)
     WHERE state = 'queued' AND attempt > 0;
 CREATE INDEX notifications_due ON notifications (channel, next_attempt_at, id) WHERE state = 'queued';
 CREATE INDEX notifications_severity ON notifications (channel, severity, next_attempt_at, id) WHERE state = 'queued';
+CREATE INDEX notifications_retried ON notifications (channel, next_attempt_at) WHERE state = 'queued' AND attempt > 0;
+CREATE INDEX notifications_raised ON notifications (channel, created_at) WHERE state = 'queued';
+CREATE INDEX notifications_route ON notifications (channel, route, next_attempt_at, id)
+    WHERE state = 'queued' AND route IS NOT NULL;
 CREATE INDEX notifications_waiting ON notifications (channel, fingerprint, id) WHERE state = 'queued';
 CREATE INDEX notifications_told ON notifications (channel, fingerprint, id)
     WHERE state IN ('queued', 'sent', 'grouped');
