@@ -9,8 +9,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from support.couriers import HOUR, MINUTE, SECOND, Desk, contract, desk
+from support.couriers import HOUR, MINUTE, SECOND, Desk, contract, desk, routes
 
+from edgeq.notifications.policy import Policy
 from edgeq.processors import courier
 from edgeq.testing.clock import NOON, FakeClock
 
@@ -182,6 +183,14 @@ class TestQuiet:
         assert {row.next_attempt_at for row in await box.rows()} == {end}
         (key,) = {row.group_key for row in await box.rows()}
         assert (key or "").startswith("quiet:")
+
+    async def test_what_is_raised_before_them_is_known_by_them_when_they_begin(self, box: Desk) -> None:
+        await box.open(QUIET)
+        await box.occurs()
+        (row,) = await box.rows()
+        policy = Policy(routes(QUIET), ["phone"])
+        assert policy.quiet(row.created_at) == {}
+        assert policy.quiet(NOON + 11 * HOUR) == {row.route: NOON + 18 * HOUR + 30 * MINUTE}
 
     async def test_critical_passes_with_its_reminders(self, box: Desk) -> None:
         await box.open(QUIET)

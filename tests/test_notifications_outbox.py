@@ -378,15 +378,17 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
     here, fingerprint, group, expires, failover = (
         f"INDEX notifications_{name} (channel=?" for name in ("due", "waiting", "group", "expires", "failover")
     )
+    raised, retried = "INDEX notifications_raised (channel=?", "INDEX notifications_retried (channel=?"
+    by_route = "INDEX notifications_route (channel=? AND route=?"
     severity = "INDEX notifications_severity (channel=? AND severity=?"
     told, told_group = "INDEX notifications_told (", "INDEX notifications_group_told ("
     own, members = "INTEGER PRIMARY KEY (rowid=?)", "INDEX notifications_members (digest_id=?"
     digests = "INDEX notifications_digests (channel=? AND kind=?"
     hot = [
         (outbox_verbs._HEADS[True, False], [severity]), (outbox_verbs._HEADS[True, True], [severity]),
-        (outbox_verbs._HEADS[False, False], [here]), (outbox_verbs._HEADS[False, True], [here]),
+        (outbox_verbs._HEADS[False, False], [here]), (outbox_verbs._HEADS[False, True], [retried]),
         (outbox_verbs._PAGE, [fingerprint]), (outbox_verbs._BEGUN, [fingerprint]),
-        (outbox_verbs._IS_NEXT, [severity, here, severity, here, fingerprint]),
+        (outbox_verbs._IS_NEXT, [severity, here, severity, retried, fingerprint]),
         (outbox_verbs._DIGEST_WITH, [digests, members]), (outbox_verbs._NEXT_LATE[True], [severity]),
         (outbox_verbs._NEXT_LATE[False], [here]), (outbox_verbs._DIFFERENT[True], [severity]),
         (outbox_verbs._DIFFERENT[False], [here]), (outbox_verbs._NEXT_OF_GROUP, [group]),
@@ -395,9 +397,11 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
         (outbox_verbs._POSTPONE, [fingerprint]),
         (outbox_verbs._SENT, [own]), (outbox_verbs._RETRY, [own]), (outbox_verbs._NOTE, [own]),
         (outbox_verbs._DEAD, [own]), (outbox_verbs._FAILED_OVER, [own]), (outbox_verbs._BY_ID, [own]),
-        (outlook_verbs._OUTLOOK, [here, expires, failover]), (outlook_verbs._LAST, [here]),
+        (outlook_verbs._OUTLOOK, [here, expires, failover]),
+            (outlook_verbs._IS_AHEAD, [raised, retried, here]), (outbox_verbs._HOLD, [own, by_route, fingerprint]),
         (outlook_verbs._EXPIRED, [expires]), (outlook_verbs._PUT_OFF_ENDS, [expires]),
         (outlook_verbs._STUCK, [failover]), (outlook_verbs._AHEAD, [here, here]),
+            (outlook_verbs._HELD_AHEAD, [here]),
         (notifications._TOLD, [told, own]), (notifications._GROUP_WAITING, [group]),
         (notifications._GROUP_TOLD, [told_group]), (notifications._SILENCE, [own]),
         (notifications._FAILED_UNTIL, ["INDEX notifications_failed ("]), (notifications._COUNTS, ["INDEX"]),

@@ -94,11 +94,11 @@ _GROUP_TOLD = Statement(
         (Notifications.channel == p) & (Notifications.group_key == p) & (Notifications.state == literal("sent"))
     )
 )
-# Of a sum: the largest of a column alone would be looked for in another index, through all that waits.
+# Of sums: the column alone would be looked for in another index, through all that waits.
 _FAILED_UNTIL = Statement(
     lambda p: Notifications.select(pw.fn.MAX(Notifications.next_attempt_at + ZERO)).where(
         (Notifications.channel == p) & (Notifications.fingerprint == p) & QUEUED & (Notifications.attempt > ZERO),
-        Notifications.next_attempt_at <= p,
+        Notifications.next_attempt_at + ZERO <= p,
     )
 )
 _SILENCE = Statement(

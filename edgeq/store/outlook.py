@@ -72,9 +72,10 @@ _EXPIRED = Statement(
         .limit(p)
     )
 )
+# Of a sum: by when they were raised, all that wait would be looked at.
 _PUT_OFF_ENDS = Statement(
     lambda p: _row.update({_row.expires_at: _row.expires_at + p}).where(
-        (_row.channel == p) & QUEUED & _row.expires_at.is_null(False) & (_row.created_at <= p)
+        (_row.channel == p) & QUEUED & _row.expires_at.is_null(False) & (_row.created_at + ZERO <= p)
     )
 )
 _STUCK = Statement(

@@ -17,7 +17,8 @@ CREATE INDEX notifications_failed ON notifications (channel, fingerprint, attemp
     WHERE state = 'queued' AND attempt > 0;
 CREATE INDEX notifications_due ON notifications (channel, next_attempt_at, id) WHERE state = 'queued';
 CREATE INDEX notifications_severity ON notifications (channel, severity, next_attempt_at, id) WHERE state = 'queued';
-CREATE INDEX notifications_retried ON notifications (channel, next_attempt_at) WHERE state = 'queued' AND attempt > 0;
+CREATE INDEX notifications_retried ON notifications (channel, next_attempt_at, id)
+    WHERE state = 'queued' AND attempt > 0;
 CREATE INDEX notifications_raised ON notifications (channel, created_at) WHERE state = 'queued';
 CREATE INDEX notifications_route ON notifications (channel, route, next_attempt_at, id)
     WHERE state = 'queued' AND route IS NOT NULL;
