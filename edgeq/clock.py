@@ -17,6 +17,7 @@ MICROSECONDS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = -62_135_596_800 * MICROSECONDS  # the years 1 to 9999, which is what calendars here can say
 LATEST = 253_402_300_800 * MICROSECONDS - 1
+CLOCKLESS_BEFORE = 946_684_800 * MICROSECONDS  # 2000-01-01: a machine that says less has no clock yet
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIMESYNC = Path("/run/systemd/timesync")

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..clock import MICROSECONDS, Clock
+from ..clock import CLOCKLESS_BEFORE, MICROSECONDS, Clock
 from .contract import Contract
 from .instance import Instance
-from .reporting import CLOCKLESS_BEFORE, Reporter
+from .reporting import Reporter
 
 CLOCK_STEP_SECONDS = 1.0
 

@@ -22,14 +22,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ..calendar import DaysKey, TimesKey, ZoneKey
 from ..config import checks
 from ..config.schema import Record
 from ..events import Event
 from ..patterns import pattern
-from .calendar import DaysKey, TimesKey, ZoneKey
+from ..where import compile_where, where_faults
 from .contract import say
 from .keys import EventType, Period, listed
-from .where import compile_where, where_faults
 
 COUNT_MAX = 1000
 

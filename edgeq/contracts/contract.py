@@ -36,14 +36,14 @@ from zlib import crc32
 import msgspec
 from msgspec.structs import replace
 
+from ..calendar import Calendar, Windows, local_zone, parse_moment
 from ..clock import rfc3339
 from ..events import DataError, Event
 from ..patterns import pattern
 from ..placeholders import gap
-from .calendar import Calendar, Windows, local_zone, parse_moment
+from ..where import MISSING, compile_where, lookup, parse_path
 from .instance import Change, Instance, Memory, Shown, Skipped, Step, Verdict
 from .keys import LINK, Keys, fill, listed, placeholders
-from .where import MISSING, compile_where, lookup, parse_path
 
 _SUBJECT_CHARS_MAX = 255
 _QUOTE_CHARS_MAX = 200

@@ -29,17 +29,16 @@ from typing import Annotated, Any
 
 from msgspec.structs import replace
 
-from ..clock import MICROSECONDS
+from ..calendar import Unit, ZoneKey, local_zone
+from ..clock import CLOCKLESS_BEFORE, MICROSECONDS
 from ..config import checks
 from ..events import Event
 from ..units import Duration
-from .calendar import Unit, ZoneKey, local_zone
 from .contract import Contract, say
 from .counted import CountMemory, Limits, memory_of
 from .instance import Instance, Skipped, Step, resolved, violated
 from .keys import EventType
 from .known import KnownKeys, is_watched
-from .reporting import CLOCKLESS_BEFORE
 from .spans import Periods, Span
 
 COUNT_MAX = 1_000_000_000

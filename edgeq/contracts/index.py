@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from ..events import DataError, Event
 from ..patterns import pattern
+from ..where import Path, choice, choice_key, lookup
 from .contract import Contract
 from .reporting import Reporter
-from .where import Path, choice, choice_key, lookup
 
 _TYPES_REMEMBERED_MAX = 1000
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ..calendar import DaysKey, MomentKey, TimesKey, ZoneKey, local_zone, parse_moment
 from ..config import checks
 from ..config.schema import Record, Severity
 from ..placeholders import LoneBrace, line_and_column, split
 from ..units import Duration
-from .calendar import DaysKey, MomentKey, TimesKey, ZoneKey, local_zone, parse_moment
-from .where import field_path, parse_path, where_faults
+from ..where import field_path, parse_path, where_faults
 
 LINK = "link"
 CHANGES_MAX = 100

@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right, insort
 from collections.abc import Callable
 
+from ..calendar import Windows, local_zone
 from ..clock import MICROSECONDS
 from ..events import Event
 from ..zones import reading_at
-from .calendar import Windows, local_zone
 from .conditions import Condition, Which, selects, told, window
 from .keys import listed
 

@@ -9,9 +9,9 @@ import msgspec
 
 from ..config.schema import Record
 from ..units import Duration
+from ..where import MISSING, is_number
 from .contract import say
 from .keys import Keys
-from .where import MISSING, is_number
 
 TEXT_CHARS_MAX = 1000
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
+from ..calendar import local_zone, period
 from ..errors import EdgeqError
 from ..events import Event, from_json
 from ..store import contract_states, events
 from ..store.contract_states import ContractState, Standing
 from ..store.store import Store
-from .calendar import local_zone, period
 from .contract import Contract
 from .verdict_event import key_prefix
 

@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..clock import EARLIEST, MICROSECONDS, Clock
+from ..clock import CLOCKLESS_BEFORE, EARLIEST, MICROSECONDS, Clock
 from ..events import Event, NewEvent
 from .contract import Contract
 from .instance import Instance
 from .relations import Key
-from .reporting import CLOCKLESS_BEFORE
 from .turn import IN_FLIGHT_SECONDS, Turn
 from .verdict_event import verdict_event
 from .watch import SETTLE_SECONDS, Watch

@@ -39,11 +39,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from ..clock import CLOCKLESS_BEFORE
 from .contract import Contract
 from .instance import Instance, Report, Step, Verdict
 from .telling import NOTHING, Teller, begun_before, expanded
-
-CLOCKLESS_BEFORE = 946_684_800_000_000  # 2000-01-01: a machine that says less has no clock yet
 
 
 class Outcome(NamedTuple):

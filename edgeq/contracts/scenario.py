@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..calendar import local_zone, machine_in, parse_moment
 from ..config.files import in_order
 from ..config.load import load_file, load_to_plan
 from ..config.section import Section
@@ -25,7 +26,6 @@ from ..config.suggest import did_you_mean
 from ..errors import ConfigError, Problem
 from ..events import to_json_whole
 from ..units import Duration
-from .calendar import local_zone, machine_in, parse_moment
 from .contract import Contract
 from .kinds import load_contracts
 from .scenario_keys import EventKeys, ExpectedKeys, ScenarioFile, ScenarioKeys, StateKeys

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ..calendar import MomentKey, ZoneKey, local_zone, parse_moment
 from ..config.schema import Severity
 from ..config.section import Section
 from ..units import Duration
-from .calendar import MomentKey, ZoneKey, local_zone, parse_moment
 from .instance import Shown
 from .keys import Period
 

@@ -7,8 +7,8 @@ from datetime import datetime, tzinfo
 
 import msgspec
 
+from ..calendar import Unit, period
 from ..clock import MICROSECONDS
-from .calendar import Unit, period
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):

@@ -25,10 +25,10 @@ from msgspec.structs import replace
 from ..clock import rfc3339
 from ..config import checks
 from ..events import Event
+from ..where import MISSING, field_path, is_number, lookup, parse_path
 from .contract import Contract, say
 from .instance import Instance, Memory, Skipped, Step, resolved, violated
 from .keys import EventType, Keys, Period
-from .where import MISSING, field_path, is_number, lookup, parse_path
 
 TEXT_CHARS_MAX = 1000
 

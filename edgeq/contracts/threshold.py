@@ -34,11 +34,11 @@ from msgspec.structs import replace
 from ..clock import rfc3339
 from ..events import Event
 from ..units import Duration
+from ..where import field_path, lookup, parse_path
 from .contract import Contract, say
 from .instance import Instance, Memory, Skipped, Step, resolved, unknown, violated
 from .keys import EventType, Period
 from .limits import LimitKeys, clearing, compile_beyond, compile_clear, value_fault, violating, words
-from .where import field_path, lookup, parse_path
 
 
 class ThresholdKeys(LimitKeys, frozen=True, kw_only=True):

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
+from ..clock import CLOCKLESS_BEFORE
 from ..events import DataError, Event
 from .contract import Contract
 from .draft import Draft
 from .instance import Change, Instance, Skipped, Step, Verdict
 from .looks import LAST_RANK
 from .relations import Key, looked_at
-from .reporting import CLOCKLESS_BEFORE, Reporter
+from .reporting import Reporter
 from .telling import begun_before, due_at
 from .timers import Timers
 

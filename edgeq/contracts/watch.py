@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ..clock import MICROSECONDS, Clock
+from ..clock import CLOCKLESS_BEFORE, MICROSECONDS, Clock
 from ..events import Event
 from .boots import NO_GAP, Reading, between, followed, is_synchronised, read
 from .boots import STEP as _STEP
@@ -31,7 +31,6 @@ from .instance import Instance
 from .judge import Judge
 from .link import Link
 from .relations import Key
-from .reporting import CLOCKLESS_BEFORE
 from .turn import IN_FLIGHT_SECONDS, Turn
 
 SETTLE_SECONDS = 5.0

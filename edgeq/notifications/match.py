@@ -10,10 +10,10 @@ import msgspec
 from ..config.convert import Converter
 from ..config.origin import Origin
 from ..config.schema import NotificationMatch
-from ..contracts.where import compile_where, where_faults
 from ..errors import Problem
 from ..events import Event, from_json
 from ..patterns import pattern
+from ..where import compile_where, where_faults
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,10 +17,10 @@ import msgspec
 
 from ..config.schema import LoadedConfig, NotificationRoute
 from ..config.suggest import did_you_mean
-from ..contracts.where import MISSING, lookup, parse_path
 from ..errors import Problem
 from ..events import to_json
 from ..store.notifications import QUIET, Group
+from ..where import MISSING, lookup, parse_path
 from .functions import Place
 from .match import Facts, compile_match, given, match_faults
 from .quiet import QuietHours, quiet_faults

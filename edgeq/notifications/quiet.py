@@ -1,15 +1,15 @@
 """Quiet hours: times of day at which only what is critical is told. Pure reckoning.
 
 They are what clocks on the wall show in their time zone: over a change to summer time they are an hour shorter, over
-the change back an hour longer. See contracts.calendar.
+the change back an hour longer. See `edgeq.calendar`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..calendar import Calendar, Windows, local_zone, parse_days, parse_times
 from ..config.schema import Quiet
-from ..contracts.calendar import Calendar, Windows, local_zone, parse_days, parse_times
 
 # Any moment will do: what never changes is the same at all of them.
 _SOME_MOMENT = 0

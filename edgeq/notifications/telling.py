@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ..contracts.reporting import CLOCKLESS_BEFORE
+from ..clock import CLOCKLESS_BEFORE
 from ..events import Event
 from ..store import notifications, outbox, threads
 from ..store.decisions import Decisions

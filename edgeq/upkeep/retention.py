@@ -6,7 +6,7 @@ due writes nothing (G9). The dead letter of a dead job stays: it has the argumen
 
 from __future__ import annotations
 
-from ..clock import MICROSECONDS, Clock
+from ..clock import CLOCKLESS_BEFORE, Clock
 from ..config.schema import Retention as Ages
 from ..service import Service
 from ..store import jobs
@@ -17,7 +17,6 @@ ROWS_AT_ONCE = 500
 LOOK_SECONDS_MAX = 3600.0
 _LOOK_SECONDS_MIN = 5.0
 _REST_SECONDS = 0.2
-_CLOCKLESS_BEFORE = 946_684_800 * MICROSECONDS  # 2000-01-01: no job ended then, but a clock may have said so
 
 
 class Retention(Service):
@@ -43,8 +42,8 @@ class Retention(Service):
     async def look(self) -> None:
         """Delete what is due now."""
         now = self.clock.now()
-        if now > _CLOCKLESS_BEFORE:
-            await self._store.write(lambda tx: jobs.redate(tx, before=_CLOCKLESS_BEFORE, now=now))
+        if now > CLOCKLESS_BEFORE:
+            await self._store.write(lambda tx: jobs.redate(tx, before=CLOCKLESS_BEFORE, now=now))
         for state, age in self._ages.items():
             removed = await self._remove(state, now - age)
             if removed:

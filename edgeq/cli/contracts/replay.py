@@ -13,13 +13,13 @@ from typing import Any
 import click
 import msgspec
 
+from ...calendar import local_zone, parse_moment
 from ...clock import MICROSECONDS, Clock, rfc3339
 from ...config.files import in_order
 from ...config.load import load_file
 from ...config.schema import Config, LoadedConfig
 from ...config.section import Section
 from ...contracts import Contract, load_contracts
-from ...contracts.calendar import local_zone, parse_moment
 from ...contracts.history import Stretch, find, moments
 from ...contracts.relations import looked_at
 from ...contracts.replay import Replay, Said

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeGuard
 
-from ..config.origin import child
-from ..config.suggest import did_you_mean
+from .config.origin import child
+from .config.suggest import did_you_mean
 
 MISSING: Any = object()
 

@@ -19,9 +19,9 @@ from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Annotated, Literal
 
-from ..clock import EPOCH, LATEST, MICROSECONDS, is_time
-from ..config.suggest import did_you_mean
-from ..zones import change_of_clocks, machine_zone, moment_of, offset_at, reading_at, zone
+from .clock import EPOCH, LATEST, MICROSECONDS, is_time
+from .config.suggest import did_you_mean
+from .zones import change_of_clocks, machine_zone, moment_of, offset_at, reading_at, zone
 
 Unit = Literal["hour", "day", "week", "month"]
 Times = tuple[int, int]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgeq.contracts.calendar import Calendar, Unit, Windows, parse_days, parse_moment, parse_times, period
+from edgeq.calendar import Calendar, Unit, Windows, parse_days, parse_moment, parse_times, period
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
