@@ -344,9 +344,9 @@ def test_no_command_gives_a_stranger_the_terminal(hostile: Edgeq, words: str, tm
 
 
 def on_a_terminal(words: list[str], folder: Path) -> str:
-    """What a command shows on a terminal without colours, of 100 columns."""
+    """What a command shows on a terminal without colours, wide enough for names to stay whole."""
     ours, its = pty.openpty()
-    environ = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
+    environ = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
     child = subprocess.Popen(
         [sys.executable, "-m", "edgeq.cli.main", *words], cwd=folder, env=environ, stdin=its, stdout=its, stderr=its
     )
