@@ -93,6 +93,7 @@ def test_killed_at_a_failpoint_nothing_is_lost(appliance: tuple[Appliance, Mosqu
     assert edgeq.stop() == 0
 
 
+@pytest.mark.timeout(400)  # thirty starts
 def test_killed_at_random_under_load_nothing_is_lost(appliance: tuple[Appliance, Mosquitto]) -> None:
     edgeq, broker = appliance
     seed = random.randrange(2**32)

@@ -32,7 +32,7 @@ routes:
 processors:
   sentinel: {{kind: sentinel, start: beginning}}
 contracts:
-  - {{name: closes, kind: deadline, after: door.opened, expect: door.closed, within: {within}s}}
+  - {{name: closes, kind: deadline, after: door.opened, expect: door.closed, within: {within}s, lateness: 5s}}
   - {{name: reports, kind: absence, of: reading, every: {within}s}}
 log: {{level: info}}
 """

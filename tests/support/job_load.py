@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ATTEMPTS_MAX = 4
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 CONFIGURATION = """\
 gateway: site
