@@ -79,7 +79,7 @@ def text_of(value: Any, place: Place) -> str:
 
 def length(seconds: float) -> str:
     """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
-    rest = int(seconds)
+    rest = round(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, size)
