@@ -95,3 +95,15 @@ def _sum(text: str, units: dict[str, float] | dict[str, int], wanted: str) -> fl
     if total > _MOST:
         raise ValueError(f"{text!r} is too large")
     return total
+
+
+def spoken(seconds: float) -> str:
+    """A length of time in at most two units: `12m 34s`, `0.25s`, `3d 4h`."""
+    if seconds < 60:
+        return f"{round(seconds, 3):g}s"
+    rest = round(seconds)
+    for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if rest >= unit:
+            count, left = divmod(rest, unit)
+            return f"{count}{name} {left // smaller}{smaller_name}" if left >= smaller else f"{count}{name}"
+    raise AssertionError(seconds)

@@ -22,6 +22,7 @@ from ..config.suggest import did_you_mean
 from ..errors import Problem
 from ..events import DataError, Event
 from ..patterns import overlap, pattern
+from ..units import spoken
 from .absence import Absence
 from .contract import Contract
 from .count import Count
@@ -30,7 +31,6 @@ from .keys import Keys
 from .rate import Rate
 from .stuck import Stuck
 from .threshold import Threshold
-from .verdict_event import spoken
 
 EVENTS_MAX = 10_000
 GAPS_MIN = 5

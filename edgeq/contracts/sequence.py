@@ -29,13 +29,12 @@ from msgspec.structs import replace
 
 from ..clock import rfc3339
 from ..events import Event
-from ..units import Duration
+from ..units import Duration, spoken
 from ..where import where_faults
 from .conditions import Which, selects, told
 from .contract import Contract
 from .instance import Instance, Memory, Skipped, State, Step, resolved, violated
 from .keys import EventType, Keys, Period
-from .verdict_event import spoken
 
 
 def _two_to_five(steps: Sized) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..events import NewEvent, to_json
+from ..units import spoken
 from .contract import Contract, say
 from .instance import Instance, Verdict
 
@@ -60,18 +61,6 @@ def build(contract: str, kind: str, severity: str, subject: str, verdict: Verdic
 def key_prefix(contract: str) -> str:
     """How the keys of the events of a contract begin, or, if it is empty, of all contracts. Others' may, too."""
     return f"contract:{contract}:" if contract else "contract:"
-
-
-def spoken(seconds: float) -> str:
-    """A length of time in at most two units: `12m 34s`, `0.25s`, `3d 4h`."""
-    if seconds < 60:
-        return f"{round(seconds, 3):g}s"
-    rest = round(seconds)
-    for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if rest >= unit:
-            count, left = divmod(rest, unit)
-            return f"{count}{name} {left // smaller}{smaller_name}" if left >= smaller else f"{count}{name}"
-    raise AssertionError(seconds)
 
 
 def _message(contract: Contract, instance: Instance, verdict: Verdict) -> str:

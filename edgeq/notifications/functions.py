@@ -16,6 +16,7 @@ import msgspec
 from ..clock import EARLIEST, LATEST, MICROSECONDS, rfc3339
 from ..events import to_json
 from ..moments import moment
+from ..units import spoken
 from ..zones import reading_at
 
 VALUE_CHARACTERS_MAX = 16 * 1024
@@ -78,14 +79,8 @@ def text_of(value: Any, place: Place) -> str:
 
 
 def length(seconds: float) -> str:
-    """`15d 3h`, `2h 5m`, `1m 5s`: the two largest units."""
-    rest = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if parts or count:
-            parts.append(f"{count}{unit}")
-    return " ".join(part for part in parts[:2] if not part.startswith("0")) or "0s"
+    """`15d 3h`, `2h 5m`, `1m 5s`: whole seconds in the two largest units."""
+    return spoken(round(seconds))
 
 
 def clock_time(at: int, beside: int, place: Place) -> str:

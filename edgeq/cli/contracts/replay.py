@@ -24,11 +24,10 @@ from ...contracts.history import Stretch, find, moments
 from ...contracts.relations import looked_at
 from ...contracts.replay import Replay, Said
 from ...contracts.tally import FLAP_SECONDS, Tallies, Tally
-from ...contracts.verdict_event import spoken
 from ...errors import ConfigError, EdgeqError
 from ...events import from_json
 from ...patterns import pattern
-from ...units import Duration
+from ...units import Duration, spoken
 from ..common import as_json, configured, load_config, open_store
 from ..printing import cell, json_line, say, say_error, say_json, say_table
 from .configured import configured_contracts, no_such_contract

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...clock import MICROSECONDS
-from ...contracts.verdict_event import spoken
+from ...units import spoken
 
 
 def ago(moment: int | None, now: int) -> str:
