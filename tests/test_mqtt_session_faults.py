@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.fakebroker import FakeBroker, Line
 from support.mosquitto import Mosquitto, Peer
-from support.packets import connack, packet, publish, publish_head, variable
+from support.packets import connack, packet, publish, publish_head, suback, variable
 from support.proxy import Proxy
 from support.sessions import Memory, Rig, payloads, running
 
@@ -193,6 +193,27 @@ async def test_a_name_that_does_not_resolve() -> None:
     async with running("mqtt://no-such-host.invalid", {"a": 1}) as rig:
         await rig.until(lambda: rig.metrics.connects.values.get("unreachable"))
         assert rig.session.reason.startswith("the host name 'no-such-host.invalid' can't be resolved")
+
+
+async def test_it_publishes_before_the_subscriptions_are_confirmed() -> None:
+    """A message left over from the last connection comes right after the CONNACK, and must be answered."""
+    heard: list[bytes] = []
+
+    async def confirms_late(line: Line) -> None:
+        await line.welcome(session_present=True)
+        _, subscribe = await line.expect(0x80)
+        head, body = await line.expect(0x30)
+        heard.append(body)
+        await line.acknowledge(head, body)
+        await line.send(suback(int.from_bytes(subscribe[:2], "big"), b"\1"))
+        await line.serve()
+
+    async with FakeBroker(confirms_late) as broker, running(broker.url, {"a": 1}) as rig:
+        await rig.until(lambda: rig.session.connections)
+        assert rig.session.state is not State.CONNECTED
+        await rig.session.publish("answers", b"done")
+        assert heard[0].startswith(b"\0\x07answers")
+        await rig.session.wait_ready()
 
 
 @pytest.mark.parametrize("stage", ["dialling", "connack", "suback"])

@@ -137,12 +137,14 @@ class Session(Service):
     ) -> None:
         """Publish, and return when the broker has acknowledged it (at QoS 0: when it is sent).
 
-        Raises NotConnected, without waiting for a connection; PublishFailed when the broker refuses the message or
-        doesn't acknowledge it in time (it may have arrived then); ValueError for a topic that can't be published to.
+        It needs no subscription: what an earlier connection left unacknowledged comes again, and may be answered,
+        before the broker has confirmed the subscriptions. Raises NotConnected, without waiting for a connection;
+        PublishFailed when the broker refuses the message or doesn't acknowledge it in time (it may have arrived
+        then); ValueError for a topic that can't be published to.
         """
         check_topic(topic)
         connection = self._connection
-        if connection is None or self.state is not State.CONNECTED:
+        if connection is None or self._accepted_at is None or connection.over.done():
             raise NotConnected(f"not connected to the broker: {self.reason}")
         await connection.publish(topic, payload, qos, retain, timeout_seconds)
 
