@@ -1,4 +1,4 @@
-"""The fixtures that all tests share: a real broker."""
+"""The fixtures that all tests share: a real broker, a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.mosquitto import Mosquitto, find_mosquitto
+from support.postgres import Postgres, find_postgres
 
 _status = 0
 
@@ -61,3 +62,40 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 def broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
     """A broker that runs, with room for what edgeq asks of it."""
     return mosquitto("max_queued_messages 0", "max_inflight_messages 0")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that runs; all tests of this process share it, so none may harm it."""
+    server = _postgres()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Callable[..., Postgres]]:
+    """Starts servers for one test to be harmed: `own_postgres(max_connections="20", ...)` returns one that runs."""
+    started: list[Postgres] = []
+
+    def start(**settings: str) -> Postgres:
+        server = _postgres(**settings)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """A database that is empty and nobody else's."""
+    return postgres.fresh_database()
+
+
+def _postgres(**settings: str) -> Postgres:
+    if find_postgres() is None:
+        pytest.skip("PostgreSQL isn't installed: apt-get install postgresql")
+    return Postgres(**settings)
