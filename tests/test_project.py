@@ -50,7 +50,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
         assert any(name.endswith("/licenses/LICENSE") for name in archive.namelist())
     assert packed == expected
-    assert {"edgeq/py.typed", "edgeq/store/migrations/0001_first_tables.py"} <= packed
+    assert {"edgeq/py.typed", "edgeq/store/migrations/sqlite/0001_first_tables.py"} <= packed
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
 

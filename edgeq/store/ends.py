@@ -69,7 +69,7 @@ _ONE = pw.SQL("1")
 
 def held() -> pw.Node:
     """For a statement whose rows are [id, token, …]: that the claim is still the current one."""
-    return (Jobs.id == item(0)) & (Jobs.state == literal("executing")) & (Jobs.lease_token == item(1))
+    return (Jobs.id == item(0, int)) & (Jobs.state == literal("executing")) & (Jobs.lease_token == item(1, int))
 
 
 def _end(p: pw.SQL, changes: Mapping[object, object]) -> pw.Node:
@@ -84,13 +84,13 @@ RETRY = Statement(
     lambda p: _end(
         p,
         {
-            Jobs.state: literal("retryable"), Jobs.run_at: item(2), Jobs.error: item(3),
-            Jobs.attempt: Jobs.attempt - item(4),
+            Jobs.state: literal("retryable"), Jobs.run_at: item(2, int), Jobs.error: item(3),
+            Jobs.attempt: Jobs.attempt - item(4, int),
         },
     )
 )  # fmt: skip
 SNOOZE = Statement(
-    lambda p: _end(p, {Jobs.state: literal("scheduled"), Jobs.run_at: item(2), Jobs.attempt: Jobs.attempt - _ONE})
+    lambda p: _end(p, {Jobs.state: literal("scheduled"), Jobs.run_at: item(2, int), Jobs.attempt: Jobs.attempt - _ONE})
 )
 BURY = Statement(lambda p: _end(p, {Jobs.state: literal("dead"), Jobs.finished_at: p, Jobs.error: item(2)}))
 RELEASE = Statement(lambda p: _end(p, {**AVAILABLE, Jobs.attempt: Jobs.attempt - _ONE}))

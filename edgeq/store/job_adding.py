@@ -19,8 +19,6 @@ _ALWAYS = ("queue", "kind", "args", "priority", "state", "max_attempts", "run_at
 _SOMETIMES = ("unique_key", "cause_id", "blocked_by", "limit_key", "needs", "expires_at", "options")
 _ALL = _ALWAYS + _SOMETIMES
 _COUNT, _NOTHING = len(_ALWAYS), (None,) * len(_SOMETIMES)
-# SQLite takes the greatest id there is, plus one, which can be that of a job that was removed.
-_FIRST_ID = "(SELECT last_id + 1 FROM removed_jobs WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id > last_id))"
 _EVER = (-MOMENT_MAX, MOMENT_MAX)
 
 _same = Jobs.alias("same")
@@ -29,12 +27,12 @@ TWINS = Statement(
     lambda p: pw.Select(
         [each(p)],
         [
-            item(0),
+            item(0, int),
             _same.select(fn.MAX(_same.id)).where(
                 (_same.unique_key == item(1))
                 & (_same.kind == item(2))
                 & _same.state.in_(elements(p))
-                & _same.created_at.between(item(3), item(4))
+                & _same.created_at.between(item(3, int), item(4, int))
             ),
         ],
     )
@@ -121,8 +119,8 @@ def _insert(tx: Tx, rows: list[tuple[Any, ...]]) -> list[int]:
     """The ids of new jobs. What most have none of is left out: to bind a None takes longer than a number or a text."""
     for row in rows:
         if row[_COUNT:] != _NOTHING:
-            return tx.insert_returning(Jobs, _ALL, rows, _FIRST_ID)
-    return tx.insert_returning(Jobs, _ALWAYS, [row[:_COUNT] for row in rows], _FIRST_ID)
+            return tx.insert_returning(Jobs, _ALL, rows)
+    return tx.insert_returning(Jobs, _ALWAYS, [row[:_COUNT] for row in rows])
 
 
 def _row(job: NewJob, broken: set[str]) -> tuple[Any, ...]:

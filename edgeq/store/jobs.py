@@ -55,23 +55,25 @@ REVIVE = Statement(
                 Jobs.expires_at: p + Jobs.expires_at - Jobs.created_at,
             }
         )
-        .where(Jobs.id.in_(elements(p)) & (Jobs.state == _DEAD))
+        .where(Jobs.id.in_(elements(p, int)) & (Jobs.state == _DEAD))
         .returning(Jobs.id, Jobs.limit_key)
     )
 )  # fmt: skip
 REDRIVEN = Statement(
     lambda p: DeadLetters.update({DeadLetters.redriven_at: p}).where(
-        DeadLetters.job_id.in_(elements(p)) & DeadLetters.redriven_at.is_null()
+        DeadLetters.job_id.in_(elements(p, int)) & DeadLetters.redriven_at.is_null()
     )
 )
 CANCEL = Statement(
     lambda p: (
         Jobs.update({Jobs.state: literal("cancelled"), Jobs.finished_at: p, Jobs.blocked_by: NULL, **NO_LEASE})
-        .where(Jobs.id.in_(elements(p)) & Jobs.state.in_(SQL("('scheduled', 'available', 'executing', 'retryable')")))
+        .where(
+            Jobs.id.in_(elements(p, int)) & Jobs.state.in_(SQL("('scheduled', 'available', 'executing', 'retryable')"))
+        )
         .returning(Jobs.id, Jobs.limit_key, Jobs.needs)
     )
 )
-REMOVE = Statement(lambda p: Jobs.delete().where(Jobs.id.in_(elements(p)) & IS_FINISHED))
+REMOVE = Statement(lambda p: Jobs.delete().where(Jobs.id.in_(elements(p, int)) & IS_FINISHED))
 REDATE = Statement(
     lambda p: Jobs.update({Jobs.finished_at: p}).where(
         IS_FINISHED & (Jobs.state == p) & (Jobs.queue == p) & (Jobs.finished_at < p)

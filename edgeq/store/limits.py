@@ -67,7 +67,7 @@ STANDING = Statement(
         ],
     )
 )
-ADMIT_THESE = Statement(lambda p: Jobs.update({Jobs.blocked_by: NULL}).where(Jobs.id.in_(elements(p))))
+ADMIT_THESE = Statement(lambda p: Jobs.update({Jobs.blocked_by: NULL}).where(Jobs.id.in_(elements(p, int))))
 ADMIT = Statement(
     lambda p: (
         Jobs.update({Jobs.blocked_by: BLOCKED_BY_BREAKER})
@@ -87,7 +87,7 @@ PARK = Statement(
 MORE = Statement(lambda p: pw.Select(columns=[pw.fn.EXISTS(_job.select(_ONE).where(_blocked(p)))]))
 WAIT = Statement(
     lambda p: (
-        Limits.update({Limits.admit_at: item(1), Limits.waits_since: item(2)})
+        Limits.update({Limits.admit_at: item(1, int), Limits.waits_since: item(2, int)})
         .from_(each(p))
         .where(Limits.key == item(0))
     )
@@ -97,7 +97,7 @@ AHEAD = Statement(
     lambda p: Limits.select(Limits.key).where(Limits.admit_at.is_null(False) & (Limits.waits_since > p)).limit(p)
 )
 USED = Statement(lambda p: Limits.select(Limits.key, Limits.rate_at).where(Limits.key.in_(elements(p))))
-USE = Statement(lambda p: Limits.update({Limits.rate_at: item(1)}).from_(each(p)).where(Limits.key == item(0)))
+USE = Statement(lambda p: Limits.update({Limits.rate_at: item(1, int)}).from_(each(p)).where(Limits.key == item(0)))
 FORGET = Statement(
     lambda p: Limits.delete().where(
         Limits.key.in_(Limits.select(Limits.key).where((Limits.rate_at < p) & Limits.admit_at.is_null()).limit(p))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 
-FOLDER = Path(__file__).parent / "migrations"
+FOLDER = Path(__file__).parent / "migrations" / "sqlite"
 
 
 def known() -> list[str]:

@@ -37,7 +37,7 @@ def _last(state: str) -> pw.Node:
 
 
 WAITING = Statement(lambda p: pw.Select(columns=[_some(p, False), _some(p, True)]))
-ENDED = Statement(lambda p: pw.Select([each(p)], [item(0), _last("completed"), _last("cancelled"), _last("dead")]))
+ENDED = Statement(lambda p: pw.Select([each(p)], [item(0, int), _last("completed"), _last("cancelled"), _last("dead")]))
 
 
 async def waiting(store: Store, queue: str, most: int) -> int:

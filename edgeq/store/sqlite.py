@@ -14,7 +14,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,9 +25,11 @@ from ..clock import Clock
 from ..errors import StoreError, StoreUnavailable
 from ..telemetry.metrics import Metrics
 from .files import FileLock, damaged, mark_suspect, quarantine
+from .inserts import Inserts
 from .making import ensure, need_folder
 from .schema import forget_statistics, migrate, store_id
 from .store import Health, Row, Signal, Statement, Store, Tx, Unit, render
+from .tables import Jobs
 from .watch import Watch
 from .writer import Writer
 
@@ -40,7 +42,8 @@ _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
 _WAL_BYTES_KEPT = 16 * 2**20
 _FOREIGN_WEIGHT = 20  # once others have made the log that large, each time that we notice them counts like this many
-_ROWS_PER_STATEMENT = (500, 100, 25, 5, 1)
+# SQLite takes the greatest id there is, plus one, which can be that of a job that was removed.
+_FIRST_JOB_ID = "(SELECT last_id + 1 FROM removed_jobs WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id > last_id))"
 
 _UNAVAILABLE = {
     sqlite3.SQLITE_BUSY: "the database is locked by another program",
@@ -86,7 +89,7 @@ class SqliteTx(Tx):
         super().__init__()
         self._connection = connection
         self._database = database
-        self._inserts: dict[tuple[type[pw.Model], tuple[str, ...], int, str, str], str] = {}
+        self._inserts = Inserts("?", {Jobs: _FIRST_JOB_ID})
 
     def _execute(self, query: Statement | pw.Node, params: Sequence[Any]) -> sqlite3.Cursor:
         if isinstance(query, Statement):
@@ -108,44 +111,26 @@ class SqliteTx(Tx):
         is busy the writer gets it back only after the switch interval. With `executemany` that is once for each row,
         which took inserting from 150,000 rows a second to 400.
         """
-        statements = self._inserts_of(table, columns, rows, "ON CONFLICT DO NOTHING")
+        statements = self._inserts.of(table, columns, rows, "ON CONFLICT DO NOTHING")
         return sum(max(0, self._connection.execute(*each).rowcount) for each in statements)
 
-    def insert_returning(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str = ""
-    ) -> list[int]:
+    def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
         """See Tx.insert_returning. An id is always greater than those before it, but the order of what a statement
         returns is nobody's promise. A single row does without, for half the time."""
         if len(rows) == 1:
-            text = self._insert_text(table, columns, 1, "", first_id)
+            text = self._inserts.text(table, columns, 1, "")
             return [self._connection.execute(text, rows[0]).lastrowid or 0]
         ids: list[int] = []
-        for text, values in self._inserts_of(table, columns, rows, "RETURNING id", first_id):
+        for text, values in self._inserts.of(table, columns, rows, "RETURNING id"):
             ids += sorted([row[0] for row in self._connection.execute(text, values).fetchall()])
         return ids
 
-    def _inserts_of(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], end: str, first_id: str = ""
-    ) -> Iterator[tuple[str, list[Any]]]:
-        position = 0
-        for size in _ROWS_PER_STATEMENT:
-            while len(rows) - position >= size:
-                chunk = rows[position : position + size]
-                yield self._insert_text(table, columns, size, end, first_id), [value for row in chunk for value in row]
-                position += size
+    def now(self, now: int) -> int:
+        """See Tx.now. There is one machine, and one clock."""
+        return now
 
-    def _insert_text(self, table: type[pw.Model], columns: Sequence[str], size: int, end: str, first_id: str) -> str:
-        key = (table, tuple(columns), size, end, first_id)
-        text = self._inserts.get(key)
-        if text is None:
-            names, marks = ",".join(columns), ",".join("?" * len(columns))
-            rows = [f"({marks})"] * size
-            if first_id:
-                names, rows = f"id,{names}", [f"({first_id},{marks})", *[f"(NULL,{marks})"] * (size - 1)]
-            # The names are those of our own models.
-            text = f'INSERT INTO "{table._meta.table_name}" ({names}) VALUES {",".join(rows)} {end}'  # noqa: S608
-            self._inserts[key] = text
-        return text
+    def alone(self) -> None:
+        """See Tx.alone. Whoever writes is."""
 
 
 class SqliteEngine:
@@ -154,6 +139,8 @@ class SqliteEngine:
     `watch` hears of what others write to the log; without one, nothing is heard. A second connection, the guard, takes
     the lock of those who write now and then for a moment, and writes nothing.
     """
+
+    savepoints = True
 
     def __init__(self, path: str, durability: str, database: pw.Database, watch: Watch | None = None) -> None:
         self._path = path
@@ -234,7 +221,7 @@ class SqliteEngine:
         self._check_file()
         return self._connection, self._tx
 
-    def begin(self) -> Tx:
+    def begin(self, *, shared: bool = False) -> Tx:
         """See Engine.begin."""
         connection, tx = self.connected()
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
@@ -255,6 +242,10 @@ class SqliteEngine:
         except sqlite3.Error as error:
             log.debug("rollback failed: %s", error)
         self.listen()
+
+    def landed(self) -> bool:
+        """See Engine.landed. What a file's COMMIT doesn't confirm is rolled back."""
+        return False
 
     def savepoint(self) -> None:
         """See Engine.savepoint."""
@@ -472,8 +463,8 @@ class SqliteStore(Store):
         self._watch.close()
         self._lock.release()
 
-    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
-        """See Store.submit."""
+    def submit(self, unit: Unit[T], *, shared: bool = False) -> asyncio.Future[T]:
+        """See Store.submit. Nobody else can write meanwhile, shared or not."""
         return self._writer.submit(unit)
 
     def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:

@@ -7,6 +7,8 @@
   from the start when the store couldn't take it, so it must have no effect outside its transaction.
 - When the store can't take a commit (disk full, read-only, locked by somebody else), nothing fails: units wait, in
   order, and are tried again with growing delays until they succeed or the store is closed. `health` says why.
+- A unit has the store for itself from its first statement to its commit, on any machine, unless it says that it may
+  share it.
 - Event ids only grow, are never used again, and once an id has been read no smaller one appears later (G6).
 - A read sees everything that was committed before it began. It never writes and never holds a transaction open.
 - After each commit, `signal` wakes those who wait for a table that it touched. Commits of other processes count as
@@ -80,6 +82,10 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+class NotAlone(Exception):
+    """A shared unit must be run again, with the store for itself. For the writer alone."""
+
+
 class Tx(ABC):
     """An open transaction, handed to a unit in the writer's thread. Don't keep it."""
 
@@ -99,14 +105,18 @@ class Tx(ABC):
         """Insert many rows the fast way. A row that breaks a unique index is left out; the number inserted."""
 
     @abstractmethod
-    def insert_returning(
-        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], first_id: str = ""
-    ) -> list[int]:
-        """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows.
+    def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
+        """Insert many rows the fast way, into a table without unique indexes; their ids, in the order of the rows."""
 
-        `first_id` is SQL for the id of the first row; without it, or when that is NULL, it is the next one, as for all
-        all others.
-        """
+    @abstractmethod
+    def now(self, now: int) -> int:
+        """The moment by which leases are given and judged, in microseconds since 1970 UTC: `now`, the time of this
+        machine, unless several machines share the store; then it is the store's own clock."""
+
+    @abstractmethod
+    def alone(self) -> None:
+        """Go on only if nobody else writes until the commit, as is so for every unit that isn't `shared`. A shared one
+        ends here, and is run again alone."""
 
     def touch(self, topic: Topic) -> None:
         """Say that rows of `topic` were added or changed, so that those who wait for them wake up."""
@@ -219,8 +229,12 @@ class Store(ABC):
         """Commit what waits (unless the store can't), fail the rest with StoreUnavailable, disconnect."""
 
     @abstractmethod
-    def submit(self, unit: Unit[T]) -> asyncio.Future[T]:
-        """Hand a unit over; the future is done when the unit is on disk, or has raised."""
+    def submit(self, unit: Unit[T], *, shared: bool = False) -> asyncio.Future[T]:
+        """Hand a unit over; the future is done when the unit is on disk, or has raised.
+
+        `shared`: it may run beside other shared units of other processes, because it takes its rows by locking them or
+        only adds some; and it appends no events. Any other unit has the store for itself until its commit.
+        """
 
     @abstractmethod
     def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:
@@ -230,14 +244,14 @@ class Store(ABC):
         no commit of its own. An error that it raises is logged.
         """
 
-    async def write(self, unit: Unit[T], *, timeout_seconds: float | None = None) -> T:
-        """Run the unit and wait until it is on disk.
+    async def write(self, unit: Unit[T], *, timeout_seconds: float | None = None, shared: bool = False) -> T:
+        """Run the unit and wait until it is on disk. For `shared` see `submit`.
 
         Raises what the unit raised, or StoreUnavailable after `timeout_seconds` (None: wait as long as it takes) or
         when the store is closed first.
         """
         if timeout_seconds is None:
-            return await self.submit(unit)
+            return await self.submit(unit, shared=shared)
         late = False
 
         def in_time(tx: Tx) -> T:
@@ -245,7 +259,7 @@ class Store(ABC):
                 raise StoreUnavailable("the time for this unit is over")
             return unit(tx)
 
-        future = self.submit(in_time)
+        future = self.submit(in_time, shared=shared)
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_seconds)
         except TimeoutError:

@@ -13,6 +13,7 @@ import msgspec
 import peewee as pw
 
 from ..events import from_json, to_json
+from .dialect import least
 from .store import ZERO, Row, Statement, Store, Tx, storable
 from .tables import Threads
 
@@ -53,7 +54,7 @@ _CLOSE = Statement(lambda p: Threads.delete().where(_is(p)))
 _SET_CLOCK = Statement(
     lambda p: Threads.update(
         {
-            Threads.opened_at: pw.fn.MIN(Threads.opened_at + p, p),
+            Threads.opened_at: least(Threads.opened_at + p, p),
             Threads.next_at: Threads.next_at + p,
             Threads.escalate_at: Threads.escalate_at + p,
         }

@@ -22,7 +22,7 @@ from ..backoff import Backoff
 from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..telemetry.metrics import Metrics
-from .store import FOREIGN_NET_SECONDS, FOREIGN_POLL_SECONDS, TOPICS, Health, Signal, Topic, Tx, Unit
+from .store import FOREIGN_NET_SECONDS, FOREIGN_POLL_SECONDS, TOPICS, Health, NotAlone, Signal, Topic, Tx, Unit
 
 log = logging.getLogger("edgeq.store")
 
@@ -39,11 +39,17 @@ class Engine(Protocol):
     def disconnect(self) -> None:
         """Close the writing connection, if there is one. Never raises."""
 
-    def begin(self) -> Tx:
-        """Open a transaction that may write, connecting first if need be."""
+    savepoints: bool
+    """Whether a mark costs next to nothing. Else one is made only once a unit has failed among others."""
+
+    def begin(self, *, shared: bool = False) -> Tx:
+        """Open a transaction that may write, beside other shared ones if it is `shared`; connect first if need be."""
 
     def commit(self) -> None:
         """Make it durable."""
+
+    def landed(self) -> bool:
+        """Whether the last commit, of which it could not be told, is on disk all the same. May raise as `begin`."""
 
     def rollback(self) -> None:
         """Drop it. Never raises."""
@@ -84,6 +90,7 @@ class Engine(Protocol):
 class _Waiting:
     unit: Unit[Any]
     future: asyncio.Future[Any] | None
+    shared: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -123,12 +130,12 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="edgeq-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, unit: Unit[Any]) -> asyncio.Future[Any]:
+    def submit(self, unit: Unit[Any], *, shared: bool = False) -> asyncio.Future[Any]:
         """See Store.submit."""
         if self._loop is None or self._closing.is_set():
             raise StoreUnavailable("the store is closed")
         future = self._loop.create_future()
-        self._queue.put(_Waiting(unit, future))
+        self._queue.put(_Waiting(unit, future, shared))
         return future
 
     def submit_lazily(self, unit: Unit[Any], within_seconds: float) -> None:
@@ -220,9 +227,13 @@ class Writer:
     def _commit(self, batch: list[_Waiting]) -> None:
         """Commit the batch, waiting as long as the store can't take it; but not for ever once it is to be closed."""
         attempt = 0 if self.health.ok else 1
+        touched: set[Topic] = set()
+        tried = False
         while True:
             try:
-                touched = self._try(batch)
+                if not tried or not self._engine.landed():
+                    tried = True
+                    self._try(batch, touched)
                 break
             except Exception as error:  # noqa: BLE001 - the unit's own errors are already set aside in _try
                 self._engine.rollback()
@@ -237,32 +248,50 @@ class Writer:
         self._available()
         self._report(sorted(touched), batch, None)
 
-    def _try(self, batch: list[_Waiting]) -> set[Topic]:
-        tx = self._engine.begin()
-        alone = len(batch) == 1
-        touched: set[Topic] = set()
+    def _try(self, batch: list[_Waiting], touched: set[Topic]) -> None:
+        """Commit the batch, noting what it touched: under savepoints only if that is necessary, and shared only if all
+        of it may be."""
+        shared, marked = all(item.shared for item in batch), self._engine.savepoints
+        while True:
+            touched.clear()
+            try:
+                if self._run_units(batch, touched, shared=shared, marked=marked and len(batch) > 1):
+                    return
+                marked = True
+            except NotAlone:
+                shared = False
+            self._engine.rollback()
+
+    def _run_units(self, batch: list[_Waiting], touched: set[Topic], *, shared: bool, marked: bool) -> bool:
+        """False when a unit has failed among others, which must not be lost with it: none of them is committed yet."""
+        tx = self._engine.begin(shared=shared)
         for item in batch:
             item.error = None
             tx.touched.clear()
-            if not alone:
+            if marked:
                 self._engine.savepoint()
             try:
                 item.result = item.unit(tx)
+            except NotAlone:
+                raise
             except Exception as error:
                 if self._engine.unavailable(error):
                     raise
                 item.error = error
-                if alone:
+                if len(batch) == 1:
                     self._engine.rollback()
-                    return touched
+                    return True
+                if not marked:
+                    return False
                 self._engine.rollback_to()
             else:
                 touched |= tx.touched
-                if not alone:
+                if marked:
                     self._engine.release()
+        tx.touched |= touched
         self._engine.commit()
         self._metrics.commits.add()
-        return touched
+        return True
 
     def _available(self) -> None:
         if not self.health.ok:

@@ -1,0 +1,27 @@
+"""What SQLite and PostgreSQL say in different words, so that a verb is written once for both."""
+
+from __future__ import annotations
+
+import peewee as pw
+
+
+class ByDialect(pw.Node):
+    """A part of a query that is `sqlite` for the one database and `postgresql` for the other."""
+
+    def __init__(self, *, sqlite: pw.Node, postgresql: pw.Node) -> None:
+        self._sqlite = sqlite
+        self._postgresql = postgresql
+
+    def __sql__(self, context: pw.Context) -> pw.Context:
+        """See peewee.Node."""
+        return context.sql(self._postgresql if is_postgresql(context.state.param) else self._sqlite)
+
+
+def is_postgresql(placeholder: str) -> bool:
+    """Whether a database with that `placeholder` for parameters is PostgreSQL."""
+    return placeholder == "%s"
+
+
+def least(*values: object) -> pw.Node:
+    """The smallest of several values."""
+    return ByDialect(sqlite=pw.fn.MIN(*values), postgresql=pw.fn.LEAST(*values))

@@ -1,0 +1,65 @@
+"""Connections to PostgreSQL, each with the settings that its work needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.numeric import Int8Dumper
+
+FROZEN_SECONDS = 4
+"""After this time the server ends what a process holds that doesn't answer any more: see `session`."""
+LOCK_SECONDS = 5
+
+_DEFAULTS = {
+    "connect_timeout": "5", "keepalives": "1", "keepalives_idle": "5", "keepalives_interval": "2",
+    "keepalives_count": "3", "tcp_user_timeout": "10000",
+}  # fmt: skip
+_EACH = "SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET client_min_messages = 'warning'"
+WRITES = (
+    f"SET lock_timeout = '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'; "
+    "SET statement_timeout = 0; SET default_transaction_read_only = off"
+)
+READS = "SET default_transaction_read_only = on; SET statement_timeout = '60s'"
+
+
+def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """A connection that commits each statement by itself, for `part` of the program. Raises psycopg.Error."""
+    connection = psycopg.connect(autocommit=True, **_parameters(url, part))
+    try:
+        _adapt(connection)
+        connection.execute(f"{_EACH}; {settings}".encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def connect_async(url: str, part: str, settings: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """`connect` for the event loop."""
+    connection = await psycopg.AsyncConnection.connect(autocommit=True, **_parameters(url, part))
+    try:
+        _adapt(connection)
+        await connection.execute(f"{_EACH}; {settings}".encode())
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def place(url: str) -> str:
+    """Where the database is, for people: without user, password and options."""
+    given = conninfo_to_dict(url)
+    host = given.get("host") or given.get("hostaddr") or "local socket"
+    port = f":{given['port']}" if given.get("port") else ""
+    return f"database {given.get('dbname') or 'of the user'} at {host}{port}"
+
+
+def _parameters(url: str, part: str) -> dict[str, Any]:
+    return {**_DEFAULTS, "application_name": f"edgeq {part}"[:63], **conninfo_to_dict(url)}
+
+
+def _adapt(connection: psycopg.BaseConnection[Any]) -> None:
+    """Numbers are of one type, whatever their size: each statement is prepared once."""
+    connection.adapters.register_dumper(int, Int8Dumper)

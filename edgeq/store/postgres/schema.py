@@ -1,0 +1,123 @@
+"""The tables in PostgreSQL: migrations, run once each, and whether what keeps the order of events is there."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import peewee as pw
+import psycopg
+
+from ...errors import StoreError
+from .connecting import WRITES, connect, place
+
+FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
+VERSION_MIN = 140000
+
+# Any number will do that nobody else locks: held while tables are made.
+_MAKING = 0x65646765_71303031 & 0x7FFF_FFFF_FFFF_FFFF
+_TRIGGER = b"""
+SELECT tgenabled IN ('O', 'A') FROM pg_trigger
+WHERE tgrelid = 'events'::regclass AND tgname = 'events_in_commit_order'
+"""
+_IDENTITY = b"""
+SELECT attidentity = 'a', seqcache = 1, seqincrement > 0 AND NOT seqcycle FROM pg_attribute, pg_sequence
+WHERE attrelid = 'events'::regclass AND attname = 'id'
+AND seqrelid = pg_get_serial_sequence('events', 'id')::regclass
+"""
+
+
+def prepare(url: str, *, may_change: bool) -> str:
+    """Bring the tables up to date; the store's own id.
+
+    Raises StoreError when the server or the tables don't fit, or, unless `may_change`, when they need a migration;
+    psycopg.Error.
+    """
+    connection = connect(url, "schema", WRITES)
+    try:
+        if connection.info.server_version < VERSION_MIN:
+            raise StoreError(
+                f"{place(url)} runs PostgreSQL {connection.info.server_version // 10000}",
+                hint=f"edgeq needs {VERSION_MIN // 10000} or later",
+            )
+        if not _current(connection, url):
+            if not may_change:
+                raise StoreError(
+                    f"{place(url)} has no tables of this version yet", hint="start the new edgeq once, then try again"
+                )
+            connection.execute(b"SELECT pg_advisory_lock(%s)", (_MAKING,))
+            if not _current(connection, url):
+                _migrate(connection)
+        _check_order(connection, url)
+        return str(connection.execute(b"SELECT value FROM meta WHERE key = 'store_id'").fetchall()[0][0])
+    finally:
+        connection.close()
+
+
+def known() -> list[str]:
+    """The names of all migrations of this version, in order."""
+    return sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
+
+
+def _current(connection: psycopg.Connection[Any], url: str) -> bool:
+    there = connection.execute(b"SELECT to_regclass('schema_migration') IS NOT NULL").fetchall()[0][0]
+    done = [row[0] for row in connection.execute(b"SELECT name FROM schema_migration").fetchall()] if there else []
+    strange = sorted(set(done) - set(known()))
+    if strange:
+        raise StoreError(
+            f"{place(url)} was written by a newer edgeq (it has {strange[-1]})",
+            hint="install that version or a later one",
+        )
+    return sorted(done) == known()
+
+
+class _Borrowed(pw.PostgresqlDatabase):
+    """A connection of ours in the hands of peewee."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._borrowed = connection
+        super().__init__("borrowed")
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return self._borrowed
+
+    def _close(self, connection: psycopg.Connection[Any]) -> None:
+        pass
+
+    def _set_server_version(self, connection: psycopg.Connection[Any]) -> None:
+        self.server_version = connection.info.server_version
+
+
+def _migrate(connection: psycopg.Connection[Any]) -> None:
+    # Imported when needed: a start with nothing to migrate doesn't pay its memory.
+    from playhouse.migrations import Runner
+
+    try:
+        with _Borrowed(connection) as database:
+            Runner(database, directory=os.fspath(FOLDER)).up()
+    except pw.DatabaseError as error:
+        raise getattr(error, "orig", error) from None  # the driver's own error, which the caller knows
+    put = b"INSERT INTO meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO "
+    connection.execute(put + b"NOTHING", ("store_id", uuid.uuid4().hex))
+    connection.execute(put + b"UPDATE SET value = excluded.value", ("schema_version", known()[-1]))
+
+
+def _check_order(connection: psycopg.Connection[Any], url: str) -> None:
+    """Raise StoreError unless events can only become visible in the order of their ids."""
+    missing = []
+    if connection.execute(_TRIGGER).fetchall() != [(True,)]:
+        missing.append("the trigger events_in_commit_order is missing or disabled")
+    always, cached, grows = (connection.execute(_IDENTITY).fetchall() or [(False, False, False)])[0]
+    if not always:
+        missing.append("events.id is not GENERATED ALWAYS AS IDENTITY")
+    if not cached:
+        missing.append("the sequence of events.id must have CACHE 1")
+    if not grows:
+        missing.append("the sequence of events.id must only grow")
+    if missing:
+        raise StoreError(
+            f"{place(url)} doesn't keep the order of events: {'; '.join(missing)}",
+            hint="without that, processors may miss events: restore the table as the migration of edgeq makes it",
+        )
