@@ -14,7 +14,8 @@ class ByDialect(pw.Node):
 
     def __sql__(self, context: pw.Context) -> pw.Context:
         """See peewee.Node."""
-        return context.sql(self._postgresql if is_postgresql(context.state.param) else self._sqlite)
+        rendered: pw.Context = context.sql(self._postgresql if is_postgresql(context.state.param) else self._sqlite)
+        return rendered
 
 
 def is_postgresql(placeholder: str) -> bool:
