@@ -4,6 +4,7 @@ made anew when it may be wrong.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from ..clock import Clock
@@ -14,7 +15,7 @@ from ..patterns import AnyOf, pattern
 from ..store.decisions import Decisions
 from ..store.store import Store
 from ..telemetry.metrics import Metrics
-from .processor import ProcessorContext, QueueProcessor
+from .processor import NotYet, ProcessorContext, QueueProcessor
 from .settings import ProcessorSettings
 
 
@@ -36,11 +37,12 @@ class Calls:
         clock: Clock,
     ) -> None:
         self.together = type(processor).process_batch is not QueueProcessor.process_batch
-        self.wants = _filter(processor, settings)
+        self.wants = wants(processor, settings)
         self.fresh = False
         self.processed = 0
         self.busy_with: tuple[int, int] | None = None
         self._name = name
+        self._log = logging.getLogger(f"edgeq.processors.{name}")
         self._processor = processor
         self._store = store
         self._metrics = metrics
@@ -64,6 +66,9 @@ class Calls:
                     await self._processor.process_batch(wanted, ctx)
                 else:
                     await self._processor.process_item(wanted[0], ctx)
+        except NotYet as pause:
+            pause.decisions = ctx.decisions
+            raise
         finally:
             self.busy_with = None
         ctx.decisions.tallies.append(lambda: self._tally(len(wanted)))
@@ -77,6 +82,14 @@ class Calls:
             await self._processor.on_time(ctx)
         return ctx.decisions
 
+    async def close(self) -> None:
+        """Have it let go of what it holds."""
+        try:
+            with contained("the processor"):
+                await self._processor.closed()
+        except Exception as error:  # noqa: BLE001 - G5: the user's code may raise anything
+            self._log.warning("what it holds could not be let go of: %s", error)
+
     def _tally(self, count: int) -> None:
         self.processed += count
         self._metrics.processed.add(count, self._name)
@@ -87,8 +100,8 @@ class Calls:
         return ProcessorContext(self._clock, cause_id=cause_id, idempotency_key=key, attempt=attempt)
 
 
-def _filter(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[[Event], bool]:
-    """Whether an event is wanted."""
+def wants(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[[Event], bool]:
+    """A function that says whether an event is wanted."""
     types = AnyOf(processor.types if settings.types is None else settings.types)
     tags = frozenset(processor.tags if settings.tags is None else settings.tags)
     subject = processor.subject if settings.subject is None else settings.subject
@@ -99,7 +112,7 @@ def _filter(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[
         with contained("filter_item"):
             return bool(processor.filter_item(event))
 
-    def wants(event: Event) -> bool:
+    def wanted(event: Event) -> bool:
         return (
             types(event.type)
             and (fits is None or fits(event.subject))
@@ -107,4 +120,4 @@ def _filter(processor: QueueProcessor, settings: ProcessorSettings) -> Callable[
             and (not asks or ask(event))
         )
 
-    return wants
+    return wanted

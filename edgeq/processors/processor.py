@@ -13,7 +13,9 @@ from typing import ClassVar
 from ..clock import Clock
 from ..config.schema import Record
 from ..context import Context
+from ..errors import EdgeqError
 from ..events import Event
+from ..store.decisions import Decisions
 from ..store.store import Store
 
 
@@ -28,6 +30,22 @@ class ProcessorContext(Context):
         super().__init__(clock, cause_id=cause_id)
         self.idempotency_key = idempotency_key
         self.attempt = attempt
+
+
+class NotYet(EdgeqError):
+    """To be raised by `process_item` or `process_batch` when it isn't about the events: what they need is away, or must
+    not be asked yet. Nothing counts as a failed attempt. What was decided through `ctx` stays, the events up to id
+    `done_to` are done, and the others come again after `after_seconds`, and until then nothing else does.
+
+    With a `reason`, the processor waits for something: status says it, and the log does once until it goes on.
+    """
+
+    def __init__(self, reason: str = "", *, after_seconds: float = 0.0, done_to: int | None = None) -> None:
+        super().__init__(reason or "not yet")
+        self.reason = reason
+        self.after_seconds = after_seconds
+        self.done_to = done_to
+        self.decisions: Decisions | None = None
 
 
 class QueueProcessor:
@@ -72,3 +90,6 @@ class QueueProcessor:
     async def on_time(self, ctx: ProcessorContext) -> None:
         """Called once `due_at` has passed and every event stored so far has been processed. When it fails, what was
         decided is dropped, and it is called again after `on_error.backoff`."""
+
+    async def closed(self) -> None:
+        """Called when the processor stops: let go of connections. It may be `opened` again."""

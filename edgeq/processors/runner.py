@@ -34,12 +34,12 @@ from ..telemetry.log import Calm
 from ..telemetry.metrics import Metrics
 from .attempts import Attempts, dead_letter
 from .calls import Calls
-from .processor import QueueProcessor
+from .processor import NotYet, QueueProcessor
 from .progress import CommitRefused, Progress
 from .settings import ProcessorSettings
 from .timer import Timer
 
-State = Literal["running", "paused", "retrying", "halted", "stopped"]
+State = Literal["running", "paused", "retrying", "waiting", "halted", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class ProcessorRunner(Service):
         self._running = False
         self._paused = False
         self._alone_until = 0  # events up to this id are processed and committed one by one
+        self.waiting_for = ""
+        self._not_before = 0.0
         self._cursors_seen = -1
         self._redrives: deque[_Redrive] = deque()
         self._wake = asyncio.Event()
@@ -102,11 +104,14 @@ class ProcessorRunner(Service):
 
     @property
     def state(self) -> State:
-        """What it is doing. `halted`: an event failed for good, and it waits for somebody to resume it."""
+        """What it is doing. `halted`: an event failed for good, and it waits for somebody to resume it; `waiting`: what
+        it needs is away, `waiting_for` says why."""
         if not self._running:
             return "stopped" if self.stopping.is_set() or self.last_error is None else "retrying"
         if self._paused:
             return "halted" if self._attempts.halted else "paused"
+        if self.waiting_for:
+            return "waiting"
         return "running" if self._attempts.failure is None else "retrying"
 
     def idle(self, head: int, soon_seconds: float) -> bool:
@@ -114,7 +119,7 @@ class ProcessorRunner(Service):
         `soon_seconds`; or can't, until somebody resumes it or its time to try again has come."""
         if not self._running:
             return False
-        if self._paused or self._attempts.rest_seconds() > 0:
+        if self._paused or self._attempts.rest_seconds() > 0 or self.waiting_for:
             return True
         if self.position < head or not self.settled or self._redrives:
             return False
@@ -132,6 +137,7 @@ class ProcessorRunner(Service):
             finally:
                 self._running = False
                 self._progress.leave()
+                await self._calls.close()
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Finish the event in hand, commit, and end. See Service.stop."""
@@ -176,6 +182,8 @@ class ProcessorRunner(Service):
         if self._paused:
             return self.settings.poll_interval
         if (rest := self._attempts.rest_seconds()) > 0:
+            return rest
+        if (rest := self._not_before - self.clock.monotonic()) > 0:
             return rest
         await self._calls.refresh(self.position)
         batch = await events.after(self._store, self.position, self.settings.batch_size)
@@ -251,6 +259,10 @@ class ProcessorRunner(Service):
         try:
             if self._calls.wants(event):
                 decisions = await self._calls.handle([event], self._attempts.number(event))
+                self._go_on()
+        except NotYet as pause:
+            self._hold(pause)
+            return False
         except Exception as error:  # noqa: BLE001 - G5: the user's code may raise anything
             await self._failed(event, error)
             return False
@@ -274,6 +286,10 @@ class ProcessorRunner(Service):
             wanted = [event for event in batch if self._calls.wants(event)]
             if wanted:
                 decisions = await self._calls.handle(wanted, 1)
+                self._go_on()
+        except NotYet as pause:
+            self._hold(pause)
+            return False
         except Exception as error:  # noqa: BLE001 - G5
             if len(wanted) == 1:
                 await self._failed(wanted[0], error)
@@ -285,6 +301,23 @@ class ProcessorRunner(Service):
             return False
         self._progress.add(batch[-1].id, decisions)
         return True
+
+    def _hold(self, pause: NotYet) -> None:
+        """Keep what was done and decided, and leave the rest for as long as was asked."""
+        done_to = self.position if pause.done_to is None else pause.done_to
+        if pause.decisions or pause.done_to is not None:
+            self._progress.add(done_to, pause.decisions)
+        self._not_before = self.clock.monotonic() + pause.after_seconds
+        if pause.done_to is not None:
+            self._go_on()
+        if pause.reason and not self.waiting_for:
+            self.log.warning("waits: %s", pause.reason)
+        self.waiting_for = pause.reason or self.waiting_for
+
+    def _go_on(self) -> None:
+        if self.waiting_for:
+            self.log.info("goes on")
+            self.waiting_for = ""
 
     async def _process_again(self, request: _Redrive) -> None:
         await self._progress.commit()
