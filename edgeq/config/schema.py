@@ -149,6 +149,7 @@ class Route(Record, frozen=True):
     payload: Literal["json", "text", "raw"] = "json"
     qos: Literal[0, 1, 2] = 1
     retained: Literal["skip", "handle"] = "skip"
+    ordered: bool = False
     timeout: Annotated[Duration, checks.positive] = Duration(5)
     limit: Limit | None = None
     max_payload: Annotated[Size, checks.between(Size(1), Size(checks.PAYLOAD_BYTES_MAX))] = Size(256 * 1024)

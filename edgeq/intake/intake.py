@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -62,11 +62,14 @@ class _Segment:
 
 
 class Intake(Service):
-    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`. `landed` counts them."""
+    """Takes deliveries from `inbox` to acknowledgement, by the routes of `table`. `landed` counts them.
+
+    `fence` is run in the transaction of each commit, and raises StoreUnavailable when another process has taken over.
+    """
 
     def __init__(
         self, table: RouteTable, inbox: Inbox, session: Acknowledges, store: Store, metrics: Metrics, clock: Clock,
-        *, window: int,
+        *, window: int, fence: Callable[[Tx], None] | None = None,
     ) -> None:  # fmt: skip
         super().__init__("intake", clock)
         self.last_message_at: dict[str, int] = {}
@@ -77,6 +80,7 @@ class Intake(Service):
         self._store = store
         self._metrics = metrics
         self._window = window
+        self._fence = fence
         self._calm = Calm(self.log, clock.monotonic)
         self._flight: deque[_Segment] = deque()
         self._flying = 0
@@ -268,8 +272,14 @@ class Intake(Service):
         if not decisions:
             self._land(segment)
             return
+
+        def unit(tx: Tx) -> int:
+            if self._fence is not None:
+                self._fence(tx)
+            return record(tx, decisions)
+
         try:
-            future = self._store.submit(lambda tx: record(tx, decisions))
+            future = self._store.submit(unit)
         except StoreUnavailable:
             self._let_go()
         else:
@@ -304,7 +314,7 @@ class Intake(Service):
             for one in alone:
                 self._handle(one.deliveries[0], self._table.lookup(one.deliveries[0].topic), one.decisions)
                 self._commit(one)
-        elif segment.decisions.events or segment.decisions.jobs:
+        elif segment.decisions.more_than_dead_letters:
             letter = self._dead_letter(segment.deliveries[0], "", error)
             segment.decisions = Decisions(dead_letters=[letter])
             self._commit(segment)

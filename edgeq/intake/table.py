@@ -46,6 +46,7 @@ class CompiledRoute:
     limiter: Limiter | None
     limit_key: Text
     over_limit_is_dead_letter: bool
+    ordered: bool = False
     takes_oversize: bool = False
 
 
@@ -72,6 +73,10 @@ class RouteTable:
         for route in self.routes:
             filters[route.template.filter] = max(route.qos, filters.get(route.template.filter, 0))
         return filters
+
+    def part(self, *, ordered: bool) -> RouteTable:
+        """The routes whose messages must come in order, or the others."""
+        return RouteTable([route for route in self.routes if route.ordered is ordered])
 
     def payload_bytes_max(self) -> int:
         """The largest payload that any route takes."""
@@ -193,6 +198,7 @@ def _compile(
         limiter=None if limit is None else Limiter(rate, limit.burst or max(1.0, rate), monotonic),
         limit_key=limit_key,
         over_limit_is_dead_letter=limit is not None and limit.over == "dead_letter",
+        ordered=settings.ordered,
     )
 
 

@@ -42,6 +42,11 @@ class Decisions:
         """Whether there is anything that must not wait."""
         return bool(self.events or self.jobs or self.dead_letters or self.also)
 
+    @property
+    def more_than_dead_letters(self) -> bool:
+        """Whether there is anything else to be stored."""
+        return bool(self.events or self.jobs or self.also or self.lazily)
+
     def extend(self, other: Decisions) -> None:
         """Add everything that `other` holds."""
         self.events += other.events

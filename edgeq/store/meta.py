@@ -14,6 +14,12 @@ async def get(store: Store, key: str) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
+def value(tx: Tx, key: str) -> str | None:
+    """The value of `key` as the transaction sees it, or None."""
+    rows = tx.rows(_VALUE, (key,))
+    return str(rows[0][0]) if rows else None
+
+
 def put(tx: Tx, key: str, value: str) -> None:
     """Set `key` to `value`."""
     tx.run(Meta.insert(key=key, value=value).on_conflict(conflict_target=[Meta.key], preserve=[Meta.value]))
