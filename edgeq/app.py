@@ -92,11 +92,11 @@ class App:
         settings = self.plan.loaded.config.mqtt
         return settings if self._embedded is None else self._embedded.settings(settings)
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
-        """Publish through the present session. Raises PublishFailed."""
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+        """Publish through the present session; the broker's reason code. Raises PublishFailed."""
         if self.parts is None:
             raise EdgeqError("edgeq is starting or reloading")
-        await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
+        return await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
 
     async def run(self, *, once: bool = False) -> None:
         """Run until `stop()`; or `once`, until all is done that there is to do now. A store that can't be opened now is

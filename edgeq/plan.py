@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .jobs.schedules.schedule import Schedule
     from .jobs.sources.source import Source
 
-Publish = Callable[..., Awaitable[None]]
+Publish = Callable[..., Awaitable[object]]
 
 # What a PUBLISH packet may hold beside its payload: a topic of 64 KiB and its properties.
 _PACKET_OVERHEAD_BYTES = 128 * 1024

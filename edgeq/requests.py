@@ -61,7 +61,7 @@ LISTED_MAX = 50
 _SECONDS = 30.0
 _ERROR_CHARACTERS_MAX = 300
 
-Publish = Callable[..., Awaitable[None]]
+Publish = Callable[..., Awaitable[object]]
 _Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS_MAX)]
 
 

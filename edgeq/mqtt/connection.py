@@ -26,6 +26,8 @@ OUT_MAX = 20
 """Messages that we have out to the broker at once, if it doesn't allow fewer."""
 WAITING_MAX = 1000
 """Messages that wait for one of those places; the next is refused."""
+NO_SUBSCRIBERS = 0x10
+"""The broker has taken a message, and nobody is there to whom it would give it."""
 REFUSED = 0x80
 """Reason codes from here on are refusals."""
 FILTERS_A_PACKET = 8  # some brokers (AWS IoT) take no more in one SUBSCRIBE
@@ -36,6 +38,10 @@ Codes = list[tuple[int, str]]
 
 class PublishFailed(EdgeqError):
     """The broker didn't take a message, or didn't say so in time. It may arrive nevertheless."""
+
+
+class TooLarge(PublishFailed):
+    """The message is larger than the broker takes."""
 
 
 class NotConnected(PublishFailed):
@@ -155,14 +161,15 @@ class Connection:
         for answer in [self._sent(self._client.unsubscribe_from(list(packet))) for packet in packets]:
             _told(await answer)
 
-    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None) -> None:
-        """Publish; returns when the broker has acknowledged it (QoS 0: when it is sent).
+    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None) -> int:
+        """Publish; returns when the broker has acknowledged it (QoS 0: when it is sent), with its reason code, such as
+        NO_SUBSCRIBERS (always 0 with MQTT 3.1.1).
 
         Raises PublishFailed.
         """
         welcome = self.welcome
         if len(topic.encode()) + len(payload) + 16 > welcome.packet_bytes_max:
-            raise PublishFailed(f"{len(payload)} bytes are more than the broker takes")
+            raise TooLarge(f"{len(payload)} bytes are more than the broker takes")
         if retain and not welcome.retain_available:
             raise PublishFailed("the broker keeps no retained messages")
         if self._waiting >= WAITING_MAX:
@@ -182,6 +189,7 @@ class Connection:
         for code, text in codes:
             if code >= REFUSED:
                 raise PublishFailed(f"the broker refused the message: {text}")
+        return codes[0][0] if codes else 0
 
     # What the client tells: see `Listener`.
 

@@ -134,8 +134,8 @@ class Session(Service):
 
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_seconds: float = 30.0
-    ) -> None:
-        """Publish, and return when the broker has acknowledged it (at QoS 0: when it is sent).
+    ) -> int:
+        """Publish, and return when the broker has acknowledged it (at QoS 0: when it is sent), with its reason code.
 
         It needs no subscription: what an earlier connection left unacknowledged comes again, and may be answered,
         before the broker has confirmed the subscriptions. Raises NotConnected, without waiting for a connection;
@@ -146,7 +146,7 @@ class Session(Service):
         connection = self._connection
         if connection is None or self._accepted_at is None or connection.over.done():
             raise NotConnected(f"not connected to the broker: {self.reason}")
-        await connection.publish(topic, payload, qos, retain, timeout_seconds)
+        return await connection.publish(topic, payload, qos, retain, timeout_seconds)
 
     async def set_filters(self, filters: Mapping[str, int]) -> None:
         """Subscribe to these from now on, and unsubscribe from what isn't among them any more."""
@@ -332,7 +332,7 @@ class Session(Service):
             self.log.warning("%s", text)
 
 
-async def _answered(connection: Connection, work: Coroutine[Any, Any, None]) -> None:
+async def _answered(connection: Connection, work: Coroutine[Any, Any, object]) -> None:
     """Do `work`, which waits for an answer. Raises TimeoutError when none comes although we read."""
     task = asyncio.create_task(work)
     try:

@@ -40,18 +40,18 @@ class Bucket:
         self._tokens = float(limit.burst) if limit else 0.0
         self._then = monotonic()
 
-    def take(self) -> None:
-        """One is about to be sent."""
+    def take(self, count: int = 1) -> None:
+        """So many are about to be sent."""
         if self._limit is not None:
             self._fill(self._limit)
-            self._tokens -= 1.0
+            self._tokens -= count
 
-    def seconds(self) -> float:
-        """How long to wait until the next may be sent; 0 when it may be now."""
+    def seconds(self, count: int = 1) -> float:
+        """How long to wait until the next `count` may be sent, which are `burst` at most; 0 when they may be now."""
         if self._limit is None:
             return 0.0
         self._fill(self._limit)
-        missing = 1.0 - self._tokens
+        missing = count - self._tokens
         return missing / self._limit.rate if missing > _NOTHING else 0.0
 
     def within(self, seconds: float) -> int | None:

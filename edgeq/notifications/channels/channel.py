@@ -21,7 +21,7 @@ from ..notification import Notification
 
 # Publishes over edgeq's own MQTT session: `await publish(topic, payload, qos=1, retain=False)`. Returns when the broker
 # has acknowledged it; raises when it can't.
-Publish = Callable[..., Awaitable[None]]
+Publish = Callable[..., Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The target refuses this notification for good."""
+    """The target refuses this notification for good. `status` is that of an answer by HTTP."""
 
     reason: str
+    status: int = field(default=0, compare=False)
 
 
 Outcome = Sent | Retry | Rejected

@@ -242,7 +242,7 @@ def _outcome(answer: http.client.HTTPResponse, said: str, request: Request) -> O
     if status in _NOT_AUTHENTICATED:
         return Retry(f"{said}: check the user and password or token", target_down=True)
     if 400 <= status < 500 and status not in _AGAIN:
-        return Rejected(said) if status in request.refusals else Retry(said, target_down=True)
+        return Rejected(said, status) if status in request.refusals else Retry(said, target_down=True)
     return Retry(said, target_down=300 <= status < 400)
 
 
