@@ -240,6 +240,25 @@ async def test_a_dead_letter_that_the_store_refuses_is_offered_again(
         assert [event.type for event in await rig.events()] == ["x"]
 
 
+async def test_what_a_controller_wants_stored_beside_events_may_be_refused_too(tmp_path: Path) -> None:
+    router = Router()
+
+    @router.on("a")
+    def refused(ctx: Any) -> None:
+        def unit(tx: Tx) -> None:
+            raise Refusal("no such row")
+
+        ctx.decisions.also.append(unit)
+
+    async with running(tmp_path, table_of([Route(topic="b", emit="x")], [router])) as rig:
+        mids = rig.send_all([("a", "1"), ("b", "1")])
+        await rig.acked(*mids)
+        [letter] = await rig.dead_letters()
+        assert (letter.topic, letter.reason) == ("a", "failed")
+        assert "Refusal: no such row" in letter.error
+        assert [event.type for event in await rig.events()] == ["x"]
+
+
 async def test_an_intake_that_crashed_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

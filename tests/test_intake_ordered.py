@@ -1,0 +1,161 @@
+"""Routes with `ordered: true` in a group: one member at a time takes their messages in, in order, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import pytest
+from support.intake import table_of
+from support.mosquitto import Mosquitto, Peer
+from support.sessions import Memory
+from support.stores import Database
+
+from edgeq.clock import Clock
+from edgeq.config.schema import Mqtt, Route
+from edgeq.intake.ordered import OrderedIntake
+from edgeq.store import events
+from edgeq.store.store import Store
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import until
+
+ROUTES = [
+    Route(topic="pumps/{pump}", emit="pump", subject="{pump}", ordered=True),
+    Route(topic="sensors/+", emit="reading"),
+]
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with database.opened() as made:
+        yield made
+
+
+class Members:
+    """Members of one group on one store. Only the memory of subscriptions is each its own."""
+
+    def __init__(self, broker: Mosquitto, store: Store) -> None:
+        self._mqtt = Mqtt(url=broker.url, group="site", client_id="mine", receive_maximum=20)
+        self._store = store
+        self._made: list[OrderedIntake] = []
+
+    async def start(self) -> OrderedIntake:
+        """One more, which runs."""
+        member = OrderedIntake(
+            table_of(ROUTES).part(ordered=True),
+            self._mqtt,
+            self._store,
+            Metrics(),
+            Clock(),
+            room=1000,
+            packet_bytes_max=400_000,
+            known_filters=Memory(),
+        )
+        self._made.append(member)
+        await member.start()
+        return member
+
+    async def end(self) -> None:
+        for member in self._made:
+            await member.stop()
+
+
+@pytest.fixture
+async def members(broker: Mosquitto, store: Store) -> AsyncIterator[Members]:
+    made = Members(broker, store)
+    yield made
+    await made.end()
+
+
+async def connected(member: OrderedIntake) -> None:
+    await until(lambda: member.session is not None, "a session")
+    assert member.session is not None
+    await member.session.wait_ready()
+
+
+async def numbers(store: Store) -> dict[str, list[int]]:
+    """What was said on each topic, in the order in which it was stored, without what was sent again."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for event in await events.after(store, 0, 100_000):
+        said = event.data["value"]
+        if not found[event.subject] or found[event.subject][-1] != said:
+            found[event.subject].append(said)
+    return found
+
+
+async def test_members_that_follow_each_other_take_everything_in_order(
+    members: Members, store: Store, broker: Mosquitto
+) -> None:
+    total = 0
+    with Peer(broker.port) as peer:
+        member = await members.start()
+        await connected(member)
+        for _ in range(4):
+            batch = [(f"pumps/{number % 3}", str(total + number)) for number in range(300)]
+            total += len(batch)
+            publishing = asyncio.create_task(asyncio.to_thread(peer.publish_many, batch))
+            await until(lambda at=member: at.intake is not None and at.intake.landed > 20, "some messages")
+            await member.stop(0.0)  # in the midst of them
+            member = await members.start()
+            await publishing
+        await connected(member)
+
+        async def all_there() -> bool:
+            return sum(len(set(each)) for each in (await numbers(store)).values()) == total
+
+        await until(all_there, "all messages", store=store)
+    for said in (await numbers(store)).values():
+        firsts = list(dict.fromkeys(said))
+        assert firsts == sorted(firsts)
+
+
+async def test_only_the_ordered_routes_are_its_own(members: Members, store: Store, broker: Mosquitto) -> None:
+    member = await members.start()
+    await connected(member)
+    assert member.session is not None
+    assert member.session.client_id == "edgeq-site-ordered"
+    with Peer(broker.port) as peer:
+        peer.publish_many([("sensors/1", "1"), ("pumps/1", "2")])
+
+    async def there() -> bool:
+        return await events.head(store) > 0
+
+    await until(there, "the event", store=store)
+    assert [event.type for event in await events.after(store, 0, 10)] == ["pump"]
+
+
+async def test_a_member_that_was_overtaken_commits_nothing_more(
+    members: Members, store: Store, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = await members.start()
+    await connected(slow)
+    assert slow.intake is not None
+    held: list[tuple[object, ...]] = []
+    submit = type(store).submit
+
+    def late(self: Store, unit: object, **options: object) -> asyncio.Future[object]:
+        future = asyncio.get_running_loop().create_future()
+        held.append((unit, options, future))
+        return future
+
+    with Peer(broker.port) as peer:
+        monkeypatch.setattr(type(store), "submit", late)
+        peer.publish("pumps/1", "1")
+        await until(lambda: bool(held), "a commit that is under way", store=store)
+        monkeypatch.setattr(type(store), "submit", submit)
+        other = await members.start()
+        await connected(other)
+
+        async def there() -> bool:
+            return await events.head(store) > 0
+
+        await until(there, "the message at the other", store=store)
+        unit, options, future = held[0]
+        result = asyncio.ensure_future(store.submit(unit, **options))  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="another member has taken over"):
+            await result
+        assert isinstance(future, asyncio.Future)
+        future.set_exception(result.exception() or AssertionError)
+    assert len(await events.after(store, 0, 10)) == 1
+    assert other.intake is not None
