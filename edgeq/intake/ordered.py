@@ -36,8 +36,8 @@ def ordered_name(group: str) -> str:
 class OrderedIntake(Service):
     """Takes in what the routes of `table` want, while it runs. For the member whose turn it is.
 
-    `mqtt` is the configuration's, with its `group`. `session` and `intake` are there while it runs. One that stood still,
-    and goes on when another has taken over, commits nothing any more.
+    `mqtt` is the configuration's, with its `group`. `session` and `intake` are there while it runs. One that stood
+    still, and goes on when another has taken over, commits nothing any more.
     """
 
     def __init__(
