@@ -18,7 +18,7 @@ from edgeq.config.schema import Mqtt, Route
 from edgeq.errors import StoreUnavailable
 from edgeq.intake.ordered import OrderedIntake
 from edgeq.store import events
-from edgeq.store.store import Store
+from edgeq.store.store import Store, Unit
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
 
@@ -98,7 +98,9 @@ async def test_members_that_follow_each_other_take_everything_in_order(
         member = await members.start()
         await connected(member)
         for _ in range(4):
-            batch = [(f"pumps/{number % 3}", str(total + number)) for number in range(300)]
+            batch: list[tuple[str, bytes | str]] = [
+                (f"pumps/{number % 3}", str(total + number)) for number in range(300)
+            ]
             total += len(batch)
             publishing = asyncio.create_task(asyncio.to_thread(peer.publish_many, batch))
             await until(functools.partial(_busy, member), "some messages")
