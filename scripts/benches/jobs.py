@@ -1,16 +1,19 @@
-"""Jobs a second, beside huey on SQLite: dispatched one by one, dispatched in bulk, and run by one worker; and how soon.
+"""Jobs a second, beside other queues on the same database: dispatched one by one, in bulk, and run; and how soon.
 
-The same work on both sides, in one run and in turns: a job that does nothing, with a small JSON argument, on an SQLite
-file with full synchronisation (huey's `fsync=True` is `PRAGMA synchronous=2`). What counts is the median of the ratios
-of what was done in turn: the rates of a machine change from minute to minute, the ratio less. Rates are medians.
+The same work on all sides, in one run and in turns: a job that does nothing, with a small JSON argument, all of them
+with full synchronisation. What counts is the median of the ratios of what was done in turn: the rates of a machine
+change from minute to minute, the ratio less. Rates are medians.
 
-- single: `Queue.dispatch` and calling huey's task, each job a commit of its own.
-- bulk: `Queue.dispatch_many`. huey has no such thing: its jobs are dispatched one by one.
-- run: claim, run and complete what was dispatched, results kept, by one `Worker` of so many jobs at once; and by huey's
-  own worker (`huey.consumer.Worker.loop`) in this thread, which takes one job at a time.
-- pick-up: from the return of a dispatch to the first line of the handler, when nothing else is going on, by a job
-  dispatched in the worker's process and by one of another process. A job is claimed in a commit, so the time of one
-  bare commit of the same job at the same pace stands beside it.
+- single: `Queue.dispatch` and what others have for that, each job a commit of its own.
+- bulk: `Queue.dispatch_many` and what others have. huey has no such thing: its jobs are dispatched one by one.
+- run: claim, run and complete what was dispatched, by one `Worker` of so many jobs at once.
+- pick-up (SQLite): from the return of a dispatch to the first line of the handler, when nothing else is going on, by a
+  job dispatched in the worker's process and by one of another process. A job is claimed in a commit, so the time of
+  one bare commit of the same job at the same pace stands beside it.
+
+On SQLite, the other is huey, whose worker takes one job at a time. On PostgreSQL, each side has a database of its own
+on one server, started for this with its default settings; the others are procrastinate and pgqueuer. See `sides/` for
+how each is used.
 
 Ends with status 1 when edgeq is slower than it should be.
 """
@@ -20,90 +23,48 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import NamedTuple
 
-from huey import SqliteHuey
-from huey.consumer import Worker as HueyWorker
-from support import DEADLINE_SECONDS, file_system, percentile, scratch
+from sides import Side
+from sides.edgeq import Edgeq, Running, Threaded, Timed, begun
+from support import DEADLINE_SECONDS, Postgres, file_system, percentile, scratch
 
-from edgeq import Job, Queue
 from edgeq.clock import Clock
-from edgeq.config.schema import Queue as QueueSettings
-from edgeq.jobs.worker import Worker
 from edgeq.store import jobs
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
 
-SINGLE_RATIO, MANY_RATIO = 1.0, 3.0
-MANY_RATE = 10_000.0
 PICK_UP_MS = 2.0  # above one commit
 TURN = 20  # jobs that one side dispatches before it is the other's turn
 PACE_SECONDS = 0.05
-HOW = {"number": 12_345, "name": "bench"}
-
-# The jobs of a program must be in a module that the worker can import, too: this one is.
-sys.modules.setdefault("bench_jobs", sys.modules[__name__])
-
-begun: dict[int, int] = {}
-done = 0
 
 
-class Nothing(Job):
-    """What there is to do."""
+class Demand(NamedTuple):
+    """What edgeq should reach: so many times the rate of each other, and so many a second."""
 
-    __module__ = "bench_jobs"
-    number: int
-    name: str
-
-    async def handle(self, ctx: Any) -> None:
-        """Nothing."""
-        global done
-        done += 1
+    what: str
+    ratio: float
+    rate: float = 0.0
 
 
-class Threaded(Job):
-    """The same without `async`: it runs in a thread."""
-
-    __module__ = "bench_jobs"
-    number: int
-    name: str
-
-    def handle(self, ctx: Any) -> None:
-        """Nothing."""
-        global done
-        done += 1
-
-
-class Timed(Job):
-    """Says when it has begun."""
-
-    __module__ = "bench_jobs"
-    number: int
-
-    async def handle(self, ctx: Any) -> None:
-        """Note the time."""
-        begun[self.number] = time.monotonic_ns()
-
+ON_SQLITE = (Demand("single", 1.0), Demand("bulk", 3.0, 10_000.0), Demand("run", 3.0, 10_000.0))
+ON_POSTGRESQL = (Demand("single", 1.0), Demand("bulk", 1.0), Demand("run", 1.0))
 
 DISPATCHER = """\
 import json, sys, time
 sys.path[:0] = {path!r}
-import jobs
 from edgeq import Queue
+from sides.edgeq import Timed
 returned = []
 with Queue({database!r}) as queue:
     for number in range({count}):
         time.sleep({pace})
-        queue.dispatch(jobs.Timed(number=number))
+        queue.dispatch(Timed(number=number))
         returned.append(time.monotonic_ns())
 print(json.dumps(returned))
 """
@@ -112,129 +73,108 @@ print(json.dumps(returned))
 def main() -> int:
     """Measure, print, say whether it is quick enough."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="(default: sqlite)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--jobs", type=int, default=10_000, help="in bulk, a round (default: 10000)")
     parser.add_argument("--concurrency", type=int, default=100, help="of the worker (default: 100)")
     parser.add_argument("--picks", type=int, default=200, help="jobs to measure the pick-up with (default: 200)")
     parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
     options = parser.parse_args()
-    logging.getLogger("huey").setLevel(logging.ERROR)
     with scratch(options.folder) as folder:
         print(f"{options.rounds} rounds, {options.jobs} jobs in bulk, {options.concurrency} at once;", end=" ")
-        print(f"{folder} is on {file_system(folder)}, SQLite {sqlite3.sqlite_version}")
-        bench = Bench(folder, options.jobs, options.concurrency)
-        for _ in range(options.rounds):
-            bench.round()
-        good = bench.report()
-        good = pick_up(folder, options.picks, options.concurrency) and good
+        print(f"{folder} is on {file_system(folder)},", end=" ")
+        if options.store == "postgresql":
+            with Postgres(folder) as server:
+                print(f"PostgreSQL {server.version}")
+                good = compare(on_postgresql(server, options.concurrency), ON_POSTGRESQL, options.rounds, options.jobs)
+        else:
+            print(f"SQLite {sqlite3.sqlite_version}")
+            good = compare(on_sqlite(folder, options.concurrency), ON_SQLITE, options.rounds, options.jobs)
+            good = pick_up(folder, options.picks, options.concurrency) and good
     return 0 if good else 1
 
 
-class Bench:
-    """Both queues, and how many jobs a second they have done in each round."""
+def on_sqlite(folder: Path, concurrency: int) -> tuple[Edgeq, list[Side]]:
+    """edgeq, and the others."""
+    from sides.huey import Huey
 
-    def __init__(self, folder: Path, count: int, concurrency: int) -> None:
-        self.database = str(folder / "edgeq.db")
-        self.count, self.concurrency = count, concurrency
-        self.rates: dict[str, list[float]] = {}
-        self.queue = Queue(self.database)
-        self.huey = SqliteHuey(filename=str(folder / "huey.db"), fsync=True)
-        assert self.huey.storage.conn.execute("PRAGMA synchronous").fetchone() == (2,)
-        self.huey_task: Callable[..., Any] = self.huey.task()(huey_nothing)
+    return Edgeq(str(folder / "edgeq.db"), concurrency), [Huey(folder)]
+
+
+def on_postgresql(server: Postgres, concurrency: int) -> tuple[Edgeq, list[Side]]:
+    """edgeq, and the others."""
+    from sides.pgqueuer import PgQueuer
+    from sides.procrastinate import Procrastinate
+
+    ours = Edgeq(server.database("edgeq"), concurrency)
+    return ours, [
+        Procrastinate(server.database("procrastinate"), concurrency),
+        PgQueuer(server.database("pgqueuer"), concurrency),
+    ]
+
+
+def compare(sides: tuple[Edgeq, list[Side]], demands: Sequence[Demand], rounds: int, count: int) -> bool:
+    """All rounds with all sides; whether edgeq is what it should be."""
+    bench = Bench(*sides, count)
+    for _ in range(rounds):
+        bench.round()
+    good = bench.report(demands)
+    for side in bench.sides:
+        side.close()
+    return good
+
+
+class Bench:
+    """All queues, and how many jobs a second they have done in each round."""
+
+    def __init__(self, ours: Edgeq, others: list[Side], count: int) -> None:
+        self.ours, self.others, self.count = ours, others, count
+        self.sides: list[Side] = [ours, *others]
+        self.rates: dict[tuple[str, str], list[float]] = {}
 
     def round(self) -> None:
-        """Dispatch in turns, in bulk, and run it all, each on both sides."""
+        """Dispatch in turns, in bulk, and run it all, each on all sides."""
         turns = max(1, self.count // 5 // TURN)
-        dispatches: list[tuple[str, Callable[[], Any]]] = [
-            ("edgeq", lambda: self.queue.dispatch(Nothing(**HOW))),
-            ("huey", lambda: self.huey_task(**HOW)),
-        ]
+        order = list(self.sides)
         for _ in range(turns):
-            for who, dispatch in dispatches:
-                self.note("single", who, TURN, lambda dispatch=dispatch: [dispatch() for _ in range(TURN)])
-            dispatches.reverse()
-        self.note(
-            "bulk", "edgeq", self.count, lambda: self.queue.dispatch_many(Nothing(**HOW) for _ in range(self.count))
-        )
-        self.note("bulk", "huey", turns * TURN, lambda: [self.huey_task(**HOW) for _ in range(turns * TURN)])
-        self.note("run", "edgeq", self.count + turns * TURN, lambda: self.run_edgeq(self.count + turns * TURN))
-        self.note("run", "huey", 2 * turns * TURN, self.run_huey)
-        self.queue.dispatch_many(Threaded(**HOW) for _ in range(self.count // 5))
-        self.note("run, def", "edgeq", self.count // 5, lambda: self.run_edgeq(self.count // 5))
+            for side in order:
+                began = time.perf_counter()
+                side.dispatch(TURN)
+                self.note("single", side, TURN, time.perf_counter() - began)
+            order.append(order.pop(0))
+        waiting = {}
+        for side in order:
+            began = time.perf_counter()
+            bulk = side.dispatch_many(self.count)
+            self.note("bulk", side, bulk, time.perf_counter() - began)
+            waiting[side.name] = turns * TURN + bulk
+        for side in order:
+            self.note("run", side, waiting[side.name], side.run(waiting[side.name]))
+        threaded = self.ours.dispatch_many(self.count // 5, Threaded)
+        self.note("run, in threads", self.ours, threaded, self.ours.run(threaded))
 
-    def note(self, what: str, who: str, count: int, work: Callable[[], object]) -> None:
-        """Do it, and note how many jobs a second that was."""
-        began = time.perf_counter()
-        work()
-        self.rates.setdefault(f"{what} {who}", []).append(count / (time.perf_counter() - began))
+    def note(self, what: str, side: Side, count: int, seconds: float) -> None:
+        """Note so many jobs in so many seconds."""
+        self.rates.setdefault((what, side.name), []).append(count / seconds)
 
-    def run_edgeq(self, count: int) -> None:
-        """Run everything that is there."""
-        asyncio.run(self._run_edgeq(count))
-
-    async def _run_edgeq(self, count: int) -> None:
-        global done
-        done = 0
-        async with Running(self.database, self.concurrency) as running:
-            while done < count or await running.unfinished():  # noqa: ASYNC110 - counting is no event
-                await asyncio.sleep(0.005)
-
-    def run_huey(self) -> None:
-        """Run everything that is there."""
-        worker = HueyWorker(self.huey, threading.Event(), 0.1, 10.0, 1.15)
-        while len(self.huey):
-            for _ in range(TURN):
-                worker.loop()
-
-    def report(self) -> bool:
+    def report(self, demands: Sequence[Demand]) -> bool:
         """Print the medians; whether they are what they should be."""
         good = True
-        print(f"{'jobs a second':16} {'edgeq':>9} {'huey':>9} {'ratio':>7}   should be")
-        for what, ratio, rate in (
-            ("single", SINGLE_RATIO, 0.0),
-            ("bulk", MANY_RATIO, MANY_RATE),
-            ("run", MANY_RATIO, MANY_RATE),
-        ):
-            ours, theirs = self.rates[f"{what} edgeq"], self.rates[f"{what} huey"]
-            found = median(our / their for our, their in zip(ours, theirs, strict=True))
-            enough = median(ours) >= rate and found >= ratio
-            good = good and enough
-            demand = f"{ratio:.1f} times huey" + (f", {rate:.0f}" if rate else "")
-            print(f"{what:16} {median(ours):9.0f} {median(theirs):9.0f} {found:7.2f}   {demand:24} {verdict(enough)}")
-        print(f"{'run, in threads':16} {median(self.rates['run, def edgeq']):9.0f}")
+        print(f"{'jobs a second':16} {'edgeq':>9} {'':>14} {'':>9} {'ratio':>7}   should be")
+        for demand in demands:
+            ours = self.rates[demand.what, self.ours.name]
+            for other in self.others:
+                theirs = self.rates[demand.what, other.name]
+                ratio = median(our / their for our, their in zip(ours, theirs, strict=True))
+                enough = median(ours) >= demand.rate and ratio >= demand.ratio
+                good = good and enough
+                wish = f"{demand.ratio:.1f} times" + (f", {demand.rate:.0f}" if demand.rate else "")
+                print(
+                    f"{demand.what:16} {median(ours):9.0f} {other.name:>14} {median(theirs):9.0f} {ratio:7.2f}   "
+                    f"{wish:17} {verdict(enough)}"
+                )
+        print(f"{'run, in threads':16} {median(self.rates['run, in threads', self.ours.name]):9.0f}")
         return good
-
-
-def huey_nothing(number: int, name: str) -> None:
-    """The same work for huey."""
-
-
-class Running:
-    """A store and one worker on it."""
-
-    def __init__(self, database: str, concurrency: int) -> None:
-        self.store = SqliteStore(database, metrics=Metrics(), clock=Clock())
-        self.worker = Worker(
-            "default",
-            QueueSettings(concurrency=concurrency),
-            self.store,
-            metrics=Metrics(),
-            clock=Clock(),
-            owner="bench",
-        )
-
-    async def __aenter__(self) -> Self:
-        await self.store.open()
-        await self.worker.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.worker.stop()
-        await self.store.close()
-
-    async def unfinished(self) -> int:
-        """How many jobs there still are to do."""
-        return sum(row[state] for row in await jobs.counts(self.store, 0) for state in jobs.INCOMPLETE)
 
 
 def pick_up(folder: Path, count: int, concurrency: int) -> bool:
@@ -259,6 +199,7 @@ def pick_up(folder: Path, count: int, concurrency: int) -> bool:
 async def measure_pick_up(database: str, count: int, concurrency: int) -> dict[str, list[float]]:
     """Milliseconds from the return of each dispatch to the beginning of its handler."""
     async with Running(database, concurrency) as running:
+        await running.worker.start()
         returned: list[int] = []
         for number in range(count):
             await asyncio.sleep(PACE_SECONDS)
