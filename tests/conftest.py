@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.mosquitto import Mosquitto, find_mosquitto
 from support.postgres import Postgres, find_postgres
+from support.stores import KINDS, Database, PostgresDatabase, SqliteDatabase
 
 _status = 0
 
@@ -67,7 +68,7 @@ def broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server that runs; all tests of this process share it, so none may harm it."""
-    server = _postgres()
+    server = _postgres(autovacuum="off", fsync="off")  # nobody writes but the tests, and nobody pulls the plug
     server.start()
     yield server
     server.close()
@@ -93,6 +94,14 @@ def own_postgres() -> Iterator[Callable[..., Postgres]]:
 def postgres_url(postgres: Postgres) -> str:
     """A database that is empty and nobody else's."""
     return postgres.fresh_database()
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """An empty database of each kind in turn: the test runs on all of them."""
+    if request.param == "sqlite":
+        return SqliteDatabase(tmp_path)
+    return PostgresDatabase(request.getfixturevalue("postgres"))
 
 
 def _postgres(**settings: str) -> Postgres:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import string
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.couriers import HOUR, SECOND, Desk, desk
+from support.stores import Database
 from support.targets import MailTarget, closing
 from test_channels_kinds import build
 
@@ -18,9 +18,7 @@ from edgeq.notifications.channels import Sent
 from edgeq.notifications.links import TTL_SECONDS, Links, signing_key
 from edgeq.store import events, notifications
 from edgeq.store.notifications import NewNotification
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Notifications
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.channels import notification
 from edgeq.testing.clock import NOON, FakeClock
 
@@ -44,8 +42,8 @@ async def about(made: Desk, notification_id: int) -> list[Told]:
     return await made.store.write(lambda tx: of_notification(tx, notification_id))
 
 
-async def test_acknowledged_there_are_no_reminders_and_that_it_is_resolved_is_told(tmp_path: Path) -> None:
-    async with desk(tmp_path, {**ROUTE, "escalate": [{"after": "90m", "channels": ["siren"]}]}) as made:
+async def test_acknowledged_there_are_no_reminders_and_that_it_is_resolved_is_told(database: Database) -> None:
+    async with desk(database, {**ROUTE, "escalate": [{"after": "90m", "channels": ["siren"]}]}) as made:
         await made.happens("violated")
         await made.live(3600)
         (found,) = await ack(made, *await contracts(made, "cold"))
@@ -57,9 +55,9 @@ async def test_acknowledged_there_are_no_reminders_and_that_it_is_resolved_is_to
         assert told == [("alert", "phone"), ("reminder", "phone"), ("resolved", "phone")]
 
 
-async def test_steps_of_escalation_and_reminders_of_all_routes_that_wait_are_taken_back(tmp_path: Path) -> None:
+async def test_steps_of_escalation_and_reminders_of_all_routes_that_wait_are_taken_back(database: Database) -> None:
     first = {"channels": ["phone"], "continue": True, "escalate": [{"after": "30m", "channels": ["siren"]}]}
-    async with desk(tmp_path, first, {"channels": ["mail"], "repeat": ["30m"]}) as made:
+    async with desk(database, first, {"channels": ["mail"], "repeat": ["30m"]}) as made:
         await made.happens("violated")
         await made.sent()
         await made.pass_time(1801)
@@ -71,8 +69,8 @@ async def test_steps_of_escalation_and_reminders_of_all_routes_that_wait_are_tak
         assert [row.channel for row in await made.rows() if row.state == "queued"] == ["phone", "mail"]
 
 
-async def test_copies_on_channels_that_stand_in_for_others_are_taken_back(tmp_path: Path) -> None:
-    async with desk(tmp_path, {**ROUTE, "failover": ["mail"]}) as made:
+async def test_copies_on_channels_that_stand_in_for_others_are_taken_back(database: Database) -> None:
+    async with desk(database, {**ROUTE, "failover": ["mail"]}) as made:
         await made.happens("violated")
         (alert,) = await made.rows()
         copies = [
@@ -92,8 +90,8 @@ async def test_copies_on_channels_that_stand_in_for_others_are_taken_back(tmp_pa
         ]
 
 
-async def test_who_acknowledged_what_and_how_is_an_event_that_nobody_is_told_of(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_who_acknowledged_what_and_how_is_an_event_that_nobody_is_told_of(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         await ack(made, *await contracts(made, "cold"), note=Note(by="ann\nb", how="link", comment="x" * 5000))
         (event,) = await recorded(made)
@@ -105,8 +103,8 @@ async def test_who_acknowledged_what_and_how_is_an_event_that_nobody_is_told_of(
         assert "notification" not in event.tags
 
 
-async def test_the_first_one_counts_and_the_next_is_told_who_it_was(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_the_first_one_counts_and_the_next_is_told_who_it_was(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         told = await contracts(made, "cold")
         await ack(made, *told)
@@ -116,13 +114,11 @@ async def test_the_first_one_counts_and_the_next_is_told_who_it_was(tmp_path: Pa
         assert len(await recorded(made)) == 1
 
 
-async def test_of_many_at_once_from_two_processes_one_is_the_first(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_of_many_at_once_from_two_processes_one_is_the_first(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         told = await contracts(made, "cold")
-        other = SqliteStore(made.store.path, metrics=Metrics(), clock=made.clock, exclusive=False)  # type: ignore[attr-defined]
-        await other.open()
-        try:
+        async with database.opened(clock=made.clock, beside=True) as other:
             stores = [made.store, other] * 20
             found = await asyncio.gather(
                 *(
@@ -130,15 +126,13 @@ async def test_of_many_at_once_from_two_processes_one_is_the_first(tmp_path: Pat
                     for number, each in enumerate(stores)
                 )
             )
-        finally:
-            await other.close()
         assert sum(standing.news for (standing,) in found) == 1
         assert len({standing.by for (standing,) in found}) == 1
         assert len(await recorded(made)) == 1
 
 
-async def test_one_subject_of_a_contract_or_all_of_them(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_one_subject_of_a_contract_or_all_of_them(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         for subject in ("f1", "f2", 'f"3%'):
             await made.happens("violated", subject=subject)
         assert len(await contracts(made, "cold", 'f"3%')) == 1
@@ -152,8 +146,8 @@ async def test_one_subject_of_a_contract_or_all_of_them(tmp_path: Path) -> None:
         assert [each.news for each in await ack(made, *await contracts(made, "cold"))].count(True) == 3
 
 
-async def test_what_came_after_a_notification_is_not_acknowledged_by_it(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_what_came_after_a_notification_is_not_acknowledged_by_it(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.occurs()
         (told,) = await about(made, 1)
         await made.occurs()
@@ -165,16 +159,16 @@ async def test_what_came_after_a_notification_is_not_acknowledged_by_it(tmp_path
         assert found.news
 
 
-async def test_a_later_notification_of_the_same_episode_will_do(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_a_later_notification_of_the_same_episode_will_do(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         await made.happens("unknown")
         (found,) = await ack(made, *await about(made, 2))
         assert found.news
 
 
-async def test_nothing_is_open_of_what_is_resolved_or_was_never_there(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_nothing_is_open_of_what_is_resolved_or_was_never_there(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         told = await contracts(made, "cold")
         await made.happens("resolved")
@@ -185,8 +179,8 @@ async def test_nothing_is_open_of_what_is_resolved_or_was_never_there(tmp_path: 
         assert await recorded(made) == []
 
 
-async def test_a_digest_is_about_all_that_it_tells(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_a_digest_is_about_all_that_it_tells(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated", subject="f1")
         await made.happens("violated", subject="f2")
 
@@ -202,8 +196,8 @@ async def test_a_digest_is_about_all_that_it_tells(tmp_path: Path) -> None:
         assert [each.news for each in await ack(made, *await about(made, place))] == [True, True]
 
 
-async def test_a_reminder_that_still_waits_is_not_sent_any_more(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE) as made:
+async def test_a_reminder_that_still_waits_is_not_sent_any_more(database: Database) -> None:
+    async with desk(database, ROUTE) as made:
         await made.happens("violated")
         await made.sent()
         await made.pass_time(3600)
@@ -253,20 +247,19 @@ def test_a_link_holds_for_thirty_days() -> None:
     assert LINKS.read(TOKEN, NOON - HOUR) == TOLD, "the clock was set back"
 
 
-async def test_the_key_is_made_once_and_kept(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+async def test_the_key_is_made_once_and_kept(database: Database) -> None:
+    async with desk(database) as made:
         keys = await asyncio.gather(*(signing_key(made.store) for _ in range(20)))
-    async with desk(tmp_path) as made:
+    async with desk(database) as made:
         keys.append(await signing_key(made.store))
-    (tmp_path / "other").mkdir()
-    async with desk(tmp_path / "other") as other:
+    async with desk(database.fresh()) as other:
         assert await signing_key(other.store) not in keys
     assert len(set(keys)) == 1
     assert len(keys[0]) == 64
 
 
-async def test_what_is_told_of_something_open_has_a_link(tmp_path: Path) -> None:
-    async with desk(tmp_path) as made:
+async def test_what_is_told_of_something_open_has_a_link(database: Database) -> None:
+    async with desk(database) as made:
         await made.open(ROUTE, {"match": {"tags": ["once"]}, "channels": ["mail"]}, public_url="https://gw.example")
         links = Links("https://gw.example", await signing_key(made.store))
         await made.happens("violated")
@@ -281,8 +274,8 @@ async def test_what_is_told_of_something_open_has_a_link(tmp_path: Path) -> None
         assert urls[2] is None, "there is nothing to acknowledge"
 
 
-async def test_without_an_address_there_are_no_links(tmp_path: Path) -> None:
-    async with desk(tmp_path, ROUTE, clock=FakeClock()) as made:
+async def test_without_an_address_there_are_no_links(database: Database) -> None:
+    async with desk(database, ROUTE, clock=FakeClock()) as made:
         await made.happens("violated")
         assert "ack_url" not in (await made.rows())[0].detail
 

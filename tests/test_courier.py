@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.couriers import MINUTE, Desk, contract, desk, event
+from support.stores import Database
 
 from edgeq.events import from_json
 from edgeq.notifications import rows as rows_of
@@ -18,8 +18,8 @@ PHONE = {"channels": ["phone"]}
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path, PHONE) as box:
+async def box(database: Database) -> AsyncIterator[Desk]:
+    async with desk(database, PHONE) as box:
         yield box
 
 

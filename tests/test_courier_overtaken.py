@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from support.couriers import Desk, contract, desk
+from support.stores import Database
 
 from edgeq.contracts.instance import Verdict
 from edgeq.contracts.verdict_event import build
@@ -19,8 +19,8 @@ PHONE = {"channels": ["phone"], "repeat": ["15m"]}
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path, PHONE) as box:
+async def box(database: Database) -> AsyncIterator[Desk]:
+    async with desk(database, PHONE) as box:
         yield box
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.couriers import HOUR, MINUTE, Desk, contract, desk, event, routes
 from support.processing import Bench
+from support.stores import Database
 
 from edgeq.events import NewEvent, to_json
 from edgeq.notifications.policy import Policy
@@ -25,8 +24,8 @@ COLD = {"contract": "cold"}
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path, {**PHONE, "repeat": ["15m"]}) as box:
+async def box(database: Database) -> AsyncIterator[Desk]:
+    async with desk(database, {**PHONE, "repeat": ["15m"]}) as box:
         yield box
 
 
@@ -195,18 +194,14 @@ async def test_the_latest_are_listed_first(box: Desk) -> None:
     assert [each.id for each in await silences.latest(box.store, 2)] == [3, 2]
 
 
-async def test_one_that_another_process_made_counts_and_its_end_too(tmp_path: Path) -> None:
-    """A running courier, and somebody else on the same file."""
-    async with Bench(tmp_path, FakeClock()) as bench:
+async def test_one_that_another_process_made_counts_and_its_end_too(database: Database) -> None:
+    """A running courier, and somebody else on the same database."""
+    async with Bench(database, FakeClock()) as bench:
         policy = Policy(routes({**PHONE, "match": {"types": ["contract.violated"]}, "repeat": ["1h"]}), ["phone"])
         await bench.run("courier", Courier(policy, bench.metrics, bench.clock))
         now = bench.clock.now()
-        other = sqlite3.connect(bench.path, isolation_level=None)
-        other.execute("PRAGMA wal_autocheckpoint=0")
-        other.execute(
-            "INSERT INTO silences (match, starts_at, ends_at, created_at) VALUES ('{}', ?, ?, ?)",
-            (now, now + HOUR, now),
-        )
+        new_silence = "INSERT INTO silences (match, starts_at, ends_at, created_at) VALUES ('{}', ?, ?, ?)"
+        database.sql(new_silence, now, now + HOUR, now)
         await until(lambda: bench.store.signal.version("silences") > 0, "the sign", store=bench.store)
         data = {"contract": "cold", "episode": 1, "title": "cold"}
         new = NewEvent("contract.violated", now, now, data_json=to_json(data), tags=("notification",))
@@ -222,14 +217,13 @@ async def test_one_that_another_process_made_counts_and_its_end_too(tmp_path: Pa
             return await rows() == ["queued", "silenced"]
 
         await until(silenced, "the silenced row", store=bench.store)
-        other.execute("UPDATE silences SET ends_at = ?", (now,))
+        database.sql("UPDATE silences SET ends_at = ?", now)
         await until(told, "the alert", store=bench.store)
-        other.close()
 
 
-async def test_an_end_in_this_process_is_noticed_at_once(tmp_path: Path) -> None:
+async def test_an_end_in_this_process_is_noticed_at_once(database: Database) -> None:
     """Nothing but the signal wakes the courier: no event comes, and the poll is an hour away."""
-    async with Bench(tmp_path, FakeClock()) as bench:
+    async with Bench(database, FakeClock()) as bench:
         courier = Courier(Policy([], ["phone"]), bench.metrics, bench.clock)
         await bench.run("courier", courier)
         now = bench.clock.now()

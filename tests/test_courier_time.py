@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from support.couriers import HOUR, MINUTE, SECOND, Desk, contract, desk, routes
+from support.stores import Database
 
 from edgeq.notifications.policy import Policy
 from edgeq.processors import courier
@@ -24,8 +24,8 @@ ESCALATE = {
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path, REPEAT) as box:
+async def box(database: Database) -> AsyncIterator[Desk]:
+    async with desk(database, REPEAT) as box:
         yield box
 
 
@@ -256,10 +256,10 @@ def moment(text: str) -> int:
 
 
 @pytest.mark.parametrize(("zone", "begin", "end"), NIGHTS)
-async def test_over_a_change_of_the_clocks(tmp_path: Path, zone: str, begin: str, end: str) -> None:
+async def test_over_a_change_of_the_clocks(database: Database, zone: str, begin: str, end: str) -> None:
     """Held until the clocks show 06:30; reminders by the time that has passed, none at night, in the same rhythm."""
     route = {**PHONE, "repeat": ["1h"], "quiet": {"times": "22:00-06:30", "timezone": zone}}
-    async with desk(tmp_path, route, clock=FakeClock(moment(begin))) as box:
+    async with desk(database, route, clock=FakeClock(moment(begin))) as box:
         await box.happens("violated")
         await box.happens("violated", subject="f2", severity="critical")
         await box.live((moment(end) - moment(begin)) / SECOND + 86400)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto
+from support.stores import Database
 from support.targets import Answer, HttpTarget, closing, until
 
 from edgeq.config.load import load
@@ -17,7 +17,7 @@ from edgeq.config.schema import Heartbeat as Settings
 from edgeq.errors import ConfigError
 from edgeq.notifications import heartbeat as module
 from edgeq.notifications.heartbeat import Heartbeat
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
 from edgeq.units import Duration
@@ -30,18 +30,16 @@ def target() -> Iterator[HttpTarget]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=FakeClock())
-    await store.open()
-    yield store
-    await store.close()
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with database.opened(clock=FakeClock()) as store:
+        yield store
 
 
-def heart(store: SqliteStore, settings: Settings | str, metrics: Metrics | None = None) -> Heartbeat:
+def heart(store: Store, settings: Settings | str, metrics: Metrics | None = None) -> Heartbeat:
     return Heartbeat(settings, store, metrics or Metrics(), FakeClock())
 
 
-async def test_the_address_is_asked_for_every_so_often(store: SqliteStore, target: HttpTarget) -> None:
+async def test_the_address_is_asked_for_every_so_often(store: Store, target: HttpTarget) -> None:
     metrics = Metrics()
     beating = heart(store, Settings(target.url, Duration(60)), metrics)
     assert await beating.beat() == 60
@@ -53,7 +51,7 @@ async def test_the_address_is_asked_for_every_so_often(store: SqliteStore, targe
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(
-    store: SqliteStore, target: HttpTarget, caplog: pytest.LogCaptureFixture
+    store: Store, target: HttpTarget, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "edgeq.heartbeat")
     metrics = Metrics()
@@ -73,7 +71,7 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
     assert metrics.heartbeats.values == {"failed": 4, "sent": 2}
 
 
-async def test_a_redirect_is_not_followed(store: SqliteStore, target: HttpTarget) -> None:
+async def test_a_redirect_is_not_followed(store: Store, target: HttpTarget) -> None:
     target.answers.append(Answer(307, (("Location", "/portal"),)))
     beating = heart(store, target.url)
     await beating.beat()
@@ -82,16 +80,13 @@ async def test_a_redirect_is_not_followed(store: SqliteStore, target: HttpTarget
 
 
 async def test_nothing_is_asked_while_the_store_takes_no_commits(
-    store: SqliteStore, target: HttpTarget, monkeypatch: pytest.MonkeyPatch
+    database: Database, store: Store, target: HttpTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 0.2)
     metrics = Metrics()
     beating = heart(store, target.url, metrics)
-    with sqlite3.connect(store.path, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with database.locked():
         assert await beating.beat() <= 60
-        other.execute("ROLLBACK")
-    other.close()
     assert not target.requests
     assert "the store takes no commits" in (beating.last_error or "")
     assert metrics.heartbeats.values == {"withheld": 1}
@@ -100,19 +95,15 @@ async def test_nothing_is_asked_while_the_store_takes_no_commits(
     assert len(target.requests) == 1
 
 
-async def test_it_writes_nothing(store: SqliteStore, target: HttpTarget) -> None:
-    def files() -> list[tuple[str, int, int]]:
-        folder = Path(store.path).parent
-        return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.glob("edgeq.db*"))
-
+async def test_it_writes_nothing(database: Database, store: Store, target: HttpTarget) -> None:
     beating = heart(store, target.url)
     await beating.beat()
-    before = [file for file in files() if not file[0].endswith("-shm")]
+    before = database.written()
     await beating.beat()
-    assert [file for file in files() if not file[0].endswith("-shm")] == before
+    assert database.written() == before
 
 
-async def test_it_ends_at_once_though_the_target_hangs(store: SqliteStore, target: HttpTarget) -> None:
+async def test_it_ends_at_once_though_the_target_hangs(store: Store, target: HttpTarget) -> None:
     target.answers.append(Answer(way="hang"))
     beating = heart(store, target.url)
     await beating.start()

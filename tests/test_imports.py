@@ -109,6 +109,33 @@ def test_importing_a_module_does_nothing() -> None:
     assert run(WATCH) == ""
 
 
-@pytest.mark.parametrize("library", ["amqtt", "rich", "psycopg"])
+@pytest.mark.parametrize("library", ["amqtt", "email", "http.client", "rich", "psycopg"])
 def test_a_gateway_does_not_pay_for_libraries_that_it_does_not_use(library: str) -> None:
     assert run(f"import sys, edgeq.cli.main, edgeq.cli.run; print({library!r} in sys.modules)") == "False\n"
+
+
+def test_a_gateway_with_a_file_imports_no_other_driver_and_whoever_wants_one_can(tmp_path: Path) -> None:
+    drivers = ["MySQLdb", "psycopg2", "psycopg2cffi", "pymysql", "pysqlite3"]
+    for name in drivers:
+        (tmp_path / f"{name}.py").touch()
+    drivers.append("psycopg")
+    program = f"""
+import importlib, sys
+sys.path.insert(0, {str(tmp_path)!r})
+import edgeq.cli.main, edgeq.cli.run
+from edgeq.store.making import ensure
+ensure({str(tmp_path / "edgeq.db")!r})
+print([name for name in {drivers} if name in sys.modules])
+print([importlib.import_module(name).__name__ for name in {drivers}])
+"""
+    assert run(program) == f"[]\n{drivers}\n"
+
+
+def test_urllib_is_whole_for_whoever_wants_it() -> None:
+    assert run("import edgeq.mqtt.client, urllib.request; print(urllib.request.getproxies)").startswith("<function")
+
+
+def test_paho_has_what_it_needs_to_look_for_a_proxy_where_pysocks_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "socks.py").touch()
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import edgeq.mqtt.client, urllib; print(urllib.request)"
+    assert "urllib/request.py" in run(program)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,20 +22,21 @@ from support.job_table import (
     rescue,
     retry,
 )  # fmt: skip
+from support.stores import Database
 
 from edgeq.store import breakers, jobs, queues
 from edgeq.store.breakers import BreakerSettings, StoredBreaker
 from edgeq.store.claims import Buried, Completed, End, Released, Rescued, Retried, Snoozed
 from edgeq.store.jobs import Limit, NewJob, StoredJob
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 
 YEAR = 365 * 86400.0
 CRM = {"crm": BreakerSettings(failures=2, within_us=60 * SECOND, wait_us=30 * SECOND)}
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as store:
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with opened(database) as store:
         yield store
 
 
@@ -48,20 +48,20 @@ def failed(job: StoredJob, *, at: float = 0.0, **more: Any) -> Retried:
     return Retried(job, moment(at + 5), "no route\nto host", **more)
 
 
-async def take(store: SqliteStore, limit: int = 1, *, at: float = 0.0, queue: str = "default") -> list[StoredJob]:
+async def take(store: Store, limit: int = 1, *, at: float = 0.0, queue: str = "default") -> list[StoredJob]:
     return await claim(store, limit, at=at, queue=queue, breakers=CRM)
 
 
-async def finish(store: SqliteStore, *ends: End, at: float = 0.0) -> list[bool]:
+async def finish(store: Store, *ends: End, at: float = 0.0) -> list[bool]:
     return await end(store, *ends, at=at, breakers=CRM)
 
 
-async def crm(store: SqliteStore) -> StoredBreaker:
+async def crm(store: Store) -> StoredBreaker:
     [found] = await breakers.all(store)
     return found
 
 
-async def broken(store: SqliteStore, jobs_in_all: int, **more: Any) -> list[StoredJob]:
+async def broken(store: Store, jobs_in_all: int, **more: Any) -> list[StoredJob]:
     """So many jobs that need a dependency which has just broken at the first two of them; the two that failed."""
     await add(store, *some(jobs_in_all, **more))
     two = await take(store, 2)
@@ -74,7 +74,7 @@ async def broken(store: SqliteStore, jobs_in_all: int, **more: Any) -> list[Stor
 # Opening
 
 
-async def test_it_opens_at_so_many_failures_in_a_row(store: SqliteStore) -> None:
+async def test_it_opens_at_so_many_failures_in_a_row(store: Store) -> None:
     await add(store, *some(4))
     first, second = await take(store, 2)
     await finish(store, failed(first, at=1000), at=1)
@@ -88,7 +88,7 @@ async def test_it_opens_at_so_many_failures_in_a_row(store: SqliteStore) -> None
     assert (await outlook(store, at=3)).next_at == moment(33)
 
 
-async def test_a_success_in_between_begins_the_count_anew(store: SqliteStore) -> None:
+async def test_a_success_in_between_begins_the_count_anew(store: Store) -> None:
     await add(store, *some(3))
     first, second, third = await take(store, 3)
     await finish(store, failed(first), Completed(second, "1"), failed(third))
@@ -96,7 +96,7 @@ async def test_a_success_in_between_begins_the_count_anew(store: SqliteStore) ->
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(60, "open"), (60.000001, "closed"), (-YEAR, "closed")])
-async def test_failures_count_together_only_within_their_time(store: SqliteStore, seconds: float, state: str) -> None:
+async def test_failures_count_together_only_within_their_time(store: Store, seconds: float, state: str) -> None:
     await add(store, *some(2))
     first, second = await take(store, 2)
     await finish(store, failed(first))
@@ -109,7 +109,7 @@ async def test_failures_count_together_only_within_their_time(store: SqliteStore
     [lambda job: Snoozed(job, NOW), Released, lambda job: Buried(job, "undecodable", "what?")],
 )
 async def test_what_says_nothing_of_the_dependency_does_not_count(
-    store: SqliteStore, ending: Callable[[StoredJob], End]
+    store: Store, ending: Callable[[StoredJob], End]
 ) -> None:
     await add(store, *some(2))
     first, second = await take(store, 2)
@@ -117,7 +117,7 @@ async def test_what_says_nothing_of_the_dependency_does_not_count(
     assert await breakers.all(store) == []
 
 
-async def test_the_end_of_a_claim_that_is_lost_does_not_count(store: SqliteStore) -> None:
+async def test_the_end_of_a_claim_that_is_lost_does_not_count(store: Store) -> None:
     await add(store, *some(1))
     [job] = await take(store)
     await rescue(store, 61)
@@ -125,7 +125,7 @@ async def test_the_end_of_a_claim_that_is_lost_does_not_count(store: SqliteStore
     assert await breakers.all(store) == []
 
 
-async def test_one_failure_is_enough_when_one_is_allowed(store: SqliteStore) -> None:
+async def test_one_failure_is_enough_when_one_is_allowed(store: Store) -> None:
     await add(store, *some(1))
     [job] = await take(store)
     await end(store, failed(job), breakers={"crm": BreakerSettings(failures=1)})
@@ -135,7 +135,7 @@ async def test_one_failure_is_enough_when_one_is_allowed(store: SqliteStore) -> 
 # While it is open
 
 
-async def test_no_attempt_counts_while_it_is_not_closed(store: SqliteStore) -> None:
+async def test_no_attempt_counts_while_it_is_not_closed(store: Store) -> None:
     await add(store, *some(3))
     first, second, third = await take(store, 3)
     await finish(store, failed(first), failed(second), failed(third))
@@ -143,7 +143,7 @@ async def test_no_attempt_counts_while_it_is_not_closed(store: SqliteStore) -> N
     assert (await one(store, 2)).state == "retryable"
 
 
-async def test_the_last_attempt_of_a_job_kills_it_only_if_it_counts(store: SqliteStore) -> None:
+async def test_the_last_attempt_of_a_job_kills_it_only_if_it_counts(store: Store) -> None:
     await add(store, *some(2, max_attempts=1))
     first, second = await take(store, 2)
     assert await finish(store, failed(first, last=True)) == [False]
@@ -154,13 +154,13 @@ async def test_the_last_attempt_of_a_job_kills_it_only_if_it_counts(store: Sqlit
     assert (await crm(store)).failures == 2
 
 
-async def test_jobs_that_need_something_else_or_nothing_run(store: SqliteStore) -> None:
+async def test_jobs_that_need_something_else_or_nothing_run(store: Store) -> None:
     await broken(store, 5)
     await add(store, new(), new(needs="erp"))
     assert ids(await take(store, 5)) == [6, 7]
 
 
-async def test_whatever_becomes_available_meanwhile_waits_as_well(store: SqliteStore) -> None:
+async def test_whatever_becomes_available_meanwhile_waits_as_well(store: Store) -> None:
     await add(store, *some(1, after=20))
     await broken(store, 3, max_attempts=1)
     await add(store, *some(1))
@@ -173,7 +173,7 @@ async def test_whatever_becomes_available_meanwhile_waits_as_well(store: SqliteS
 
 
 async def test_many_are_blocked_in_portions_when_a_claim_meets_them(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breakers, "PARKED_AT_ONCE_MAX", 10)
     await broken(store, 102)
@@ -186,9 +186,7 @@ async def test_many_are_blocked_in_portions_when_a_claim_meets_them(
     assert not (await outlook(store)).ready
 
 
-async def test_what_stands_before_those_that_are_met_is_claimed(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_stands_before_those_that_are_met_is_claimed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers, "PARKED_AT_ONCE_MAX", 1)
     await broken(store, 12)
     await add(store, new(priority=10), new())
@@ -198,7 +196,7 @@ async def test_what_stands_before_those_that_are_met_is_claimed(
 # Trying it again
 
 
-async def test_one_job_tries_it_when_the_wait_is_over_and_its_success_lets_all_go_on(store: SqliteStore) -> None:
+async def test_one_job_tries_it_when_the_wait_is_over_and_its_success_lets_all_go_on(store: Store) -> None:
     await broken(store, 5)
     assert await take(store, 9, at=29.999999) == []
     [probe] = await take(store, 9, at=30)
@@ -211,7 +209,7 @@ async def test_one_job_tries_it_when_the_wait_is_over_and_its_success_lets_all_g
     assert await crm(store) == StoredBreaker("crm", "closed")
 
 
-async def test_a_probe_that_fails_is_tried_later_and_another_one_next(store: SqliteStore) -> None:
+async def test_a_probe_that_fails_is_tried_later_and_another_one_next(store: Store) -> None:
     await broken(store, 4)
     [probe] = await take(store, 9, at=30)
     assert await finish(store, Retried(probe, moment(1000), "still", last=True), at=31) == [True]
@@ -231,7 +229,7 @@ ENDS: dict[str, Callable[[StoredJob], End]] = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-async def test_after_a_probe_that_has_shown_nothing_another_one_tries_at_once(store: SqliteStore, name: str) -> None:
+async def test_after_a_probe_that_has_shown_nothing_another_one_tries_at_once(store: Store, name: str) -> None:
     await broken(store, 4)
     [probe] = await take(store, 9, at=30)
     seen = store.signal.version("jobs")
@@ -241,7 +239,7 @@ async def test_after_a_probe_that_has_shown_nothing_another_one_tries_at_once(st
     assert await take(store, 9, at=31) == []
 
 
-async def test_so_it_is_with_a_probe_that_is_cancelled_or_whose_worker_went_silent(store: SqliteStore) -> None:
+async def test_so_it_is_with_a_probe_that_is_cancelled_or_whose_worker_went_silent(store: Store) -> None:
     await broken(store, 6, max_attempts=2)
     [probe] = await take(store, 9, at=30)
     await cancel(store, probe.id, at=31)
@@ -253,7 +251,7 @@ async def test_so_it_is_with_a_probe_that_is_cancelled_or_whose_worker_went_sile
     assert [ids(await take(store, 9, at=92)), ids(await take(store, 9, at=92))] == [[5], []]
 
 
-async def test_how_a_job_ends_that_was_claimed_before_it_broke_changes_nothing(store: SqliteStore) -> None:
+async def test_how_a_job_ends_that_was_claimed_before_it_broke_changes_nothing(store: Store) -> None:
     await add(store, *some(7))
     first, second, third, fourth, fifth = await take(store, 5)
     await finish(store, *(failed(job, at=900) for job in (first, second)))
@@ -265,7 +263,7 @@ async def test_how_a_job_ends_that_was_claimed_before_it_broke_changes_nothing(s
     assert (found.state, found.probe_id, found.failures) == ("half_open", probe.id, 2)
 
 
-async def test_a_probe_that_runs_for_long_is_waited_for(store: SqliteStore) -> None:
+async def test_a_probe_that_runs_for_long_is_waited_for(store: Store) -> None:
     await broken(store, 5)
     [probe] = await take(store, 9, at=30)
     assert (await outlook(store, at=59)).next_at == moment(60)
@@ -274,7 +272,7 @@ async def test_a_probe_that_runs_for_long_is_waited_for(store: SqliteStore) -> N
     assert (await crm(store)).probe_id == probe.id
 
 
-async def test_a_probe_that_nobody_claims_makes_room_for_another(store: SqliteStore) -> None:
+async def test_a_probe_that_nobody_claims_makes_room_for_another(store: Store) -> None:
     await broken(store, 3)
     assert await take(store, 9) == []
     await add(store, *some(1, queue="video"), *(new(priority=100) for _ in range(3)))
@@ -287,7 +285,7 @@ async def test_a_probe_that_nobody_claims_makes_room_for_another(store: SqliteSt
     assert ids(await take(store, 9, at=60)) == [6, 7]
 
 
-async def test_the_queue_with_jobs_that_wait_is_the_one_that_tries(store: SqliteStore) -> None:
+async def test_the_queue_with_jobs_that_wait_is_the_one_that_tries(store: Store) -> None:
     await broken(store, 3, queue="default")
     assert await take(store, 9) == []
     await add(store, new(queue="video", after=7000))
@@ -297,7 +295,7 @@ async def test_the_queue_with_jobs_that_wait_is_the_one_that_tries(store: Sqlite
     assert ids(await take(store, 9, at=5000)) == [3]
 
 
-async def test_many_go_on_in_portions_once_it_works(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_go_on_in_portions_once_it_works(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await broken(store, 40)
     assert await take(store, 99) == []
     monkeypatch.setattr(breakers, "PARKED_AT_ONCE_MAX", 10)
@@ -310,7 +308,7 @@ async def test_many_go_on_in_portions_once_it_works(store: SqliteStore, monkeypa
 
 
 async def test_a_dependency_that_breaks_while_they_go_on_stops_them_again(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broken(store, 40)
     assert await take(store, 99) == []
@@ -325,7 +323,7 @@ async def test_a_dependency_that_breaks_while_they_go_on_stops_them_again(
 
 
 @pytest.mark.parametrize("state", ["open", "half_open"])
-async def test_a_clock_that_is_set_back_costs_no_more_than_one_wait(store: SqliteStore, state: str) -> None:
+async def test_a_clock_that_is_set_back_costs_no_more_than_one_wait(store: Store, state: str) -> None:
     await add(store, *some(4))
     two = await take(store, 2)
     await finish(store, *(failed(job) for job in two), at=YEAR)
@@ -342,7 +340,7 @@ async def test_a_clock_that_is_set_back_costs_no_more_than_one_wait(store: Sqlit
     assert len(await take(store, 9, at=30)) == 1
 
 
-async def test_a_dead_job_that_is_retried_waits_as_well(store: SqliteStore) -> None:
+async def test_a_dead_job_that_is_retried_waits_as_well(store: Store) -> None:
     await add(store, *some(1, priority=10))
     [job] = await take(store)
     await finish(store, Buried(job, "failed", "over"))
@@ -355,7 +353,7 @@ async def test_a_dead_job_that_is_retried_waits_as_well(store: SqliteStore) -> N
 # Together with limits
 
 
-async def test_a_job_with_a_limit_waits_for_the_dependency_first(store: SqliteStore) -> None:
+async def test_a_job_with_a_limit_waits_for_the_dependency_first(store: Store) -> None:
     limit = Limit("pump", concurrency=1)
     await add(store, *some(1, limit=limit), *some(1), *some(2, limit=limit), new(limit=limit))
     first, second = await take(store, 2)
@@ -364,7 +362,7 @@ async def test_a_job_with_a_limit_waits_for_the_dependency_first(store: SqliteSt
     assert [(await one(store, id_)).blocked_by for id_ in (3, 4)] == ["breaker", "breaker"]
 
 
-async def test_a_probe_needs_room_under_its_limit(store: SqliteStore) -> None:
+async def test_a_probe_needs_room_under_its_limit(store: Store) -> None:
     limit = Limit("pump", concurrency=1)
     await broken(store, 2)
     await add(store, *some(2, limit=limit), new(limit=limit))
@@ -379,7 +377,7 @@ async def test_a_probe_needs_room_under_its_limit(store: SqliteStore) -> None:
     assert ids(await take(store, 9, at=32)) == [4]
 
 
-async def test_a_probe_whose_rate_was_used_before_the_clock_was_set_back_waits_one_interval(store: SqliteStore) -> None:
+async def test_a_probe_whose_rate_was_used_before_the_clock_was_set_back_waits_one_interval(store: Store) -> None:
     limit = Limit("pump", interval_us=10 * SECOND)
     await add(store, new(limit=limit))
     assert len(await take(store, 9, at=YEAR)) == 1
@@ -391,7 +389,7 @@ async def test_a_probe_whose_rate_was_used_before_the_clock_was_set_back_waits_o
     assert ids(await take(store, 9, at=40)) == [4]
 
 
-async def test_very_many_blocked_by_both_hold_nobody_up(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_very_many_blocked_by_both_hold_nobody_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Limit("pump", concurrency=1)
     await add(store, *some(2), *some(60, limit=limit), new(limit=limit))
     two = await take(store, 2)
@@ -407,7 +405,7 @@ async def test_very_many_blocked_by_both_hold_nobody_up(store: SqliteStore, monk
     assert taken == [63]
 
 
-async def test_purge_of_a_probe_makes_room_for_another(store: SqliteStore) -> None:
+async def test_purge_of_a_probe_makes_room_for_another(store: Store) -> None:
     await broken(store, 4)
     assert await take(store, 9) == []
     await add(store, *(new(priority=100) for _ in range(2)))

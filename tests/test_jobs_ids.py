@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.job_table import NOW, new, opened
+from support.stores import Database
 
 from edgeq import Job, Queue
 from edgeq.config.schema import Retention as Ages
@@ -132,9 +133,9 @@ def test_the_last_job_leaves_its_id_to_nobody(
     assert add(queue) == latest + 1, "and the next one comes after it"
 
 
-async def test_retention_leaves_the_id_of_the_last_job_to_nobody(tmp_path: Path) -> None:
+async def test_retention_leaves_the_id_of_the_last_job_to_nobody(database: Database) -> None:
     clock = FakeClock()
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         for expected in (1, 2, 3):
             [added] = await store.write(lambda tx: jobs.add(tx, [new()]))
             assert added.id == expected

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 from support.workbench import Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
@@ -24,16 +24,16 @@ from edgeq.units import Duration
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """On a clock that stands still."""
-    async with bench_on(tmp_path, FakeClock()) as bench:
+    async with bench_on(database, FakeClock()) as bench:
         yield bench
 
 
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Bench]:
+async def live(database: Database) -> AsyncIterator[Bench]:
     """On the machine's clock."""
-    async with bench_on(tmp_path, Clock()) as bench:
+    async with bench_on(database, Clock()) as bench:
         yield bench
 
 

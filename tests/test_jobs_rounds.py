@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support import isolated_jobs
+from support.stores import Database
 from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
 
 from edgeq.backoff import Backoff
@@ -30,16 +29,16 @@ from edgeq.testing import FakeClock
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """On a clock that stands still."""
-    async with bench_on(tmp_path, FakeClock()) as bench:
+    async with bench_on(database, FakeClock()) as bench:
         yield bench
 
 
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Bench]:
+async def live(database: Database) -> AsyncIterator[Bench]:
     """On the machine's clock."""
-    async with bench_on(tmp_path, Clock()) as bench:
+    async with bench_on(database, Clock()) as bench:
         yield bench
 
 
@@ -69,9 +68,9 @@ def count_submits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     submitted: list[Any] = []
     submit = bench.store.submit
 
-    def counting(unit: Any) -> Any:
+    def counting(unit: Any, **how: Any) -> Any:
         submitted.append(unit)
-        return submit(unit)
+        return submit(unit, **how)
 
     monkeypatch.setattr(bench.store, "submit", counting)
     return submitted
@@ -162,14 +161,11 @@ async def test_however_often_it_is_woken_one_unit_is_under_way_at_most(
     workers = [await bench.work(queue) for queue in ("one", "two", "three")]
     await until(lambda: all(worker.idle for worker in workers))
     submitted = count_submits(bench, monkeypatch)
-    holder = sqlite3.connect(bench.store.path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    for _ in range(100):
-        bench.wake()
-        await asyncio.sleep(0.001)
-    assert len(submitted) == len(workers)
-    holder.execute("ROLLBACK")
-    holder.close()
+    with bench.database.locked():
+        for _ in range(100):
+            bench.wake()
+            await asyncio.sleep(0.001)
+        assert len(submitted) == len(workers)
     await until(lambda: all(worker.idle for worker in workers))
     assert len(submitted) <= 3 * len(workers), "all that was missed is one look"
 
@@ -180,13 +176,11 @@ async def test_a_full_disk_makes_ends_wait_and_nothing_is_lost_or_done_twice(
     worker = await live.work(concurrency=3, lease=1.0)
     await live.dispatch(*(Together(number=number) for number in range(6)))
     await until(lambda: len(Gate.entered) == 3)
-    full = sqlite3.OperationalError("database or disk is full")
-    full.sqlite_errorcode = sqlite3.SQLITE_FULL
     engine = live.store._engine
     commit = engine.commit
 
     def fail() -> None:
-        raise full
+        raise live.database.full()
 
     monkeypatch.setattr(engine, "commit", fail)
     submitted = count_submits(live, monkeypatch)
@@ -215,12 +209,9 @@ async def test_time_limits_hold_while_the_store_does_not_answer(live: Bench) -> 
     await live.work(concurrency=2)
     await live.dispatch(Limited())
     await until(lambda: Gate.entered == [7])
-    holder = sqlite3.connect(live.store.path, isolation_level=None)
-    holder.execute("BEGIN IMMEDIATE")
-    live.wake()
-    await until(lambda: Gate.cancelled == [7])
-    holder.execute("ROLLBACK")
-    holder.close()
+    with live.database.locked():
+        live.wake()
+        await until(lambda: Gate.cancelled == [7])
     await live.until_state("dead")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 from support.workbench import Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
@@ -18,9 +18,9 @@ from edgeq.jobs.worker import Worker
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """On the machine's clock."""
-    async with bench_on(tmp_path, Clock()) as bench:
+    async with bench_on(database, Clock()) as bench:
         yield bench
 
 

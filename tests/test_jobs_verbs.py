@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +26,19 @@ from support.job_table import (
     rescue,
     retry,
 )  # fmt: skip
+from support.stores import Database, SqliteDatabase
 
 from edgeq.store import breakers, claims, dead_letters, ends, job_adding, job_outlook, job_views, jobs, limits, queues
 from edgeq.store.claims import Buried, Completed, Retried
 from edgeq.store.job_records import read_options
 from edgeq.store.jobs import Limit, NewJob, Parent
-from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Statement, render
+from edgeq.store.store import Statement, Store, render
 from edgeq.store.tables import Jobs
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as store:
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with opened(database) as store:
         yield store
 
 
@@ -54,14 +52,14 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     ],
 )  # fmt: skip
 async def test_what_can_not_be_stored_is_refused_and_nothing_of_the_dispatch_is(
-    store: SqliteStore, wrong: dict[str, Any]
+    store: Store, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"can't be stored|too large"):
         await add(store, new(), msgspec.structs.replace(new(), **wrong))
     assert await jobs.find(store, limit=9) == []
 
 
-async def test_retry_of_a_dead_job_begins_anew_and_closes_its_dead_letter(store: SqliteStore) -> None:
+async def test_retry_of_a_dead_job_begins_anew_and_closes_its_dead_letter(store: Store) -> None:
     await add(store, new(), new())
     [job] = await claim(store)
     await end(store, Buried(job, "failed", "over"))
@@ -72,7 +70,7 @@ async def test_retry_of_a_dead_job_begins_anew_and_closes_its_dead_letter(store:
     assert await end(store, Completed(job, "1")) == [False]
 
 
-async def test_cancel_takes_what_is_not_finished(store: SqliteStore) -> None:
+async def test_cancel_takes_what_is_not_finished(store: Store) -> None:
     await add(store, new(), new(), new(after=5))
     done, running = await claim(store, 2)
     await end(store, Completed(done, "1"))
@@ -83,7 +81,7 @@ async def test_cancel_takes_what_is_not_finished(store: SqliteStore) -> None:
     assert await rescue(store, at=1000) == []
 
 
-async def test_the_topic_cancelled_is_touched_when_something_is(store: SqliteStore) -> None:
+async def test_the_topic_cancelled_is_touched_when_something_is(store: Store) -> None:
     await add(store, new())
     seen = store.signal.version("cancelled")
     assert await cancel(store, 7) == 0
@@ -100,7 +98,7 @@ def callback(kind: str, **more: Any) -> NewJob:
 
 
 @pytest.mark.parametrize("name", ENDS)
-async def test_callbacks_are_added_in_the_commit_that_ends_the_job(store: SqliteStore, name: str) -> None:
+async def test_callbacks_are_added_in_the_commit_that_ends_the_job(store: Store, name: str) -> None:
     both = {"on_success": callback("m:Good"), "on_failure": callback("m:Bad", priority=7)}
     await add(store, new(3, cause_id=9, **both))
     [job] = await claim(store)
@@ -116,7 +114,7 @@ async def test_callbacks_are_added_in_the_commit_that_ends_the_job(store: Sqlite
         assert parent == Parent(1, "m:Work", '{"number":3}', **words)
 
 
-async def test_no_callback_without_the_end_that_it_is_for(store: SqliteStore) -> None:
+async def test_no_callback_without_the_end_that_it_is_for(store: Store) -> None:
     await add(store, *(new(on_success=callback("m:Good"), on_failure=callback("m:Bad")) for _ in range(2)))
     first, second = await claim(store, 2)
     await cancel(store, 1)
@@ -125,7 +123,7 @@ async def test_no_callback_without_the_end_that_it_is_for(store: SqliteStore) ->
     assert await jobs.find(store, limit=9, queue="after") == []
 
 
-async def test_a_job_that_dies_with_its_worker_calls_back_as_well(store: SqliteStore) -> None:
+async def test_a_job_that_dies_with_its_worker_calls_back_as_well(store: Store) -> None:
     await add(store, new(max_attempts=1, on_failure=callback("m:Bad")))
     await claim(store)
     await rescue(store, at=61)
@@ -135,7 +133,7 @@ async def test_a_job_that_dies_with_its_worker_calls_back_as_well(store: SqliteS
     assert "went silent" in (parent.error or "")
 
 
-async def test_a_callback_has_callbacks_limits_and_a_unique_key_of_its_own(store: SqliteStore) -> None:
+async def test_a_callback_has_callbacks_limits_and_a_unique_key_of_its_own(store: Store) -> None:
     limit = Limit("mail", concurrency=1)
     mail = callback("m:Mail", limit=limit, on_success=callback("m:Last", unique_key="once"))
     await add(store, new(on_success=mail), new(on_success=mail))
@@ -149,7 +147,7 @@ async def test_a_callback_has_callbacks_limits_and_a_unique_key_of_its_own(store
 
 
 async def test_options_that_somebody_spoiled_cost_the_callbacks_and_nothing_else(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     await add(store, new(on_success=callback("m:Good")))
     await change(store, Jobs.update({Jobs.options: "{"}))
@@ -161,7 +159,7 @@ async def test_options_that_somebody_spoiled_cost_the_callbacks_and_nothing_else
 # Their time
 
 
-async def test_a_job_knows_when_its_time_is_over(store: SqliteStore) -> None:
+async def test_a_job_knows_when_its_time_is_over(store: Store) -> None:
     await add(store, new(after=10, expires_us=60 * SECOND), new(expires_us=0), new())
     assert [(await one(store, id_)).expires_at for id_ in (1, 2, 3)] == [NOW + 70 * SECOND, NOW, None]
     [job] = await claim(store, 1, at=500)
@@ -170,7 +168,7 @@ async def test_a_job_knows_when_its_time_is_over(store: SqliteStore) -> None:
     assert ids(await claim(store, 9, at=1000)) == [3, 1, 2], "whoever claims it says what becomes of it"
 
 
-async def test_a_dead_job_that_is_retried_has_all_its_time_again(store: SqliteStore) -> None:
+async def test_a_dead_job_that_is_retried_has_all_its_time_again(store: Store) -> None:
     await add(store, new(expires_us=60 * SECOND))
     [job] = await claim(store, at=100)
     await end(store, Buried(job, "expired", "over"), at=100)
@@ -181,18 +179,18 @@ async def test_a_dead_job_that_is_retried_has_all_its_time_again(store: SqliteSt
 # Many at once, by what they are
 
 
-async def dead(store: SqliteStore, *rows: NewJob, reason: str = "failed") -> None:
+async def dead(store: Store, *rows: NewJob, reason: str = "failed") -> None:
     added = {answer.id for answer in await add(store, *rows)}
     for queue in {row.queue for row in rows}:
         claimed = [job for job in await claim(store, 999, queue=queue, at=100) if job.id in added]
         await end(store, *(Buried(job, reason, "over") for job in claimed), at=100)
 
 
-async def retry_where(store: SqliteStore, **filters: Any) -> int:
+async def retry_where(store: Store, **filters: Any) -> int:
     return await store.write(lambda tx: jobs.retry_where(tx, now=NOW, **{"limit": 99, **filters}))
 
 
-async def test_dead_jobs_are_retried_by_what_they_are(store: SqliteStore) -> None:
+async def test_dead_jobs_are_retried_by_what_they_are(store: Store) -> None:
     await dead(store, new(), new(kind="m:Other"), new(queue="video"))
     await dead(store, new(), new(queue="video"), reason="timeout")
     assert await retry_where(store, queue="nobody") == await retry_where(store, kind="\udcff") == 0
@@ -205,7 +203,7 @@ async def test_dead_jobs_are_retried_by_what_they_are(store: SqliteStore) -> Non
     assert await dead_letters.find(store, limit=9) == []
 
 
-async def test_retry_of_very_many_goes_in_pages(store: SqliteStore) -> None:
+async def test_retry_of_very_many_goes_in_pages(store: Store) -> None:
     await dead(store, *(new() for _ in range(25)))
     for filters in ({}, {"reason": "failed"}):
         assert [await retry_where(store, limit=10, **filters) for _ in range(4)] == [10, 10, 5, 0]
@@ -213,13 +211,13 @@ async def test_retry_of_very_many_goes_in_pages(store: SqliteStore) -> None:
         await end(store, *(Buried(job, "failed", "over") for job in claimed))
 
 
-async def purge(store: SqliteStore, *states: str, **filters: Any) -> int:
+async def purge(store: Store, *states: str, **filters: Any) -> int:
     return await store.write(
         lambda tx: jobs.purge(tx, states=states, **{"finished_before": None, "limit": 99, **filters})
     )
 
 
-async def test_purge_removes_what_ended_before(store: SqliteStore) -> None:
+async def test_purge_removes_what_ended_before(store: Store) -> None:
     await add(store, new(), new(queue="video"), new(), new())
     for at, queue in ((1, "default"), (2, "video"), (3, "default")):
         [job] = await claim(store, queue=queue)
@@ -232,7 +230,7 @@ async def test_purge_removes_what_ended_before(store: SqliteStore) -> None:
     assert await purge(store, "completed", queue="default") == 1
 
 
-async def test_purge_of_a_queue_leaves_what_runs_and_what_is_in_others(store: SqliteStore) -> None:
+async def test_purge_of_a_queue_leaves_what_runs_and_what_is_in_others(store: Store) -> None:
     await add(store, new(), new(), new(after=5), new(queue="video"), new(limit=Limit("a", interval_us=99)))
     [running] = await claim(store)
     assert await purge(store, *jobs.STATES, queue="default") == 3
@@ -240,14 +238,14 @@ async def test_purge_of_a_queue_leaves_what_runs_and_what_is_in_others(store: Sq
     assert await purge(store, "nonsense", "") == 0
 
 
-async def test_purge_goes_in_pages(store: SqliteStore) -> None:
+async def test_purge_goes_in_pages(store: Store) -> None:
     await add(store, *(new(queue=f"q{number % 3}") for number in range(25)))
     await cancel(store, *range(1, 26))
     assert [await purge(store, "cancelled", limit=10, finished_before=NOW + 1) for _ in range(4)] == [10, 10, 5, 0]
 
 
 @pytest.mark.parametrize("state", jobs.STATES)
-async def test_jobs_are_found_by_their_state(store: SqliteStore, state: str) -> None:
+async def test_jobs_are_found_by_their_state(store: Store, state: str) -> None:
     await add(store, *(new(priority=-number) for number in range(6)), new(after=99), *(new(limit=Limit("a", 1)),) * 2)
     retried, done, buried, running, cancelled = await claim(store, 5)
     await end(store, Retried(retried, NOW + SECOND, ""), Completed(done, "1"), Buried(buried, "failed", "over"))
@@ -262,7 +260,7 @@ async def test_jobs_are_found_by_their_state(store: SqliteStore, state: str) -> 
     assert running.id in by_state
 
 
-async def test_counts_show_every_queue_that_a_job_names(store: SqliteStore) -> None:
+async def test_counts_show_every_queue_that_a_job_names(store: Store) -> None:
     await add(store, new(), new(), new(after=9), new(queue="nobody"))
     await claim(store)
     counts = await jobs.counts(store, NOW + 4 * SECOND)
@@ -276,7 +274,7 @@ async def test_counts_show_every_queue_that_a_job_names(store: SqliteStore) -> N
     assert set(jobs.STATES) < set(counts[1])
 
 
-async def test_find_and_one(store: SqliteStore) -> None:
+async def test_find_and_one(store: Store) -> None:
     await add(store, new(), new(queue="video"), new(after=9))
 
     async def found(**filters: Any) -> list[int]:
@@ -297,18 +295,19 @@ async def test_find_and_one(store: SqliteStore) -> None:
 @pytest.mark.parametrize("queue", ["", "default"])
 @pytest.mark.parametrize("state", jobs.STATES)
 async def test_jobs_of_a_state_are_found_by_an_index(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, state: str, queue: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, queue: str
 ) -> None:
+    sqlite = SqliteDatabase(tmp_path)
     asked: list[tuple[str, list[Any]]] = []
 
     async def read(query: pw.Node) -> list[Any]:
         asked.append(render(pw.SqliteDatabase(None), query))
         return []
 
-    monkeypatch.setattr(store, "read", read)
-    await jobs.find(store, limit=5, state=state, queue=queue, before_id=9)
-    with closing(sqlite3.connect(store.path)) as connection:
-        plan = [row[3] for text, values in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    async with opened(sqlite) as store:
+        monkeypatch.setattr(store, "read", read)
+        await jobs.find(store, limit=5, state=state, queue=queue, before_id=9)
+        plan = [row[3] for text, values in asked for row in sqlite.sql(f"EXPLAIN QUERY PLAN {text}", *values)]
     assert not [step for step in plan if step.startswith("SCAN")], plan
 
 
@@ -322,10 +321,11 @@ WHOLE = ("job_views.READY", "job_views.BLOCKED", "job_views.DELAYED", "job_views
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_every_statement_uses_an_index(store: SqliteStore, name: str) -> None:
+async def test_every_statement_uses_an_index(tmp_path: Path, name: str) -> None:
     text = STATEMENTS[name].text(pw.SqliteDatabase(None))
-    with closing(sqlite3.connect(store.path)) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", [1] * text.count("?"))]
+    sqlite = SqliteDatabase(tmp_path)
+    async with opened(sqlite):
+        plan = [row[3] for row in sqlite.sql(f"EXPLAIN QUERY PLAN {text}", *[1] * text.count("?"))]
     given = ("SCAN CONSTANT ROW", "SCAN v VIRTUAL", "SCAN json_each VIRTUAL")  # what comes with the statement itself
     reads = [step for step in plan if re.match("SCAN|SEARCH", step) and not step.startswith(given)]
     assert reads

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
@@ -30,16 +28,16 @@ from edgeq.testing import FakeClock
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """On a clock that stands still."""
-    async with bench_on(tmp_path, FakeClock()) as bench:
+    async with bench_on(database, FakeClock()) as bench:
         yield bench
 
 
 @pytest.fixture
-async def live(tmp_path: Path) -> AsyncIterator[Bench]:
+async def live(database: Database) -> AsyncIterator[Bench]:
     """On the machine's clock."""
-    async with bench_on(tmp_path, Clock()) as bench:
+    async with bench_on(database, Clock()) as bench:
         yield bench
 
 
@@ -129,13 +127,12 @@ async def test_no_more_run_at_once_than_there_is_room_for_and_they_are_claimed_i
 async def test_an_idle_worker_writes_nothing(bench: Bench) -> None:
     await bench.work()
     await bench.dispatch(Answer(text="1"), after=3600)
-    written = os.stat(bench.store.path + "-wal")
+    written = bench.database.written()
     commits = bench.metrics.commits.total()
     for number in range(5):
         bench.wake()
         await until(lambda number=number: bench.metrics.commits.total() > commits + number)
-    now = os.stat(bench.store.path + "-wal")
-    assert (now.st_size, now.st_mtime_ns) == (written.st_size, written.st_mtime_ns)
+    assert bench.database.written() == written
 
 
 async def test_a_delayed_job_begins_at_its_time(live: Bench) -> None:
@@ -491,8 +488,7 @@ async def test_a_running_job_that_another_process_cancels_is_stopped(bench: Benc
     await bench.work()
     await bench.dispatch(Hold())
     await until(lambda: Gate.entered == [0])
-    with contextlib.closing(sqlite3.connect(bench.store.path)) as other, other:
-        other.execute("UPDATE jobs SET state = 'cancelled', lease_expires_at = NULL")
+    bench.database.sql("UPDATE jobs SET state = 'cancelled', lease_expires_at = NULL")
     await bench.counted({"cancelled": 1})
     assert Gate.cancelled == [0]
 

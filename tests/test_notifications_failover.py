@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from support.outbox import NOON, Outbox, Scripted, outbox
+from support.stores import Database
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.bucket import Limit
@@ -28,8 +28,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def box(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(tmp_path, clock) as box:
+async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
+    async with outbox(database, clock) as box:
         yield box
 
 

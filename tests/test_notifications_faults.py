@@ -6,11 +6,11 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.outbox import Outbox, outbox
+from support.stores import Database
 from support.targets import Answer, HttpTarget, MailTarget, closing, until
 from test_channels_kinds import build
 
@@ -31,8 +31,8 @@ def target() -> Iterator[HttpTarget]:
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Outbox]:
-    async with outbox(tmp_path, Clock()) as box:
+async def box(database: Database) -> AsyncIterator[Outbox]:
+    async with outbox(database, Clock()) as box:
         yield box
 
 

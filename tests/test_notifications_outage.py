@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.outbox import Outbox, Scripted, outbox
+from support.stores import Database
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.bucket import Limit
@@ -29,8 +29,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def box(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(tmp_path, clock) as box:
+async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
+    async with outbox(database, clock) as box:
         yield box
 
 

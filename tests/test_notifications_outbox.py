@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import peewee
 import pytest
 from support.outbox import NOON, Outbox, Scripted, outbox
+from support.stores import Database, SqliteDatabase
 from support.targets import until
 
 from edgeq.clock import MICROSECONDS
@@ -35,8 +35,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def box(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(tmp_path, clock) as box:
+async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
+    async with outbox(database, clock) as box:
         yield box
 
 
@@ -65,7 +65,14 @@ async def test_more_than_a_page_of_a_backlog_goes_in_order(box: Outbox) -> None:
 
 
 @pytest.mark.parametrize("digests", [False, True])
-async def test_what_comes_next_costs_the_same_however_many_wait(box: Outbox, clock: FakeClock, digests: bool) -> None:
+async def test_what_comes_next_costs_the_same_however_many_wait(
+    tmp_path: Path, clock: FakeClock, digests: bool
+) -> None:
+    async with outbox(SqliteDatabase(tmp_path), clock) as box:
+        await costs_the_same(box, clock, digests)
+
+
+async def costs_the_same(box: Outbox, clock: FakeClock, digests: bool) -> None:
     store = box.store
 
     async def steps(number: int) -> int:
@@ -168,14 +175,14 @@ async def test_nothing_is_tried_before_its_time(box: Outbox, clock: FakeClock) -
     await box.until({"one": "sent", "two": "sent"})
 
 
-async def test_it_looks_again_by_itself_when_the_time_has_come(tmp_path: Path) -> None:
+async def test_it_looks_again_by_itself_when_the_time_has_come(database: Database) -> None:
     from edgeq.backoff import Backoff
     from edgeq.clock import Clock
 
     class Quick(Scripted):
         backoff = Backoff(0.01, 0.02)
 
-    async with outbox(tmp_path, Clock()) as box:
+    async with outbox(database, Clock()) as box:
         answers: list[Outcome] = [DOWN, FAILED, DOWN, FAILED, FAILED]
         channel = Quick(lambda notification: answers.pop() if answers else Sent())
         await box.queue("one")
@@ -295,14 +302,14 @@ async def test_a_clock_that_is_set_back_stops_nothing(box: Outbox, clock: FakeCl
     await box.until({"tried": "sent", "fresh": "sent"})
 
 
-async def test_after_a_restart_it_goes_on_with_what_is_queued(tmp_path: Path, clock: FakeClock) -> None:
-    async with outbox(tmp_path, clock) as box:
+async def test_after_a_restart_it_goes_on_with_what_is_queued(database: Database, clock: FakeClock) -> None:
+    async with outbox(database, clock) as box:
         channel = Scripted(lambda notification: Sent() if notification.title == "one" else DOWN)
         await box.queue("one", "two", "three")
         sender = await box.start(channel)
         await until(lambda: sender.waiting_until)
         keys = [each.idempotency_key for each in channel.sent]
-    async with outbox(tmp_path, clock) as box:
+    async with outbox(database, clock) as box:
         channel = Scripted()
         await box.start(channel)
         await box.until({"two": "sent", "three": "sent"})
@@ -372,9 +379,8 @@ async def test_find_filters(box: Outbox) -> None:
     assert await notifications.one(store, 4) is None
 
 
-async def test_hot_queries_use_an_index(box: Outbox) -> None:
-    database = peewee.SqliteDatabase(None)
-    connection = sqlite3.connect(box.store.path)
+async def test_hot_queries_use_an_index(tmp_path: Path, clock: FakeClock) -> None:
+    dialect, sqlite = peewee.SqliteDatabase(None), SqliteDatabase(tmp_path)
     here, fingerprint, group, expires, failover = (
         f"INDEX notifications_{name} (channel=?" for name in ("due", "waiting", "group", "expires", "failover")
     )
@@ -407,15 +413,13 @@ async def test_hot_queries_use_an_index(box: Outbox) -> None:
         (notifications._FAILED_UNTIL, ["INDEX notifications_failed ("]), (notifications._COUNTS, ["INDEX"]),
         (notifications._OLDEST, ["INDEX"]), (notifications._TROUBLES, ["INDEX", "INTEGER PRIMARY KEY"]),
     ]  # fmt: skip
-    try:
+    async with outbox(sqlite, clock):
         for statement, wanted in hot:
-            text = statement.text(database)
-            plan = connection.execute("EXPLAIN QUERY PLAN " + text, (1,) * text.count("?")).fetchall()
+            text = statement.text(dialect)
+            plan = sqlite.sql("EXPLAIN QUERY PLAN " + text, *[1] * text.count("?"))
             steps = [row[3] for row in plan if row[3].startswith(("SEARCH", "SCAN t1", "SCAN t2", "SCAN notif"))]
             assert len(steps) == len(wanted), (text, plan)
             for step in wanted:
                 assert any(step in each for each in steps), (text, plan)
             if statement not in (outlook_verbs._STUCK, outbox_verbs._TAKE_OUT_MEMBERS):
                 assert not [row for row in plan if "TEMP B-TREE FOR ORDER" in row[3]], (text, plan)
-    finally:
-        connection.close()

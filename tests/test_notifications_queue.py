@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.outbox import NOON, Outbox, Scripted, outbox
+from support.stores import Database
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.channels import Outcome, Rejected, Sent
@@ -28,8 +28,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def box(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(tmp_path, clock) as box:
+async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
+    async with outbox(database, clock) as box:
         yield box
 
 

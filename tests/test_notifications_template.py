@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.couriers import Desk, desk, event
+from support.stores import Database
 
 from edgeq.clock import MICROSECONDS, Clock
 from edgeq.config.load import load
@@ -281,13 +282,13 @@ def test_bodies_of_webhooks_have_the_functions_too(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Desk]:
+async def box(database: Database) -> AsyncIterator[Desk]:
     written: list[dict[str, Any]] = [
         {"channels": ["phone"], "title": "{severity|upper}: {message}", "body": "{data.room}", "repeat": ["15m"],
          "continue": True},
         {"channels": ["mail"]},
     ]  # fmt: skip
-    async with desk(tmp_path, *written) as made:
+    async with desk(database, *written) as made:
         yield made
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
+import peewee as pw
 import pytest
 from support.processing import Bench, Recorder, Together, emit_out, nothing
+from support.stores import Database
 
 from edgeq.events import Event
 from edgeq.processors import progress
@@ -21,8 +22,8 @@ from edgeq.units import Duration
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path) as bench:
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    async with Bench(database) as bench:
         yield bench
 
 
@@ -62,7 +63,7 @@ async def test_the_poll_is_the_net_under_the_signal(bench: Bench, monkeypatch: p
     ids = await bench.add("in.a")
     await cursor_at(bench.store, "p", ids[0])
     assert processor.seen == ids
-    bench.sql("UPDATE cursors SET paused = 1")
+    bench.database.sql("UPDATE cursors SET paused = true")
     await until(lambda: bench.runners[0].state == "paused", "pause without a signal")
 
 
@@ -197,19 +198,17 @@ async def test_the_close_of_the_store_flushes_a_lazy_move(bench: Bench, monkeypa
     runner = await bench.run("p", Recorder(nothing))
     await bench.add("in.a")
     await bench.settled(runner)
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(0,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(0,)]
     await bench.close()
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(1,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(1,)]
 
 
 async def test_lazy_decisions_are_committed_with_their_cursor_or_before(bench: Bench) -> None:
-    bench.sql("CREATE TABLE notes (id INTEGER PRIMARY KEY, cursor INTEGER)")
+    bench.database.sql("CREATE TABLE notes (id INTEGER PRIMARY KEY, cursor INTEGER)")
 
     async def note(event: Event, ctx: ProcessorContext) -> None:
         def unit(tx: Tx) -> None:
-            tx._connection.execute(  # type: ignore[attr-defined]
-                "INSERT INTO notes SELECT ?, last_consumed_id FROM cursors", (event.id,)
-            )
+            tx.run(pw.SQL(f"INSERT INTO notes SELECT {event.id}, last_consumed_id FROM cursors"))
 
         ctx.decisions.lazily.append(unit)
         if event.type == "in.now":
@@ -222,7 +221,7 @@ async def test_lazy_decisions_are_committed_with_their_cursor_or_before(bench: B
     assert bench.metrics.commits.total() - before == 2
     ids += await bench.add("in.a", "in.now", "in.a")
     await cursor_at(bench.store, "p", ids[-1])
-    notes = bench.sql("SELECT id, cursor FROM notes ORDER BY id")
+    notes = bench.database.sql("SELECT id, cursor FROM notes ORDER BY id")
     assert [number for number, _ in notes] == ids
     assert all(cursor >= number for number, cursor in notes)
 
@@ -238,16 +237,27 @@ async def test_very_many_lazy_decisions_do_not_pile_up(bench: Bench, monkeypatch
     await cursor_at(bench.store, "p", ids[-1])
 
 
+# A trigger, as every database has its own words for it.
+FORWARD = {
+    "sqlite": """
+        CREATE TRIGGER forward BEFORE UPDATE ON cursors WHEN new.last_consumed_id < old.last_consumed_id
+        BEGIN SELECT RAISE(ABORT, 'backwards'); END
+    """,
+    "postgresql": """
+        CREATE FUNCTION backwards() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'backwards'; END $$;
+        CREATE TRIGGER forward BEFORE UPDATE ON cursors FOR EACH ROW
+        WHEN (new.last_consumed_id < old.last_consumed_id) EXECUTE FUNCTION backwards()
+    """,
+}
+
+
 async def test_the_cursor_never_goes_back_and_nothing_is_left_out(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mix of events that decide at once, lazily, nothing, and slowly, with all timers short."""
     monkeypatch.setattr(progress, "DECIDED_SECONDS", 0.002)
     monkeypatch.setattr(progress, "LAZY_SECONDS", 0.004)
-    bench.sql(
-        "CREATE TRIGGER forward BEFORE UPDATE ON cursors WHEN new.last_consumed_id < old.last_consumed_id "
-        "BEGIN SELECT RAISE(ABORT, 'backwards'); END"
-    )
+    bench.database.sql(FORWARD[bench.database.kind])
     dice = random.Random(7)
     lazily: list[int] = []
 
@@ -269,7 +279,7 @@ async def test_the_cursor_never_goes_back_and_nothing_is_left_out(
         await bench.add(*["in.a"] * dice.randint(1, 6))
         await asyncio.sleep(0)
     head = await events.head(bench.store)
-    wanted = [row[0] for row in bench.sql("SELECT id FROM events WHERE type = 'in.a' ORDER BY id")]
+    wanted = [row[0] for row in bench.database.sql("SELECT id FROM events WHERE type = 'in.a' ORDER BY id")]
     await cursor_at(bench.store, "p", max(head, wanted[-1]))
     assert processor.seen == wanted
     assert await outputs(bench, len(decided)) == decided
@@ -289,12 +299,12 @@ async def test_while_idle_nothing_is_read_or_written(bench: Bench, monkeypatch: 
         reads += 1
         return await read(*args)
 
-    commits, size = bench.metrics.commits.total(), bench.bytes_written()
+    commits, written = bench.metrics.commits.total(), bench.database.written()
     monkeypatch.setattr(bench.store, "read", counted)
     await asyncio.sleep(0.6)
     assert reads == 0
     assert bench.metrics.commits.total() == commits
-    assert bench.bytes_written() == size
+    assert bench.database.written() == written
     assert runner.state == "running"
 
 
@@ -317,7 +327,7 @@ async def test_stop_finishes_the_event_in_hand_and_commits(bench: Bench) -> None
     gate.set()
     await stopped
     assert processor.seen == ids[:1]
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(ids[0],)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(ids[0],)]
     assert await outputs(bench, 1) == ids[:1]
     assert runner.state == "stopped"
 
@@ -335,7 +345,7 @@ async def test_what_is_done_is_kept_when_a_stop_has_to_cancel(bench: Bench) -> N
     await until(lambda: processor.seen == ids, "the second event")
     await runner.stop(grace_seconds=0.0)
     assert await outputs(bench, 1) == ids[:1]
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(ids[0],)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(ids[0],)]
 
 
 # Many at once
@@ -374,7 +384,7 @@ def test_base_class_wants_everything() -> None:
 
 async def test_damaged_rows_of_other_programs_do_not_stop_it(bench: Bench) -> None:
     """Tags that aren't JSON, written with SQL by somebody else."""
-    bench.sql(
+    bench.database.sql(
         "INSERT INTO events (type, subject, data, tags, description, occurred_at, recorded_at) "
         "VALUES ('in.a', '', '{', 'no json', '', 0, 0)"
     )
@@ -383,4 +393,4 @@ async def test_damaged_rows_of_other_programs_do_not_stop_it(bench: Bench) -> No
     await bench.run("p", processor, tags=["hot"], attempts=1)
     await cursor_at(bench.store, "p", ids[0])
     assert processor.seen == ids
-    assert bench.sql("SELECT source, reason, event_id FROM dead_letters") == [("processor:p", "failed", 1)]
+    assert bench.database.sql("SELECT source, reason, event_id FROM dead_letters") == [("processor:p", "failed", 1)]

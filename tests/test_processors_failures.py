@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.processing import Bench, Handle, Recorder, Together, emit_out, nothing
+from support.stores import Database
 
 from edgeq.backoff import Backoff
 from edgeq.errors import StoreUnavailable
@@ -24,8 +24,8 @@ from edgeq.testing import FakeClock, cursor_at, events_stored, until
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path, FakeClock()) as bench:
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    async with Bench(database, FakeClock()) as bench:
         yield bench
 
 
@@ -338,7 +338,7 @@ async def test_a_lazy_decision_that_is_refused_is_found_out(bench: Bench) -> Non
     await bench.settled(runner)
     runner._progress._flush()
     await bench.store.write(lambda tx: None)
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(0,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(0,)]
     await bench.add("in.a")
     assert await outputs(bench, 1) == [2]
     assert await letters(bench) == [("processor:p", "failed", 1)]
@@ -409,7 +409,7 @@ async def test_redrive_commits_decisions_with_the_mark_and_leaves_the_cursor(
     await redrive_letter(bench)
     assert await outputs(bench, 2) == [2, 1]
     assert bench.metrics.events.total() == 2
-    assert bench.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
+    assert bench.database.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
     assert (await cursor(bench)).last_consumed_id >= before.last_consumed_id
 
 
@@ -418,7 +418,7 @@ async def test_redrive_that_fails_again_raises_and_leaves_nothing(bench: Bench) 
     await dead(bench, processor)
     with pytest.raises(ValueError, match="no 1"):
         await redrive_letter(bench)
-    assert bench.sql("SELECT redriven_at FROM dead_letters") == [(None,)]
+    assert bench.database.sql("SELECT redriven_at FROM dead_letters") == [(None,)]
     assert await outputs(bench, 1) == [2]
     more = await bench.add("in.a")
     assert await outputs(bench, 2) == [2, *more]
@@ -436,7 +436,7 @@ async def test_a_letter_that_was_redriven_meanwhile_is_not_done_twice(bench: Ben
     await bench.runners[0].redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, 8))
     assert await outputs(bench, 2) == [2, 1]
     assert (bench.metrics.events.total(), bench.metrics.duplicates.total()) == (2, 0)
-    assert bench.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
+    assert bench.database.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
 
 
 async def test_redrive_works_while_paused_and_while_stuck(bench: Bench) -> None:
@@ -447,7 +447,7 @@ async def test_redrive_works_while_paused_and_while_stuck(bench: Bench) -> None:
     await until(lambda: runner.state == "paused", "pause")
     processor._handle = emit_out
     await redrive_letter(bench)
-    assert bench.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
+    assert bench.database.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
 
 
 async def test_redrive_keeps_the_attempts_of_the_event_it_is_stuck_at(bench: Bench) -> None:
@@ -477,8 +477,8 @@ async def test_redrive_survives_a_seek_at_the_same_moment(bench: Bench) -> None:
     await redrive_letter(bench)
     assert gate.is_set()
     assert processor.seen.count(1) == 3, "what was decided from the old place was dropped, and decided anew"
-    assert bench.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
-    assert bench.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
+    assert bench.database.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(2,)]
+    assert bench.database.sql("SELECT redriven_at FROM dead_letters") == [(7,)]
 
 
 async def test_redrive_of_a_stopped_processor_is_refused(bench: Bench) -> None:

@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.processing import Bench, Recorder, emit_out, nothing
+from support.stores import Database
 
-from edgeq.clock import Clock
 from edgeq.events import Event
 from edgeq.processors import progress
 from edgeq.processors.processor import ProcessorContext
 from edgeq.store import cursors
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
+from edgeq.store.store import Store
 from edgeq.testing import cursor_at, events_stored, until
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path) as bench:
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    async with Bench(database) as bench:
         yield bench
 
 
 @pytest.fixture
-async def other(bench: Bench) -> AsyncIterator[SqliteStore]:
+async def other(bench: Bench) -> AsyncIterator[Store]:
     """What a command uses beside the running appliance."""
-    store = SqliteStore(bench.path, metrics=Metrics(), clock=Clock(), exclusive=False)
-    await store.open()
-    yield store
-    await store.close()
+    async with bench.database.opened(beside=True) as store:
+        yield store
 
 
-async def seek(store: SqliteStore, to: int | str) -> int | None:
+async def seek(store: Store, to: int | str) -> int | None:
     return await store.write(lambda tx: cursors.seek(tx, "p", to, 0))
 
 
-async def test_seek_back_processes_again_and_forward_passes_over(bench: Bench, other: SqliteStore) -> None:
+async def test_seek_back_processes_again_and_forward_passes_over(bench: Bench, other: Store) -> None:
     processor = Recorder(nothing)
     runner = await bench.run("p", processor)
     await bench.add(*["in.a"] * 5)
@@ -54,7 +50,7 @@ async def test_seek_back_processes_again_and_forward_passes_over(bench: Bench, o
     assert runner.crashes == 0
 
 
-async def test_seek_drops_what_was_decided_from_the_old_place(bench: Bench, other: SqliteStore) -> None:
+async def test_seek_drops_what_was_decided_from_the_old_place(bench: Bench, other: Store) -> None:
     gate = asyncio.Event()
 
     async def slow(event: Event, ctx: ProcessorContext) -> None:
@@ -77,7 +73,7 @@ async def test_seek_drops_what_was_decided_from_the_old_place(bench: Bench, othe
 
 
 async def test_seek_voids_a_lazy_move_that_is_under_way(
-    bench: Bench, other: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, other: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(progress, "LAZY_SECONDS", 600.0)
     processor = Recorder(nothing)
@@ -88,11 +84,11 @@ async def test_seek_voids_a_lazy_move_that_is_under_way(
     bench.store.signal.fire = lambda topics: None  # type: ignore[method-assign]
     await seek(other, 2)
     await bench.store.write(lambda tx: None)
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_pause_and_resume(bench: Bench, other: SqliteStore) -> None:
+async def test_pause_and_resume(bench: Bench, other: Store) -> None:
     processor = Recorder()
     runner = await bench.run("p", processor)
     first = await bench.add("in.a")
@@ -139,7 +135,7 @@ async def test_a_pause_outlives_a_restart(bench: Bench) -> None:
     assert (runner.state, processor.seen) == ("paused", [])
 
 
-async def test_seek_of_a_paused_processor_waits_for_the_resume(bench: Bench, other: SqliteStore) -> None:
+async def test_seek_of_a_paused_processor_waits_for_the_resume(bench: Bench, other: Store) -> None:
     processor = Recorder(nothing)
     runner = await bench.run("p", processor)
     await bench.add(*["in.a"] * 3)
@@ -153,12 +149,12 @@ async def test_seek_of_a_paused_processor_waits_for_the_resume(bench: Bench, oth
     await until(lambda: processor.seen == [1, 2, 3, 2, 3], "the events from there")
 
 
-async def test_seek_and_pause_of_a_processor_that_there_is_not(bench: Bench, other: SqliteStore) -> None:
+async def test_seek_and_pause_of_a_processor_that_there_is_not(bench: Bench, other: Store) -> None:
     assert await seek(other, "latest") is None
     assert not await other.write(lambda tx: cursors.pause(tx, "p", True))
 
 
-async def test_a_cursor_deleted_under_it_is_made_anew(bench: Bench, other: SqliteStore) -> None:
+async def test_a_cursor_deleted_under_it_is_made_anew(bench: Bench, other: Store) -> None:
     processor = Recorder(nothing)
     runner = await bench.run("p", processor, start="latest")
     await bench.add("in.a")
@@ -191,7 +187,9 @@ async def test_of_two_owners_only_one_can_commit(bench: Bench) -> None:
     await bench.add("in.a")
     await events_stored(bench.store, 3, "out")
     await asyncio.gather(*(runner.stop() for runner in bench.runners))
-    rows = bench.sql("SELECT json_extract(data, '$.of') AS of, count(*) FROM events WHERE type = 'out' GROUP BY of")
+    rows = bench.database.sql(
+        "SELECT json_extract(data, '$.of') AS of, count(*) FROM events WHERE type = 'out' GROUP BY of"
+    )
     assert rows == [(1, 1), (2, 1), (5, 1)]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.processing import Bench, writer_blocked
+from support.stores import Database
 
 from edgeq.events import NewEvent
 from edgeq.processors.progress import CommitRefused, Progress
@@ -18,8 +18,8 @@ from edgeq.testing import FakeClock, until
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path, FakeClock()) as bench:
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    async with Bench(database, FakeClock()) as bench:
         yield bench
 
 
@@ -46,7 +46,7 @@ async def test_a_lazy_move_does_not_overtake_a_commit_under_way(bench: Bench, pr
         progress._flush()
         assert bench.store._writer._lazy == []
     await progress.commit()
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
 
 
 async def test_commit_waits_for_lazy_decisions_that_were_handed_over(bench: Bench, progress: Progress) -> None:
@@ -69,11 +69,11 @@ async def test_a_refused_commit_takes_all_later_ones_with_it(bench: Bench, progr
         progress.add(3, event())
     with pytest.raises(CommitRefused, match="far too large"):
         await progress.commit()
-    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
+    assert bench.database.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
     assert (await progress.take("latest")).last_consumed_id == progress.position == 0
     progress.add(3, event())
     await progress.commit()
-    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 1)]
+    assert bench.database.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 1)]
 
 
 async def test_tallies_are_called_once_for_what_is_kept(bench: Bench, progress: Progress) -> None:
@@ -98,18 +98,18 @@ async def test_a_seek_refuses_everything_that_is_under_way(bench: Bench, progres
     await bench.store.write(lambda tx: cursors.seek(tx, "p", "latest", 0))
     with pytest.raises(CursorMoved):
         await progress.commit()
-    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
+    assert bench.database.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(0, 0)]
 
 
 async def test_leaving_hands_over_what_is_done(bench: Bench, progress: Progress) -> None:
     progress.add(1, event())
     progress.leave()
     await bench.store.write(lambda tx: None)
-    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(1, 1)]
+    assert bench.database.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(1, 1)]
     progress.add(2)
     progress.leave()
     await bench.store.write(lambda tx: None)
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
 
 
 async def test_leaving_behind_a_commit_under_way_keeps_the_order(bench: Bench, progress: Progress) -> None:
@@ -119,7 +119,7 @@ async def test_leaving_behind_a_commit_under_way_keeps_the_order(bench: Bench, p
         progress.add(2)
         progress.leave()
     await bench.store.write(lambda tx: None)
-    assert bench.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
+    assert bench.database.sql("SELECT last_consumed_id FROM cursors") == [(2,)]
 
 
 async def test_a_commit_that_the_store_has_to_try_again_counts_once(
@@ -128,11 +128,11 @@ async def test_a_commit_that_the_store_has_to_try_again_counts_once(
     """The disk was full; what was decided is the same when the store runs the units bench."""
     engine = bench.store._engine
     commit = engine.commit
-    failures = ["database or disk is full"]
+    failures = [bench.database.full()]
 
     def full() -> None:
         if failures:
-            raise OSError(failures.pop())
+            raise failures.pop()
         commit()
 
     monkeypatch.setattr(engine, "commit", full)
@@ -142,5 +142,5 @@ async def test_a_commit_that_the_store_has_to_try_again_counts_once(
             progress._flush()
     await progress.commit()
     await until(lambda: not failures, "the failure")
-    assert bench.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 3)]
+    assert bench.database.sql("SELECT last_consumed_id, (SELECT count(*) FROM events) FROM cursors") == [(3, 3)]
     assert bench.metrics.events.total() == 3

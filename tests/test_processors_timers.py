@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from support.processing import Bench, Recorder, nothing
+from support.stores import Database
 
 from edgeq.clock import MICROSECONDS
 from edgeq.events import Event
@@ -44,8 +44,8 @@ class Timed(Recorder):
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    async with Bench(tmp_path, FakeClock()) as bench:
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    async with Bench(database, FakeClock()) as bench:
         yield bench
 
 
@@ -68,8 +68,8 @@ async def test_called_once_when_due_and_what_it_decides_is_stored(bench: Bench) 
     assert processor.calls == ["on time"]
 
 
-async def test_it_sleeps_no_longer_than_until_it_is_due(tmp_path: Path) -> None:
-    async with Bench(tmp_path) as bench:
+async def test_it_sleeps_no_longer_than_until_it_is_due(database: Database) -> None:
+    async with Bench(database) as bench:
         processor = Timed()
         processor.due = bench.clock.now() + MICROSECONDS // 10
         await bench.run("p", processor, poll_interval=Duration(3600))
@@ -152,11 +152,11 @@ async def test_when_it_fails_it_is_called_again_later_and_events_go_on(bench: Be
     bench.pass_time(10)
     await events_stored(bench.store, 1, "out")
     assert processor.calls.count("on time") == 2
-    assert bench.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(1,)]
+    assert bench.database.sql("SELECT count(*) FROM events WHERE type = 'out'") == [(1,)]
 
 
 @pytest.mark.parametrize("due", ["never moved", "always now"])
-async def test_a_timer_that_does_not_end_is_no_hot_loop(tmp_path: Path, due: str) -> None:
+async def test_a_timer_that_does_not_end_is_no_hot_loop(database: Database, due: str) -> None:
     class Stubborn(Timed):
         def due_at(self) -> int | None:
             return 1 if due == "never moved" else self.clock()
@@ -164,7 +164,7 @@ async def test_a_timer_that_does_not_end_is_no_hot_loop(tmp_path: Path, due: str
         async def on_time(self, ctx: ProcessorContext) -> None:
             self.calls.append("on time")
 
-    async with Bench(tmp_path) as bench:
+    async with Bench(database) as bench:
         processor = Stubborn()
         processor.clock = bench.clock.now  # type: ignore[attr-defined]
         await bench.run("p", processor)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.job_table import SECOND, new
+from support.stores import Database
 
 from edgeq.config.schema import JobRetention
 from edgeq.config.schema import Retention as Ages
 from edgeq.store import dead_letters, jobs
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
@@ -30,14 +29,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=clock)
-    await store.open()
-    yield store
-    await store.close()
+async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
+    async with database.opened(clock=clock) as store:
+        yield store
 
 
-async def finished(store: SqliteStore, state: str, at: int, count: int = 1, queue: str = "default") -> None:
+async def finished(store: Store, state: str, at: int, count: int = 1, queue: str = "default") -> None:
     def unit(tx: object) -> None:
         added = jobs.add(tx, [new(queue=queue) for _ in range(count)])  # type: ignore[arg-type]
         for one in added:
@@ -46,15 +43,15 @@ async def finished(store: SqliteStore, state: str, at: int, count: int = 1, queu
     await store.write(unit)
 
 
-async def left(store: SqliteStore) -> Counter[str]:
+async def left(store: Store) -> Counter[str]:
     return Counter(job.state for job in await jobs.find(store, limit=100_000))
 
 
-def retention(store: SqliteStore, clock: FakeClock, ages: Ages = AGES) -> Retention:
+def retention(store: Store, clock: FakeClock, ages: Ages = AGES) -> Retention:
     return Retention(ages, store, clock, Metrics())
 
 
-async def test_each_state_has_its_age(store: SqliteStore, clock: FakeClock) -> None:
+async def test_each_state_has_its_age(store: Store, clock: FakeClock) -> None:
     for state in jobs.FINISHED:
         await finished(store, state, clock.now())
         await finished(store, state, clock.now(), queue="other")
@@ -72,14 +69,14 @@ async def test_each_state_has_its_age(store: SqliteStore, clock: FakeClock) -> N
         clock.advance(0.000001)
 
 
-async def test_one_age_is_that_of_what_completed_or_was_cancelled(store: SqliteStore, clock: FakeClock) -> None:
+async def test_one_age_is_that_of_what_completed_or_was_cancelled(store: Store, clock: FakeClock) -> None:
     for state in jobs.FINISHED:
         await finished(store, state, clock.now() - 10 * DAY)
     await retention(store, clock, Ages(Duration(3600))).look()
     assert await left(store) == {"dead": 1}
 
 
-async def test_many_go_in_small_units(store: SqliteStore, clock: FakeClock) -> None:
+async def test_many_go_in_small_units(store: Store, clock: FakeClock) -> None:
     await finished(store, "completed", clock.now() - 2 * DAY, count=2 * ROWS_AT_ONCE + 7)
     await finished(store, "completed", clock.now() - DAY + 1)
     metrics = Metrics()
@@ -89,7 +86,7 @@ async def test_many_go_in_small_units(store: SqliteStore, clock: FakeClock) -> N
     assert metrics.purged.values == {"completed": 2 * ROWS_AT_ONCE + 7, "cancelled": 0, "dead": 0}
 
 
-async def test_what_ended_before_the_clock_was_set_counts_from_then_on(store: SqliteStore, clock: FakeClock) -> None:
+async def test_what_ended_before_the_clock_was_set_counts_from_then_on(store: Store, clock: FakeClock) -> None:
     await finished(store, "dead", 5 * SECOND)
     upkeep = retention(store, clock)
     await upkeep.look()
@@ -101,21 +98,20 @@ async def test_what_ended_before_the_clock_was_set_counts_from_then_on(store: Sq
     assert await left(store) == {}
 
 
-async def test_with_a_clock_that_says_1970_nothing_goes(store: SqliteStore, clock: FakeClock) -> None:
+async def test_with_a_clock_that_says_1970_nothing_goes(store: Store, clock: FakeClock) -> None:
     await finished(store, "completed", clock.now())
     await retention(store, FakeClock(now=100 * SECOND)).look()
     assert await left(store) == {"completed": 1}
 
 
-async def test_nothing_due_writes_nothing(store: SqliteStore, clock: FakeClock) -> None:
+async def test_nothing_due_writes_nothing(database: Database, store: Store, clock: FakeClock) -> None:
     await finished(store, "completed", clock.now())
-    before = os.stat(store.path + "-wal")
+    before = database.written()
     await retention(store, clock).look()
-    after = os.stat(store.path + "-wal")
-    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert database.written() == before
 
 
-async def test_the_dead_letter_of_a_job_that_goes_stays(store: SqliteStore, clock: FakeClock) -> None:
+async def test_the_dead_letter_of_a_job_that_goes_stays(store: Store, clock: FakeClock) -> None:
     letter = dead_letters.NewDeadLetter(source="job:default", reason="failed", error="no", job_id=1, created_at=1)
     await finished(store, "dead", clock.now() - 10 * DAY)
     await store.write(lambda tx: dead_letters.add(tx, [letter]))
@@ -124,7 +120,7 @@ async def test_the_dead_letter_of_a_job_that_goes_stays(store: SqliteStore, cloc
     assert [letter.job_id for letter in await dead_letters.find(store, limit=10)] == [1]
 
 
-async def test_the_service_looks_at_once_and_ends_when_told(store: SqliteStore, clock: FakeClock) -> None:
+async def test_the_service_looks_at_once_and_ends_when_told(store: Store, clock: FakeClock) -> None:
     await finished(store, "completed", clock.now() - 2 * DAY)
     upkeep = retention(store, clock)
     await upkeep.start()

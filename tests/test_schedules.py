@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from support.schedules import DAY, HOUR, MINUTE, NOON, Report, cron, hourly, opened, runs, started, times
+from support.stores import Database, SqliteDatabase
 
 from edgeq import Job
 from edgeq.clock import Clock
@@ -20,7 +21,7 @@ from edgeq.jobs.schedules.rule import Every
 from edgeq.jobs.schedules.schedule import RUNS_MAX, Schedule, load_schedules
 from edgeq.jobs.schedules.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
@@ -36,8 +37,8 @@ class Alone(Job):
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path / "edgeq.db") as store:
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with opened(database) as store:
         yield store
 
 
@@ -119,7 +120,7 @@ def test_the_key_of_a_class_stays() -> None:
 # The ordinary course
 
 
-async def test_a_schedule_runs_at_its_times(store: SqliteStore) -> None:
+async def test_a_schedule_runs_at_its_times(store: Store) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly(), Schedule("e", Every(Duration(5400)), Report()))
     assert await runs(store) == []
@@ -144,18 +145,18 @@ async def test_a_schedule_runs_at_its_times(store: SqliteStore) -> None:
     assert scheduler._metrics.schedule_runs.values == {"dispatched": 3}
 
 
-async def test_what_is_not_due_writes_nothing(store: SqliteStore) -> None:
+async def test_what_is_not_due_writes_nothing(database: Database, store: Store) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly())
-    before = Path(f"{store.path}-wal").stat().st_mtime_ns  # noqa: ASYNC240
+    before = database.written()
     for _ in range(20):
         clock.advance(LOOK_SECONDS)
         await scheduler.look()
     await started(store, clock, hourly())  # nor does a restart
-    assert Path(f"{store.path}-wal").stat().st_mtime_ns == before  # noqa: ASYNC240
+    assert database.written() == before
 
 
-async def test_a_rule_that_changed_begins_anew_and_one_that_is_gone_is_forgotten(store: SqliteStore) -> None:
+async def test_a_rule_that_changed_begins_anew_and_one_that_is_gone_is_forgotten(store: Store) -> None:
     clock = FakeClock()
     first = await started(store, clock, hourly(), hourly(name="gone"))
     clock.advance(3600)
@@ -170,7 +171,7 @@ async def test_a_rule_that_changed_begins_anew_and_one_that_is_gone_is_forgotten
     assert len(await runs(store)) == 2  # of 13:00, once each
 
 
-async def test_one_that_goes_by_an_older_rule_stands_back(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_that_goes_by_an_older_rule_stands_back(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     old = await started(store, clock, hourly(), hourly(name="removed"))
     new = await started(store, clock, Schedule("s", cron("30 * * * *"), Report()))
@@ -182,7 +183,7 @@ async def test_one_that_goes_by_an_older_rule_stands_back(store: SqliteStore, ca
     assert caplog.text.count("this one stands back") == 2
 
 
-async def test_a_schedule_that_fails_stops_no_other(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_schedule_that_fails_stops_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Report):
         def new_job(self, **how: object) -> object:  # type: ignore[override]
             if broken:
@@ -204,8 +205,8 @@ async def test_a_schedule_that_fails_stops_no_other(store: SqliteStore, caplog: 
     assert (await runs(store))[1:] == ["bad:2026-01-01T13:00:00.000Z"]
 
 
-async def test_it_runs_by_itself_and_stops_at_once(tmp_path: Path) -> None:
-    async with opened(tmp_path / "edgeq.db", Clock()) as store:
+async def test_it_runs_by_itself_and_stops_at_once(database: Database) -> None:
+    async with opened(database, Clock()) as store:
         scheduler = Scheduler([Schedule("s", Every(Duration(1)), Report())], store, Clock(), Metrics())
         none = Scheduler([], store, Clock(), Metrics())
         await scheduler.start()
@@ -225,7 +226,7 @@ async def test_it_runs_by_itself_and_stops_at_once(tmp_path: Path) -> None:
     [("skip", []), ("once", ["01-01T15:00"]), ("all", ["01-01T13:00", "01-01T14:00", "01-01T15:00"])],
 )
 async def test_catching_up_after_a_restart(
-    store: SqliteStore, catch_up: str, expected: list[str], caplog: pytest.LogCaptureFixture
+    store: Store, catch_up: str, expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FakeClock()
     await started(store, clock, hourly(catch_up))
@@ -240,7 +241,7 @@ async def test_catching_up_after_a_restart(
 
 
 @pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
-async def test_a_run_that_is_a_little_late_is_not_missed(store: SqliteStore, catch_up: str) -> None:
+async def test_a_run_that_is_a_little_late_is_not_missed(store: Store, catch_up: str) -> None:
     clock = FakeClock()
     await started(store, clock, hourly(catch_up))
     clock.advance(3600 + 59)
@@ -248,7 +249,7 @@ async def test_a_run_that_is_a_little_late_is_not_missed(store: SqliteStore, cat
     assert await times(store) == ["01-01T13:00"]
 
 
-async def test_catching_up_has_an_end(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_catching_up_has_an_end(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     schedules = [
         Schedule("c", cron("* 0-22 * * *"), Report(), "all"),
@@ -264,7 +265,7 @@ async def test_catching_up_has_an_end(store: SqliteStore, caplog: pytest.LogCapt
     assert "c: runs from 2026-01-01T12:01:00.000Z on were missed; 1000 dispatched" in caplog.text
 
 
-async def test_a_period_counts_from_a_run_that_was_made_up_for(store: SqliteStore) -> None:
+async def test_a_period_counts_from_a_run_that_was_made_up_for(store: Store) -> None:
     clock = FakeClock()
     schedule = Schedule("e", Every(Duration(3600)), Report())
     await started(store, clock, schedule)
@@ -297,7 +298,7 @@ async def test_schedules_are_listed_with_their_times(tmp_path: Path) -> None:
         "report": table.StoredSchedule("report", None, NOON + DAY, "0 2 * * * Europe/Berlin"),
         "tick": table.StoredSchedule("tick", None, NOON + DAY, "every 1m"),
     }
-    async with opened(tmp_path / "edgeq.db") as store:
+    async with opened(SqliteDatabase(tmp_path)) as store:
         await store.write(lambda tx: table.adopt(tx, rows))
         await store.write(lambda tx: table.move(tx, rows["report"], replace(rows["report"], last_run_at=NOON)))
     header, report, tick = listed(tmp_path).splitlines()

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from itertools import pairwise
@@ -16,24 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.schedules import DAY, HOUR, MINUTE, NOON, SECOND, Report, cron, hourly, opened, runs, started, times
+from support.stores import Database, SqliteDatabase
 
 from edgeq.clock import Clock
 from edgeq.jobs.schedules.rule import Every, Rule
 from edgeq.jobs.schedules.schedule import Schedule
 from edgeq.jobs.schedules.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
+from edgeq.store.tables import Jobs, Schedules
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path / "edgeq.db") as store:
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with opened(database) as store:
         yield store
 
 
@@ -41,7 +42,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
-async def test_a_clock_that_is_set_forward_passes_over_times(store: SqliteStore, catch_up: str) -> None:
+async def test_a_clock_that_is_set_forward_passes_over_times(store: Store, catch_up: str) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly(catch_up))
     clock.advance(3600)
@@ -56,7 +57,7 @@ async def test_a_clock_that_is_set_forward_passes_over_times(store: SqliteStore,
 
 
 @pytest.mark.parametrize("catch_up", ["skip", "once", "all"])
-async def test_a_small_correction_loses_no_run(store: SqliteStore, catch_up: str) -> None:
+async def test_a_small_correction_loses_no_run(store: Store, catch_up: str) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly(catch_up))
     clock.advance(3590)
@@ -65,7 +66,7 @@ async def test_a_small_correction_loses_no_run(store: SqliteStore, catch_up: str
     assert await times(store) == ["01-01T13:00"]
 
 
-async def test_a_boot_with_a_clock_from_1970(store: SqliteStore) -> None:
+async def test_a_boot_with_a_clock_from_1970(store: Store) -> None:
     clock = FakeClock()
     daily = Schedule("s", cron("0 2 * * *"), Report(), "all")
     scheduler = await started(store, clock, daily, Schedule("e", Every(Duration(3600)), Report(), "all"))
@@ -89,7 +90,7 @@ async def test_a_boot_with_a_clock_from_1970(store: SqliteStore) -> None:
     }
 
 
-async def test_a_clock_that_is_set_back_a_little_repeats_nothing(store: SqliteStore) -> None:
+async def test_a_clock_that_is_set_back_a_little_repeats_nothing(store: Store) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly())
     clock.advance(3600 + 600)
@@ -107,7 +108,7 @@ async def test_a_clock_that_is_set_back_a_little_repeats_nothing(store: SqliteSt
 
 
 @pytest.mark.parametrize("restart", [False, True])
-async def test_a_clock_that_is_set_back_by_days_leaves_no_gap(store: SqliteStore, restart: bool) -> None:
+async def test_a_clock_that_is_set_back_by_days_leaves_no_gap(store: Store, restart: bool) -> None:
     clock = FakeClock()
     scheduler = await started(store, clock, hourly(), Schedule("e", Every(Duration(3600)), Report()))
     clock.advance(3600)
@@ -121,7 +122,7 @@ async def test_a_clock_that_is_set_back_by_days_leaves_no_gap(store: SqliteStore
     assert await times(store) == ["12-29T14:00", "12-29T14:00"]
 
 
-async def test_two_processes_that_both_see_the_clock_set(store: SqliteStore) -> None:
+async def test_two_processes_that_both_see_the_clock_set(store: Store) -> None:
     clock = FakeClock()
     schedule = Schedule("e", Every(Duration(3600)), Report())
     one, two = await started(store, clock, schedule), await started(store, clock, schedule)
@@ -139,7 +140,7 @@ async def test_two_processes_that_both_see_the_clock_set(store: SqliteStore) -> 
 class Processes:
     """Two schedulers on one store that go by one wall clock, and the run times that they have dispatched."""
 
-    def __init__(self, store: SqliteStore, clock: FakeClock, schedule: Schedule) -> None:
+    def __init__(self, store: Store, clock: FakeClock, schedule: Schedule) -> None:
         self.clock = clock
         self.dispatched: list[int] = []
         self._store, self._schedule = store, schedule
@@ -168,19 +169,19 @@ class Processes:
         return row
 
 
-def processes(schedule: Schedule, course: Callable[[Processes], Awaitable[None]]) -> None:
+def processes(database: Database, schedule: Schedule, course: Callable[[Processes], Awaitable[None]]) -> None:
     """Run `course` with two fresh processes."""
 
-    async def main(folder: str) -> None:
+    async def main() -> None:
         clock = FakeClock()
-        async with opened(Path(folder) / "edgeq.db", clock) as store:
+        async with opened(database, clock) as store:
+            await store.write(lambda tx: [tx.run(table.delete()) for table in (Jobs, Schedules)])
             both = Processes(store, clock, schedule)
             await both.restart(0)
             await both.restart(1)
             await course(both)
 
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(main(folder))
+    asyncio.run(main())
 
 
 def rule_times(rule: Rule, begin: int, end: int) -> list[int]:
@@ -201,8 +202,10 @@ Course = list[tuple[Any, ...]]
 
 
 @given(st.sampled_from(LINES), CATCH_UPS, st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=50, deadline=None)
-def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(line: str, catch_up: str, course: Course) -> None:
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(
+    database: Database, line: str, catch_up: str, course: Course
+) -> None:
     rule = cron(line)
 
     async def follow(both: Processes) -> None:
@@ -227,12 +230,12 @@ def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(line: str, catch_
                 if catch_up == "all":
                     assert both.dispatched == due
 
-    processes(Schedule("s", rule, Report(), catch_up), follow)
+    processes(database, Schedule("s", rule, Report(), catch_up), follow)
 
 
 @given(st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=20, deadline=None)
-def test_while_the_clock_is_right_no_period_is_lost(course: Course) -> None:
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_while_the_clock_is_right_no_period_is_lost(database: Database, course: Course) -> None:
     rule = Every(Duration(300))
 
     async def follow(both: Processes) -> None:
@@ -245,7 +248,7 @@ def test_while_the_clock_is_right_no_period_is_lost(course: Course) -> None:
                 await both.look(*which)
                 assert both.dispatched == rule_times(rule, NOON, both.clock.now())
 
-    processes(Schedule("s", rule, Report(), "all"), follow)
+    processes(database, Schedule("s", rule, Report(), "all"), follow)
 
 
 @given(
@@ -253,8 +256,10 @@ def test_while_the_clock_is_right_no_period_is_lost(course: Course) -> None:
     CATCH_UPS,
     st.lists(st.one_of(PASSING, PASSING, LOOKING, LOOKING, STEPPING, RESTART), max_size=30),
 )
-@settings(max_examples=100, deadline=None)
-def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(line: str, catch_up: str, course: Course) -> None:
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(
+    database: Database, line: str, catch_up: str, course: Course
+) -> None:
     rule = cron(line)
 
     async def follow(both: Processes) -> None:
@@ -285,12 +290,14 @@ def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(line: str, ca
                     later = rule.after(coming, coming)
                     assert row.next_run_at == (later if coming == row.last_run_at else coming)
 
-    processes(Schedule("s", rule, Report(), catch_up), follow)
+    processes(database, Schedule("s", rule, Report(), catch_up), follow)
 
 
 @given(CATCH_UPS, st.lists(st.tuples(st.integers(0, 400), st.sampled_from([-1e6, -500.0, -30.0, 30.0, 500.0, 1e6]))))
-@settings(max_examples=30, deadline=None)
-def test_whatever_the_clock_is_set_to_a_period_is_one(catch_up: str, steps: list[tuple[int, float]]) -> None:
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_the_clock_is_set_to_a_period_is_one(
+    database: Database, catch_up: str, steps: list[tuple[int, float]]
+) -> None:
     async def follow(both: Processes) -> None:
         await both.look(0, 1)
         elapsed: list[float] = [both.clock.monotonic()]
@@ -305,7 +312,7 @@ def test_whatever_the_clock_is_set_to_a_period_is_one(catch_up: str, steps: list
         assert len(apart) >= 12
         assert all(300 - LOOK_SECONDS <= seconds <= 300 + LOOK_SECONDS for seconds in apart), apart
 
-    processes(Schedule("s", Every(Duration(300)), Report(), catch_up), follow)
+    processes(database, Schedule("s", Every(Duration(300)), Report(), catch_up), follow)
 
 
 # Killed
@@ -338,16 +345,16 @@ asyncio.run(main())
 
 
 async def test_killed_at_any_moment_two_processes_do_each_run_once(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
+    database = SqliteDatabase(tmp_path)
     running: list[subprocess.Popen[str]] = []
 
     def start() -> None:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, database.path], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         running.append(process)
 
-    async with opened(path, Clock()):
+    async with opened(database, Clock()):
         pass
     try:
         start()
@@ -356,7 +363,7 @@ async def test_killed_at_any_moment_two_processes_do_each_run_once(tmp_path: Pat
             await asyncio.sleep(random.uniform(0.0, 1.1))
             running[0].send_signal(signal.SIGKILL)
             running.pop(0).communicate()
-        async with opened(path, Clock()) as store:
+        async with opened(database, Clock()) as store:
 
             async def enough() -> bool:
                 return len(await runs(store)) >= 6

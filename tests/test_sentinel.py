@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
+from support.stores import Database
 from support.watching import SOON, Bench, watching
 
 from edgeq.contracts.judge import Judge
@@ -19,9 +19,9 @@ from edgeq.testing.clock import NOON
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """A bench on a fresh store."""
-    async with watching(tmp_path) as bench:
+    async with watching(database) as bench:
         yield bench
 
 

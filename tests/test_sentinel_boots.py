@@ -7,10 +7,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, micro
+from support.stores import Database
 from support.watching import SOON, Bench, watching
 from test_sentinel_clock import CLOCKLESS, HOUR, STEPS, WAITING, Day, Happened, day, untouched
 
@@ -23,9 +23,9 @@ FULL = 10  # every contract in WAITING waits for so many seconds
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """A bench on a fresh store."""
-    async with watching(tmp_path) as bench:
+    async with watching(database) as bench:
         yield bench
 
 
@@ -49,50 +49,42 @@ class TestOverABoot:
 
     @pytest.mark.parametrize("synchronised", [True, False])
     @pytest.mark.parametrize("name", WAITING)
-    async def test_no_clock_and_then_now(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, synchronised: bool
-    ) -> None:
-        async with day(tmp_path, name, CLOCKLESS) as (today, before, after):
+    async def test_no_clock_and_then_now(self, database: Database, name: str, synchronised: bool) -> None:
+        async with day(database, name, CLOCKLESS) as (today, before, after):
             await today.go_on(before, 4)
             await today.boot(-CLOCKLESS, synchronised=synchronised)
             await today.go_on(after, 60)
-        agree(today, await untouched(tmp_path_factory, name), 4)
+        agree(today, await untouched(database, name), 4)
 
     @pytest.mark.parametrize("behind", [HOUR, 7.0])
     @pytest.mark.parametrize("name", WAITING)
-    async def test_behind_and_then_right(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, behind: float
-    ) -> None:
+    async def test_behind_and_then_right(self, database: Database, name: str, behind: float) -> None:
         """By an hour, and by less than the contract waits for: then its deadline has not passed, and comes too soon."""
-        async with day(tmp_path, name, -behind, synchronised=False) as (today, before, after):
+        async with day(database, name, -behind, synchronised=False) as (today, before, after):
             await today.go_on(before, 4)
             await today.boot(behind)
             await today.go_on(after, 60)
-        agree(today, await untouched(tmp_path_factory, name), 4)
+        agree(today, await untouched(database, name), 4)
 
     @pytest.mark.parametrize("name", WAITING)
-    async def test_right_and_then_behind_and_then_right(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
-    ) -> None:
-        async with day(tmp_path, name) as (today, before, after):
+    async def test_right_and_then_behind_and_then_right(self, database: Database, name: str) -> None:
+        async with day(database, name) as (today, before, after):
             await today.go_on(before, 4)
             await today.boot(-HOUR, synchronised=False)
             early = until(after, 7)
             await today.go_on(early, 7)
             await today.boot(HOUR)
             await today.go_on(after[len(early) :], 60)
-        agree(today, await untouched(tmp_path_factory, name), 7)
+        agree(today, await untouched(database, name), 7)
 
     @pytest.mark.parametrize("name", WAITING)
-    async def test_right_at_both_ends(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
-    ) -> None:
+    async def test_right_at_both_ends(self, database: Database, name: str) -> None:
         """What passed while the machine was off is told at once, with when it was."""
-        async with day(tmp_path, name) as (today, before, _):
+        async with day(database, name) as (today, before, _):
             await today.go_on(before, 4)
             await today.boot(off_seconds=HOUR)
             await today.go_on([], HOUR + 60)
-        async with day(tmp_path_factory.mktemp("untouched"), name) as (without, before, _):
+        async with day(database.fresh(), name) as (without, before, _):
             await without.go_on(before, HOUR + 60)
         assert [each[:2] for each in today.told] == [each[:2] for each in without.told]
         assert [each.occurred_at for each in today.events] == [each.occurred_at for each in without.events]
@@ -214,11 +206,13 @@ class TestManyBoots:
 
     @pytest.mark.parametrize("seed", range(8))
     @pytest.mark.parametrize("name", ["absence", "gap", "fewer_than", "deadline"])
-    async def test_no_silence_is_made_up_and_the_true_one_is_told(self, tmp_path: Path, name: str, seed: int) -> None:
+    async def test_no_silence_is_made_up_and_the_true_one_is_told(
+        self, database: Database, name: str, seed: int
+    ) -> None:
         chance = random.Random(f"{name} {seed}")
         mappings, history = WAITING[name]
         sent = "closed" if name == "deadline" else history[0][1]
-        async with watching(tmp_path) as bench:
+        async with watching(database) as bench:
             today = Day(bench, mappings)
             error = 0.0
             for _ in range(12):
@@ -251,15 +245,15 @@ class TestInOneBoot:
     )
     @pytest.mark.parametrize("name", WAITING)
     async def test_a_step_between_two_runs_is_no_time_that_passed(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, clock: float, step: float
+        self, database: Database, name: str, clock: float, step: float
     ) -> None:
-        async with day(tmp_path, name, clock, synchronised=False) as (today, before, after):
+        async with day(database, name, clock, synchronised=False) as (today, before, after):
             await today.go_on(before, 4)
             today.bench.clock.step(step)
             await today.start()
             await today.start()
             await today.go_on(after, 60)
-        without = await untouched(tmp_path_factory, name)
+        without = await untouched(database, name)
         assert today.told == without.told
         assert today.durations == without.durations
 
@@ -327,15 +321,13 @@ class TestWithoutAReading:
     """Nothing is stored of the clock, or nothing of use."""
 
     @pytest.mark.parametrize("name", WAITING)
-    async def test_what_was_stored_without_a_clock_has_its_full_time(
-        self, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
-    ) -> None:
-        async with day(tmp_path, name, CLOCKLESS) as (today, before, after):
+    async def test_what_was_stored_without_a_clock_has_its_full_time(self, database: Database, name: str) -> None:
+        async with day(database, name, CLOCKLESS) as (today, before, after):
             await today.go_on(before, 4)
             await today.bench.store.write(lambda tx: meta.put(tx, CLOCK_KEY, "null"))
             await today.boot(-CLOCKLESS)
             await today.go_on(after, 60)
-        agree(today, await untouched(tmp_path_factory, name), 4)
+        agree(today, await untouched(database, name), 4)
 
     @pytest.mark.parametrize("text", ["", "null", "{", "[]", '{"boot": 1}', '{"boot": "1", "offset": 1e99}'])
     async def test_wall_time_counts(self, bench: Bench, text: str) -> None:

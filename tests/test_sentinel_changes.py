@@ -4,11 +4,11 @@ start."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of
+from support.stores import Database
 from support.watching import Bench, watching
 
 from edgeq.processors.processor import ProcessorContext
@@ -20,9 +20,9 @@ from edgeq.testing.clock import NOON
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """A bench on a fresh store."""
-    async with watching(tmp_path) as bench:
+    async with watching(database) as bench:
         yield bench
 
 

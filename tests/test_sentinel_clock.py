@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,7 @@ import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD
 from support.model_runs import Fate, run
 from support.plays import Scene
+from support.stores import Database
 from support.watching import SOON, Bench, watching
 
 from edgeq.events import Event
@@ -112,19 +112,19 @@ class Day:
 
 @asynccontextmanager
 async def day(
-    folder: Path, name: str, clock: float = 0, *, synchronised: bool = True
+    database: Database, name: str, clock: float = 0, *, synchronised: bool = True
 ) -> AsyncIterator[tuple[Day, list[Happened], list[Happened]]]:
     """A day on which a contract waits, with a clock that is that far from `NOON`, and what happens before 4 s and
     after."""
     mappings, history = WAITING[name]
-    async with watching(folder) as bench:
+    async with watching(database) as bench:
         before = [each for each in history if each[0] < 4]
         yield await Day(bench, mappings).boot(clock, synchronised=synchronised), before, history[len(before) :]
 
 
-async def untouched(tmp_path_factory: pytest.TempPathFactory, name: str) -> Day:
+async def untouched(database: Database, name: str) -> Day:
     """The same day if nobody touches the clock."""
-    async with day(tmp_path_factory.mktemp("untouched"), name) as (today, before, after):
+    async with day(database.fresh(), name) as (today, before, after):
         await today.go_on([*before, *after], 60)
     assert today.told
     return today
@@ -132,16 +132,14 @@ async def untouched(tmp_path_factory: pytest.TempPathFactory, name: str) -> Day:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", WAITING)
-async def test_a_step_of_the_clock_is_no_time_that_passed(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, step: float
-) -> None:
+async def test_a_step_of_the_clock_is_no_time_that_passed(database: Database, name: str, step: float) -> None:
     """A start after it changes nothing. An episode lasts as long as it really did."""
-    async with day(tmp_path, name) as (today, before, after):
+    async with day(database, name) as (today, before, after):
         await today.go_on(before, 4)
         await today.set_clock(step)
         await today.start()
         await today.go_on(after, 60)
-    without = await untouched(tmp_path_factory, name)
+    without = await untouched(database, name)
     assert today.told == without.told
     assert today.durations == without.durations
 
@@ -149,17 +147,17 @@ async def test_a_step_of_the_clock_is_no_time_that_passed(
 @pytest.mark.parametrize("unset_seconds", [3, 40])
 @pytest.mark.parametrize("name", WAITING)
 async def test_a_boot_without_a_clock_gives_one_full_period_and_no_more(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str, unset_seconds: float
+    database: Database, name: str, unset_seconds: float
 ) -> None:
     """The clock is set before that is over, or when all is over."""
-    async with day(tmp_path, name) as (today, before, after):
+    async with day(database, name) as (today, before, after):
         await today.go_on(before, 4)
         await today.boot(CLOCKLESS, synchronised=False)
         early = [each for each in after if each[0] < 4 + unset_seconds]
         await today.go_on(early, 4 + unset_seconds)
         await today.set_clock(HOUR - CLOCKLESS)
         await today.go_on(after[len(early) :], 60)
-    without = await untouched(tmp_path_factory, name)
+    without = await untouched(database, name)
     assert [each[:2] for each in today.told] == [each[:2] for each in without.told]
     for (_, _, at), (_, _, usually) in zip(today.told, without.told, strict=True):
         assert usually <= at <= max(usually, 4 + 10 + SOON)
@@ -167,13 +165,13 @@ async def test_a_boot_without_a_clock_gives_one_full_period_and_no_more(
 
 
 @pytest.mark.parametrize("name", WAITING)
-async def test_from_no_clock_to_now(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+async def test_from_no_clock_to_now(database: Database, name: str) -> None:
     """All begins by a clock that was never set."""
-    async with day(tmp_path, name, CLOCKLESS) as (today, before, after):
+    async with day(database, name, CLOCKLESS) as (today, before, after):
         await today.go_on(before, 4)
         await today.set_clock(-CLOCKLESS)
         await today.go_on(after, 60)
-    without = await untouched(tmp_path_factory, name)
+    without = await untouched(database, name)
     assert today.told == without.told
     assert today.durations == without.durations
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 from support.processing import Bench
+from support.stores import Database
 from support.watched_doors import CONTRACT
 
 from edgeq.contracts.watch import SETTLE_SECONDS
@@ -31,9 +32,9 @@ TESTS = Path(__file__).parent
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """A store with a clock that stands still."""
-    bench = Bench(tmp_path, FakeClock())
+    bench = Bench(database, FakeClock())
     await bench.store.open()
     yield bench
     await bench.close()

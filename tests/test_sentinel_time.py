@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, micro
+from support.stores import Database
 from support.watching import SOON, Bench, FakeLink, watching
 
 from edgeq.contracts.watch import LINK_SECONDS, SETTLE_SECONDS
@@ -15,9 +15,9 @@ from edgeq.testing.clock import NOON
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Database) -> AsyncIterator[Bench]:
     """A bench on a fresh store."""
-    async with watching(tmp_path) as bench:
+    async with watching(database) as bench:
         yield bench
 
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import types
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 
 from edgeq import Job, Unique
 from edgeq.clock import Clock
@@ -20,7 +20,7 @@ from edgeq.jobs.sources.runner import NET_SECONDS, SourceRunner
 from edgeq.jobs.sources.source import Source, load_sources, source
 from edgeq.store import claims, events, jobs, sources
 from edgeq.store.jobs import NewJob
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
@@ -48,11 +48,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=clock, durability="normal")
-    await store.open()
-    yield store
-    await store.close()
+async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
+    async with database.opened(clock=clock, durability="normal") as store:
+        yield store
 
 
 class Folder:
@@ -74,16 +72,16 @@ class Folder:
         self.source = source(**{"queue": "video", "at_most": 6, **how})(find)
 
 
-def runner(store: SqliteStore, clock: Clock, made: Source) -> SourceRunner:
+def runner(store: Store, clock: Clock, made: Source) -> SourceRunner:
     return SourceRunner(made, store, clock, Metrics())
 
 
-async def queued(store: SqliteStore) -> list[str]:
+async def queued(store: Store) -> list[str]:
     rows = await store.read(Jobs.select(Jobs.args).order_by(Jobs.id))
     return [args.split('"')[3] for (args,) in rows]
 
 
-async def work(store: SqliteStore, clock: Clock, count: int = 100, *, complete: bool = True) -> None:
+async def work(store: Store, clock: Clock, count: int = 100, *, complete: bool = True) -> None:
     """Claim up to `count` jobs, and complete them."""
     now = clock.now()
 
@@ -155,9 +153,7 @@ async def test_it_can_still_be_called_and_is_found_in_modules() -> None:
 # Asked
 
 
-async def test_it_is_asked_when_the_queue_is_low_for_what_there_is_room_for(
-    store: SqliteStore, clock: FakeClock
-) -> None:
+async def test_it_is_asked_when_the_queue_is_low_for_what_there_is_room_for(store: Store, clock: FakeClock) -> None:
     folder = Folder(*"abcdefghij", low=4)
     one = runner(store, clock, folder.source)
     assert await one.look() == 0
@@ -176,7 +172,7 @@ async def test_it_is_asked_when_the_queue_is_low_for_what_there_is_room_for(
     assert one._metrics.source_items.values == {"queued": 9}
 
 
-async def test_jobs_that_are_blocked_wait_too(store: SqliteStore, clock: FakeClock) -> None:
+async def test_jobs_that_are_blocked_wait_too(store: Store, clock: FakeClock) -> None:
     rows = [
         NewJob(queue="video", kind="m:X", args="{}", limit=jobs.Limit("k", concurrency=1)),
         NewJob(queue="video", kind="m:X", args="{}", limit=jobs.Limit("k", concurrency=1)),
@@ -191,7 +187,7 @@ async def test_jobs_that_are_blocked_wait_too(store: SqliteStore, clock: FakeClo
     assert folder.asked == []
 
 
-async def test_an_item_is_queued_once_until_the_window_after_its_end(store: SqliteStore, clock: FakeClock) -> None:
+async def test_an_item_is_queued_once_until_the_window_after_its_end(store: Store, clock: FakeClock) -> None:
     folder = Folder("a", "b", window="5m", low=6)
     one = runner(store, clock, folder.source)
     assert await one.look() == 0
@@ -210,7 +206,7 @@ async def test_an_item_is_queued_once_until_the_window_after_its_end(store: Sqli
     assert await queued(store) == ["a", "b", "a", "b"]
 
 
-async def test_a_clock_that_is_set_back_does_not_keep_items_out(store: SqliteStore, clock: FakeClock) -> None:
+async def test_a_clock_that_is_set_back_does_not_keep_items_out(store: Store, clock: FakeClock) -> None:
     folder = Folder("a", window="5m")
     one = runner(store, clock, folder.source)
     await one.look()
@@ -222,7 +218,7 @@ async def test_a_clock_that_is_set_back_does_not_keep_items_out(store: SqliteSto
 
 
 @pytest.mark.parametrize("state", ["dead", "cancelled"])
-async def test_the_window_holds_for_every_end(store: SqliteStore, clock: FakeClock, state: str) -> None:
+async def test_the_window_holds_for_every_end(store: Store, clock: FakeClock, state: str) -> None:
     folder = Folder("a", window="5m")
     one = runner(store, clock, folder.source)
     await one.look()
@@ -235,7 +231,7 @@ async def test_the_window_holds_for_every_end(store: SqliteStore, clock: FakeClo
     assert await queued(store) == ["a", "a"]
 
 
-async def test_two_processes_queue_an_item_once(store: SqliteStore, clock: FakeClock) -> None:
+async def test_two_processes_queue_an_item_once(store: Store, clock: FakeClock) -> None:
     folder = Folder(*"abcde")
     both = [runner(store, clock, folder.source) for _ in range(2)]
     await asyncio.gather(*(each.look() for each in both))
@@ -244,7 +240,7 @@ async def test_two_processes_queue_an_item_once(store: SqliteStore, clock: FakeC
 
 
 async def test_a_key_of_the_job_class_counts_also_for_what_was_dispatched_otherwise(
-    store: SqliteStore, clock: FakeClock
+    store: Store, clock: FakeClock
 ) -> None:
     row = Convert(path="a", quality=9).new_job(now=clock.now())
     await store.write(lambda tx: jobs.add(tx, [row]))
@@ -254,7 +250,7 @@ async def test_a_key_of_the_job_class_counts_also_for_what_was_dispatched_otherw
 
 
 async def test_what_was_not_stored_is_queued_the_next_time(
-    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(unit: Any) -> Any:
         raise StoreUnavailable("away")
@@ -270,7 +266,7 @@ async def test_what_was_not_stored_is_queued_the_next_time(
     assert await queued(store) == ["a"]
 
 
-async def test_what_ctx_records_is_stored_with_the_items(store: SqliteStore, clock: FakeClock) -> None:
+async def test_what_ctx_records_is_stored_with_the_items(store: Store, clock: FakeClock) -> None:
     @source(queue="video")
     async def find(wanted: int, ctx: Context) -> AsyncIterator[Job]:
         yield Encode(path="a")
@@ -281,7 +277,7 @@ async def test_what_ctx_records_is_stored_with_the_items(store: SqliteStore, clo
     assert [event.type for event in await events.after(store, 0, 10)] == ["video.found"]
 
 
-async def test_items_are_stored_while_it_still_looks_for_more(store: SqliteStore, clock: FakeClock) -> None:
+async def test_items_are_stored_while_it_still_looks_for_more(store: Store, clock: FakeClock) -> None:
     more = asyncio.Event()
 
     @source(queue="video")
@@ -304,7 +300,7 @@ async def test_items_are_stored_while_it_still_looks_for_more(store: SqliteStore
 # Trouble
 
 
-async def test_nothing_new_makes_for_growing_pauses(store: SqliteStore, clock: FakeClock) -> None:
+async def test_nothing_new_makes_for_growing_pauses(store: Store, clock: FakeClock) -> None:
     folder = Folder("a", backoff="1s..8s", low=2)
     one = runner(store, clock, folder.source)
     await one.look()
@@ -332,7 +328,7 @@ async def test_nothing_new_makes_for_growing_pauses(store: SqliteStore, clock: F
 
 
 async def test_an_exception_is_told_and_followed_by_a_pause(
-    store: SqliteStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    store: Store, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = ["a"]
 
@@ -367,7 +363,7 @@ async def test_an_exception_is_told_and_followed_by_a_pause(
 
 
 async def test_what_can_not_be_queued_keeps_nothing_else_out(
-    store: SqliteStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    store: Store, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Never(Encode):
         def new_job(self, **how: Any) -> NewJob:
@@ -386,7 +382,7 @@ async def test_what_can_not_be_queued_keeps_nothing_else_out(
 
 
 async def test_a_row_that_the_store_refuses_keeps_nothing_else_out(
-    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(tx: Any, rows: Any) -> Any:
         if any("bad" in row.args for row in rows):
@@ -402,9 +398,7 @@ async def test_a_row_that_the_store_refuses_keeps_nothing_else_out(
     assert one._metrics.source_items.values == {"queued": 2, "invalid": 1}
 
 
-async def test_one_that_hangs_has_its_time(
-    store: SqliteStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_that_hangs_has_its_time(store: Store, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     closed = []
 
     @source(queue="video", timeout="100ms", backoff="3s")
@@ -424,7 +418,7 @@ async def test_one_that_hangs_has_its_time(
 
 
 async def test_one_that_will_not_be_ended_is_not_asked_twice(
-    store: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(source_runner, "_CANCEL_SECONDS", 0.05)
     asked, over = [], asyncio.Event()
@@ -454,9 +448,7 @@ async def test_one_that_will_not_be_ended_is_not_asked_twice(
 # As a service
 
 
-async def test_it_fills_the_queue_again_as_soon_as_it_is_drained(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_fills_the_queue_again_as_soon_as_it_is_drained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_runner, "NET_SECONDS", 3600.0)
     clock = Clock()
     numbers = iter(range(1000))
@@ -482,7 +474,7 @@ async def test_it_fills_the_queue_again_as_soon_as_it_is_drained(
     assert one.last_error is None
 
 
-async def test_wake_and_stop_are_prompt(store: SqliteStore, caplog: pytest.LogCaptureFixture) -> None:
+async def test_wake_and_stop_are_prompt(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     folder = Folder(backoff="3600s")
     hangs = asyncio.Event()
 
@@ -508,11 +500,11 @@ async def test_wake_and_stop_are_prompt(store: SqliteStore, caplog: pytest.LogCa
     assert one.last_error is None
 
 
-async def test_a_queue_that_has_enough_costs_no_writes(store: SqliteStore, clock: FakeClock) -> None:
+async def test_a_queue_that_has_enough_costs_no_writes(database: Database, store: Store, clock: FakeClock) -> None:
     folder = Folder(*"abcdef")
     one = runner(store, clock, folder.source)
     await one.look()
-    before = Path(f"{store.path}-wal").stat().st_mtime_ns  # noqa: ASYNC240
+    before = database.written()
     for _ in range(10):
         await one.look()
-    assert Path(f"{store.path}-wal").stat().st_mtime_ns == before  # noqa: ASYNC240
+    assert database.written() == before

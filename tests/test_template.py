@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgeq.clock import Clock
 from edgeq.errors import RejectedMessage
-from edgeq.intake.context import NESTING_MAX, MessageContext
+from edgeq.events import NESTING_MAX
+from edgeq.intake.context import MessageContext
 from edgeq.intake.template import compile_text, compile_value
 from edgeq.mqtt.delivery import Delivery
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from edgeq.config.convert import Converter
@@ -19,11 +18,12 @@ from edgeq.store import notifications, outbox, silences, threads
 from edgeq.store.decisions import count, record
 from edgeq.store.notifications import StoredNotification
 from edgeq.store.silences import NewSilence
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Store
 from edgeq.store.threads import OpenThread
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
+
+from .stores import Database
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -204,10 +204,10 @@ def sent_all(tx: Any, now: int) -> None:
 
 
 @asynccontextmanager
-async def desk(folder: Path, *written: Mapping[str, Any], clock: FakeClock | None = None) -> AsyncIterator[Desk]:
+async def desk(database: Database, *written: Mapping[str, Any], clock: FakeClock | None = None) -> AsyncIterator[Desk]:
     """A desk whose courier goes by these routes."""
     clock, metrics = clock or FakeClock(), Metrics()
-    store = SqliteStore(str(folder / "edgeq.db"), metrics=metrics, clock=clock)
+    store = database.store(metrics=metrics, clock=clock)
     await store.open()
     made = Desk(store, clock, metrics)
     try:

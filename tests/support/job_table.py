@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import peewee as pw
@@ -23,9 +22,10 @@ from edgeq.store.claims import (
     Snoozed,
 )  # fmt: skip
 from edgeq.store.jobs import Dispatched, NewJob, StoredJob
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
+from edgeq.store.store import Store
 from edgeq.testing import FakeClock
+
+from .stores import Database
 
 NOW = FakeClock().now()
 SECOND = 1_000_000
@@ -33,11 +33,9 @@ LEASE = 60.0
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(folder / "edgeq.db"), metrics=Metrics(), clock=FakeClock())
-    await store.open()
-    yield store
-    await store.close()
+async def opened(database: Database) -> AsyncIterator[Store]:
+    async with database.opened(clock=FakeClock()) as store:
+        yield store
 
 
 def moment(at: float) -> int:
@@ -55,12 +53,12 @@ def new(number: int = 0, *, queue: str = "default", at: float = 0.0, after: floa
     )
 
 
-async def add(store: SqliteStore, *rows: NewJob) -> list[Dispatched]:
+async def add(store: Store, *rows: NewJob) -> list[Dispatched]:
     return await store.write(lambda tx: jobs.add(tx, rows))
 
 
 async def claim(
-    store: SqliteStore,
+    store: Store,
     limit: int = 1,
     *,
     at: float = 0.0,
@@ -76,41 +74,39 @@ async def claim(
     )
 
 
-async def end(
-    store: SqliteStore, *ends: End, at: float = 0.0, breakers: Mapping[str, BreakerSettings] = {}
-) -> list[bool]:
+async def end(store: Store, *ends: End, at: float = 0.0, breakers: Mapping[str, BreakerSettings] = {}) -> list[bool]:
     return await store.write(lambda tx: claims.end(tx, ends, now=moment(at), breakers=breakers))
 
 
-async def extend(store: SqliteStore, *held: StoredJob, at: float) -> set[int]:
+async def extend(store: Store, *held: StoredJob, at: float) -> set[int]:
     return await store.write(lambda tx: claims.extend(tx, held, lease_seconds=LEASE, now=moment(at)))
 
 
-async def rescue(store: SqliteStore, at: float, *, queue: str = "default", limit: int = 100) -> list[Rescued]:
+async def rescue(store: Store, at: float, *, queue: str = "default", limit: int = 100) -> list[Rescued]:
     return await store.write(
         lambda tx: claims.rescue(tx, queue=queue, lease_seconds=LEASE, limit=limit, now=moment(at))
     )
 
 
-async def outlook(store: SqliteStore, *, at: float = 0.0, queue: str = "default") -> Outlook:
+async def outlook(store: Store, *, at: float = 0.0, queue: str = "default") -> Outlook:
     return await store.write(lambda tx: claims.outlook(tx, queue, moment(at)))
 
 
-async def cancel(store: SqliteStore, *ids: int, at: float = 0.0) -> int:
+async def cancel(store: Store, *ids: int, at: float = 0.0) -> int:
     return await store.write(lambda tx: jobs.cancel(tx, ids, moment(at)))
 
 
-async def retry(store: SqliteStore, *ids: int, at: float = 0.0) -> int:
+async def retry(store: Store, *ids: int, at: float = 0.0) -> int:
     return await store.write(lambda tx: jobs.retry(tx, ids, moment(at)))
 
 
-async def one(store: SqliteStore, job_id: int) -> StoredJob:
+async def one(store: Store, job_id: int) -> StoredJob:
     job = await jobs.one(store, job_id)
     assert job is not None
     return job
 
 
-async def change(store: SqliteStore, query: pw.Node) -> None:
+async def change(store: Store, query: pw.Node) -> None:
     """What somebody changes by hand."""
     await store.write(lambda tx: tx.run(query))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeq.backoff import Backoff
@@ -16,10 +15,11 @@ from edgeq.notifications.notification import Notification
 from edgeq.notifications.outbox import Sender
 from edgeq.store import notifications
 from edgeq.store.notifications import NewNotification, StoredNotification
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.channels import links
 from edgeq.testing.clock import NOON
+from support.stores import Database
 from support.targets import until
 
 
@@ -58,7 +58,7 @@ class Scripted(Channel):
 class Outbox:
     """A store, and senders on it that end with it."""
 
-    def __init__(self, store: SqliteStore, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
         self.store = store
         self.metrics = metrics
         self.clock = clock
@@ -115,10 +115,10 @@ class Outbox:
 
 
 @asynccontextmanager
-async def outbox(folder: Path, clock: Clock) -> AsyncIterator[Outbox]:
-    """An outbox in `folder`, the same again if it is there."""
+async def outbox(database: Database, clock: Clock) -> AsyncIterator[Outbox]:
+    """An outbox in `database`, the same again if it is there."""
     metrics = Metrics()
-    store = SqliteStore(str(folder / "edgeq.db"), metrics=metrics, clock=clock)
+    store = database.store(metrics=metrics, clock=clock)
     await store.open()
     box = Outbox(store, metrics, clock)
     try:

@@ -79,7 +79,7 @@ def _initialised() -> tuple[Path, subprocess.Popen[bytes]]:
     """A folder with an empty cluster that every server begins as a copy of, and its guard. Made once in a process."""
     folder = _owned_folder()
     initdb = [_program("initdb"), "-D", str(folder / "cluster"), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    initdb += ["--locale=C.UTF-8", "--wal-segsize=1", "--no-sync", "--no-instructions"]
+    initdb += ["--locale=C.UTF-8", "--no-sync", "--no-instructions"]
     done = subprocess.run(initdb, cwd="/", capture_output=True, text=True, **_user())
     assert done.returncode == 0, done.stderr
     return folder / "cluster", _guard(folder)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from edgeq.backoff import Backoff
@@ -18,11 +15,12 @@ from edgeq.processors.processor import ProcessorContext, QueueProcessor
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import events
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
+
+from .stores import Database
 
 Handle = Callable[[Event, ProcessorContext], Awaitable[None]]
 
@@ -81,17 +79,17 @@ async def writer_blocked(store: Store) -> AsyncIterator[None]:
 
 
 class Bench:
-    """A store in `folder` and processors that run on it, for `async with`."""
+    """A store on `database` and processors that run on it, for `async with`."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
-        self.path = str(folder / "edgeq.db")
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
+        self.database = database
         self.clock = clock or Clock()
         self.metrics = Metrics()
         self.store = self._make_store()
         self.runners: list[ProcessorRunner] = []
 
-    def _make_store(self) -> SqliteStore:
-        return SqliteStore(self.path, metrics=self.metrics, clock=self.clock)
+    def _make_store(self) -> Store:
+        return self.database.store(metrics=self.metrics, clock=self.clock)
 
     async def __aenter__(self) -> Bench:
         await self.store.open()
@@ -143,18 +141,6 @@ class Bench:
         assert isinstance(self.clock, FakeClock)
         self.clock.advance(seconds)
         self.store.signal.fire(["events"])
-
-    def sql(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What stands in the file, seen from outside."""
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            return connection.execute(text, values).fetchall()
-        finally:
-            connection.close()
-
-    def bytes_written(self) -> int:
-        """How long the write-ahead log is."""
-        return os.path.getsize(self.path + "-wal")
 
     async def reopen(self) -> None:
         """Restart: stop everything, close the store, open it again."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from edgeq import Job
 from edgeq.clock import Clock
 from edgeq.jobs.schedules.rule import Cron
 from edgeq.jobs.schedules.schedule import Schedule
 from edgeq.jobs.schedules.scheduler import Scheduler
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
 from edgeq.zones import zone
+
+from .stores import Database
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -37,22 +38,18 @@ def cron(line: str, zone_name: str = "UTC") -> Cron:
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: Clock | None = None) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(str(path), metrics=Metrics(), clock=clock or FakeClock(), durability="normal")
-    await store.open()
-    try:
+async def opened(database: Database, clock: Clock | None = None) -> AsyncIterator[Store]:
+    async with database.opened(clock=clock or FakeClock(), durability="normal") as store:
         yield store
-    finally:
-        await store.close()
 
 
-async def runs(store: SqliteStore) -> list[str]:
+async def runs(store: Store) -> list[str]:
     """The schedules and run times that were dispatched, in the order of dispatching."""
     found = await store.read(Jobs.select(Jobs.unique_key).order_by(Jobs.id))
     return [key.partition(":")[2] for (key,) in found]
 
 
-async def times(store: SqliteStore) -> list[str]:
+async def times(store: Store) -> list[str]:
     """The run times that were dispatched since the last call, as month, day, hour and minute."""
     found = [each.partition(":")[2] for each in await runs(store)]
     await store.write(lambda tx: tx.run(Jobs.delete()))
@@ -63,7 +60,7 @@ def hourly(catch_up: str = "once", name: str = "s") -> Schedule:
     return Schedule(name, cron("0 * * * *"), Report(), catch_up)
 
 
-async def started(store: SqliteStore, clock: Clock, *schedules: Schedule) -> Scheduler:
+async def started(store: Store, clock: Clock, *schedules: Schedule) -> Scheduler:
     """A scheduler that has just been started, and has looked."""
     scheduler = Scheduler(schedules, store, clock, Metrics())
     await scheduler.adopt()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from edgeq.contracts.link import Link
@@ -14,11 +13,12 @@ from edgeq.processors.processor import ProcessorContext
 from edgeq.processors.sentinel import Sentinel
 from edgeq.store import contract_states, events
 from edgeq.store.decisions import count, record
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
 
 from .contracts import contracts_of, micro
+from .stores import Database
 
 SOON = IN_FLIGHT_SECONDS + 1e-6
 
@@ -37,7 +37,7 @@ class FakeLink:
 class Bench:
     """A store, a clock and a Sentinel at work, without its runner."""
 
-    def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
+    def __init__(self, store: Store, clock: FakeClock) -> None:
         self.store = store
         self.clock = clock
         self.metrics = Metrics()
@@ -116,10 +116,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def watching(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A bench on a fresh store."""
+async def watching(database: Database) -> AsyncIterator[Bench]:
+    """A bench on a store of its own."""
     clock = FakeClock(NOON)
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=clock)
-    await store.open()
-    yield Bench(store, clock)
-    await store.close()
+    async with database.opened(clock=clock) as store:
+        yield Bench(store, clock)

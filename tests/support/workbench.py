@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from edgeq.clock import Clock
@@ -15,9 +14,10 @@ from edgeq.jobs.job import Job
 from edgeq.jobs.worker import Worker
 from edgeq.store import dead_letters, events, jobs
 from edgeq.store.jobs import NewJob, StoredJob
-from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.units import Duration
+
+from .stores import Database
 
 DEADLINE_SECONDS = 20.0
 
@@ -25,10 +25,11 @@ DEADLINE_SECONDS = 20.0
 class Bench:
     """A store, a worker, and ways to see what happens."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
         self.clock = clock
         self.metrics = Metrics()
-        self.store = SqliteStore(str(path / "edgeq.db"), metrics=self.metrics, clock=clock)
+        self.store = database.store(metrics=self.metrics, clock=clock)
         self.workers: list[Worker] = []
 
     async def work(
@@ -93,8 +94,8 @@ async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def bench_on(path: Path, clock: Clock) -> AsyncIterator[Bench]:
-    bench = Bench(path, clock)
+async def bench_on(database: Database, clock: Clock) -> AsyncIterator[Bench]:
+    bench = Bench(database, clock)
     await bench.store.open()
     Gate.reset()
     try:

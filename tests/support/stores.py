@@ -1,0 +1,182 @@
+"""A database of either kind for tests: what promises hold on one hold on the other.
+
+A test that takes the fixture `database` runs once on each kind. One about files, the log of SQLite, or what damages
+them takes `SqliteDatabase(tmp_path)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from edgeq.clock import Clock
+from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Row, Store
+from edgeq.telemetry.metrics import Metrics
+
+from .postgres import Postgres
+
+KINDS = ("sqlite", "postgresql")
+
+
+class Database(ABC):
+    """Where stores are opened, one after the other or several at once."""
+
+    kind: str
+
+    @abstractmethod
+    def store(
+        self, *, clock: Clock | None = None, metrics: Metrics | None = None, beside: bool = False, **settings: Any
+    ) -> Store:
+        """A store on it that isn't open yet: that of an appliance, or of a program `beside` it. `settings` are those
+        that all classes of stores have."""
+
+    @abstractmethod
+    def fresh(self) -> Database:
+        """Another one of the same kind, and empty."""
+
+    @abstractmethod
+    def sql(self, text: str, *values: Any) -> list[Row]:
+        """What any other program may read or write. Values stand for `?`."""
+
+    @abstractmethod
+    def locked(self) -> AbstractContextManager[None]:
+        """Meanwhile somebody else holds what every commit needs."""
+
+    @abstractmethod
+    def full(self) -> Exception:
+        """What the driver raises when there is no room left."""
+
+    @abstractmethod
+    def written(self) -> object:
+        """What differs from before whenever anything was written to it."""
+
+    @asynccontextmanager
+    async def opened(self, **settings: Any) -> AsyncIterator[Store]:
+        """A store that is open. For `settings` see `store`."""
+        store = self.store(**settings)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+class SqliteDatabase(Database):
+    """The file `edgeq.db` in `folder`."""
+
+    kind = "sqlite"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "edgeq.db")
+        self._folder = folder
+        self._numbers = itertools.count(1)
+
+    def store(
+        self, *, clock: Clock | None = None, metrics: Metrics | None = None, beside: bool = False, **settings: Any
+    ) -> SqliteStore:
+        """See Database.store."""
+        settings = {"exclusive": not beside, **settings}
+        return SqliteStore(self.path, metrics=metrics or Metrics(), clock=clock or Clock(), **settings)
+
+    def fresh(self) -> SqliteDatabase:
+        """See Database.fresh."""
+        folder = self._folder / f"fresh-{next(self._numbers)}"
+        folder.mkdir()
+        return SqliteDatabase(folder)
+
+    def sql(self, text: str, *values: Any) -> list[Row]:
+        """See Database.sql."""
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=10)) as connection:
+            return connection.execute(text, values).fetchall()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """See Database.locked."""
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=10)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            yield
+            holder.execute("ROLLBACK")
+
+    def full(self) -> Exception:
+        """See Database.full."""
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        return error
+
+    def written(self) -> object:
+        """See Database.written."""
+        found = os.stat(f"{self.path}-wal")
+        return found.st_size, found.st_mtime_ns
+
+
+class PostgresDatabase(Database):
+    """A database on `server` that belongs to nobody else. With a clock of the test's own, that one is gone by and not
+    the server's."""
+
+    kind = "postgresql"
+
+    def __init__(self, server: Postgres) -> None:
+        self.server = server
+        self.url = server.fresh_database(_template(server))
+
+    def store(
+        self, *, clock: Clock | None = None, metrics: Metrics | None = None, beside: bool = False, **settings: Any
+    ) -> Store:
+        """See Database.store."""
+        clock = clock or Clock()
+        settings = {"make": not beside, "database_clock": type(clock) is Clock, **settings}
+        return _postgres_store(self.url, metrics=metrics or Metrics(), clock=clock, **settings)
+
+    def fresh(self) -> PostgresDatabase:
+        """See Database.fresh."""
+        return PostgresDatabase(self.server)
+
+    def sql(self, text: str, *values: Any) -> list[Row]:
+        """See Database.sql."""
+        return self.server.sql(self.url, text.replace("?", "%s"), values)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """See Database.locked."""
+        with psycopg.connect(self.url, application_name="holder") as holder:
+            holder.execute("SELECT pg_advisory_xact_lock('events'::regclass::oid::bigint)")
+            yield
+
+    def full(self) -> Exception:
+        """See Database.full."""
+        return psycopg.errors.DiskFull("could not extend file: No space left on device")
+
+    def written(self) -> object:
+        """See Database.written. Only what writes takes a transaction's number, anywhere on the server."""
+        return self.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+
+
+def _postgres_store(url: str, **settings: Any) -> Store:
+    from edgeq.store.postgres.store import PostgresStore  # the tests without a server do without
+
+    return PostgresStore(url, **settings)
+
+
+@functools.cache
+def _template(server: Postgres) -> str:
+    """The name of a database on which a store was open once: a copy is made faster than the tables are."""
+    url = server.fresh_database()
+
+    async def make() -> None:
+        store = _postgres_store(url, metrics=Metrics(), clock=Clock())
+        await store.open()
+        await store.close()
+
+    asyncio.run(make())
+    return url.rpartition("/")[2]
