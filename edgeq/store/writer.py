@@ -288,6 +288,7 @@ class Writer:
                 touched |= tx.touched
                 if marked:
                     self._engine.release()
+        tx.touched.clear()  # of what the last unit touched, if it has failed
         tx.touched |= touched
         self._engine.commit()
         self._metrics.commits.add()

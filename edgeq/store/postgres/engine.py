@@ -91,6 +91,12 @@ class PostgresEngine:
 
     # Transactions
 
+    def _begun(self) -> tuple[psycopg.Connection[Any], PostgresTx]:
+        """The connection with the transaction on it: on another one, there would be nothing to commit."""
+        if self._connection is None or self._connection.closed or self._tx is None:
+            raise psycopg.OperationalError("the connection was lost in the midst of a transaction")
+        return self._connection, self._tx
+
     def begin(self, *, shared: bool = False) -> Tx:
         """See Engine.begin."""
         connection, tx = self.connected()
@@ -110,7 +116,7 @@ class PostgresEngine:
 
     def commit(self) -> None:
         """See Engine.commit. The marker, the notification of others, and the commit go in one way there and back."""
-        connection, tx = self.connected()
+        connection, tx = self._begun()
         self._batch += 1
         text = (
             f"INSERT INTO writers (name, batch, used_at) VALUES ('{self.name}', {self._batch}, now()) "  # noqa: S608
@@ -149,15 +155,15 @@ class PostgresEngine:
 
     def savepoint(self) -> None:
         """See Engine.savepoint."""
-        self.connected()[0].execute(b"SAVEPOINT unit")
+        self._begun()[0].execute(b"SAVEPOINT unit")
 
     def release(self) -> None:
         """See Engine.release."""
-        self.connected()[0].execute(b"RELEASE SAVEPOINT unit")
+        self._begun()[0].execute(b"RELEASE SAVEPOINT unit")
 
     def rollback_to(self) -> None:
         """See Engine.rollback_to."""
-        self.connected()[0].execute(b"ROLLBACK TO SAVEPOINT unit; RELEASE SAVEPOINT unit")
+        self._begun()[0].execute(b"ROLLBACK TO SAVEPOINT unit; RELEASE SAVEPOINT unit")
 
     def unavailable(self, error: Exception) -> str:
         """See Engine.unavailable."""
