@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -87,6 +86,8 @@ def counting(done: str) -> Callable[[int], None]:
 
 
 def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    import shutil
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

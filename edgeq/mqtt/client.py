@@ -12,15 +12,16 @@ left in it.
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal, Protocol
 
-import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -28,10 +29,17 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from ..config.schema import Mqtt, Tls
+from ..lean import without
 from .address import Address
 from .delivery import Delivery
 from .framing import Framer
 from .presence import OFFLINE
+
+# Only where PySocks is installed does paho look for a proxy through urllib, which brings HTTP and e-mail: 1.7 MiB.
+_URLLIB = {} if importlib.util.find_spec("socks") else {"urllib.request": ModuleType("urllib.request")}
+
+with without(_URLLIB):
+    import paho.mqtt.client as paho
 
 READ_BYTES = 64 * 1024
 

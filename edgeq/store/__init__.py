@@ -3,3 +3,14 @@
 `store` states the interface and its promises, `sqlite` keeps them on one file, `writer` is the thread that
 commits; one file for each table holds its verbs: functions on an open transaction, and statements to read.
 """
+
+from __future__ import annotations
+
+from ..lean import without
+
+# peewee imports every driver that is installed, psycopg with its 11 MiB among them, and here only renders SQL and runs
+# migrations. Nor is pysqlite3 for it: to the locks on a file, two SQLites in one process are one that forgets.
+_DRIVERS = ("psycopg", "psycopg2", "psycopg2cffi", "pymysql", "MySQLdb", "pysqlite3")
+
+with without(dict.fromkeys(_DRIVERS)):
+    import peewee  # noqa: F401 - from here on, everybody has this one

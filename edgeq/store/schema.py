@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from ..errors import StoreError
+from ..lean import without
 
 FOLDER = Path(__file__).parent / "migrations" / "sqlite"
 
@@ -55,7 +56,9 @@ def migrate(path: str, *, may_change: bool) -> None:
         raise StoreError(f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again")
     # Imported when needed: a start with nothing to migrate doesn't pay its memory.
     import peewee as pw
-    from playhouse.migrations import Runner
+
+    with without({"playhouse.cockroachdb": None}):  # it brings all that is for PostgreSQL
+        from playhouse.migrations import Runner
 
     database = pw.SqliteDatabase(path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000})
     try:
