@@ -15,7 +15,7 @@ from .config.schema import LoadedConfig, Mqtt
 from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
-from .hosting import GIVE_UP_SECONDS, fault, make_store, settle_process
+from .hosting import GIVE_UP_SECONDS, settle_process
 from .mqtt.embedded import EmbeddedBroker, is_embedded
 from .once import do_all
 from .parts import DRAIN_SECONDS, Parts
@@ -23,6 +23,7 @@ from .plan import Plan, make_plan
 from .status import SAMPLE_SECONDS, Status
 from .store import cursors
 from .store.decisions import record
+from .store.opening import local_base, make_store
 from .store.store import Tx
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
@@ -52,7 +53,9 @@ class App:
         self.metrics = Metrics()
         self.plan = self._plan(load())
         self._store_settings = self.plan.loaded.config.store
-        self.store = make_store(self.plan.loaded, self.metrics, self._clock, exclusive=True)
+        self.store = make_store(
+            self.plan.loaded.config, "run", metrics=self.metrics, clock=self._clock, exclusive=True, make=True
+        )
         self.parts: Parts | None = None
         self.started_at = self._clock.now()
         self._notifier = Notifier.from_environ(os.environ)
@@ -108,7 +111,8 @@ class App:
         unreached = ""
         settle_process()
         status = Status(self, self._clock)
-        control = ControlServer(socket_path(self.store.path), {"status": status.gather})
+        base = local_base(self.plan.loaded.config)
+        control = ControlServer(socket_path(base), {"status": status.gather})
         attending = asyncio.create_task(self._attend(status))
         try:
             if await self._open_store(control, patient=not once):
@@ -123,13 +127,13 @@ class App:
             await control.stop()
             if self.parts is not None:
                 # Nothing more can be finished on a file that is damaged or gone.
-                await self.parts.stop(GIVE_UP_SECONDS if fault(self.store) else DRAIN_SECONDS)
+                await self.parts.stop(GIVE_UP_SECONDS if self.store.fault else DRAIN_SECONDS)
             if self._hurrying is not None:
                 await self._hurrying
             await self._stop_embedded()
             await self.store.close()
             attending.cancel()
-        if (error := fault(self.store)) is not None:
+        if (error := self.store.fault) is not None:
             raise error
         if unreached:
             raise EdgeqError(
@@ -158,7 +162,7 @@ class App:
         return False
 
     async def _start(self, once: bool) -> None:
-        for warning in self.plan.warnings:
+        for warning in (*self.plan.warnings, *await self.store.warnings()):
             log.warning("%s", warning)
         await self._start_embedded()
         self.parts = self._make_parts()
@@ -197,7 +201,7 @@ class App:
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
             status.sample()
-            if fault(self.store) is not None:
+            if self.store.fault is not None:
                 self.stop()
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
             await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))

@@ -50,6 +50,10 @@ class StoreError(EdgeqError):
     """The store can't be used: locked by another process, not a database, of a newer edgeq."""
 
 
+class StoreMissing(StoreError):
+    """There is no store yet: edgeq hasn't run on it."""
+
+
 class StoreUnavailable(StoreError):
     """The store can't take a commit now (disk full, read-only, locked) and the caller asked not to wait."""
 

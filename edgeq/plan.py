@@ -17,7 +17,7 @@ from .config.files import in_order
 from .config.origin import child
 from .config.schema import LoadedConfig
 from .contracts import Contract, load_contracts
-from .errors import ConfigError, Problem
+from .errors import ConfigError, EdgeqError, Problem
 from .imports import load_module, load_name
 from .intake.router import Router
 from .intake.table import RouteTable, compile_routes
@@ -26,6 +26,7 @@ from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy, load_policy
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
 from .requests import request_routes
+from .store.opening import place
 from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -80,13 +81,14 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
     policy = load_policy(loaded, problems)
-    processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock), channels, problems)
+    processors = plan_processors(loaded, Parts(contracts, policy, metrics, clock, publish), channels, problems)
     schedules: Sequence[Schedule] = ()
     if config.schedules:
         from .jobs.schedules.schedule import load_schedules  # who has none doesn't pay for it
 
         schedules = load_schedules(loaded, problems)
     _check_contexts(loaded, problems)
+    _check_store(loaded, problems)
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
     sources = _sources(modules)
@@ -135,6 +137,14 @@ def _sources_left_out(sources: Sequence[Source], modules: Sequence[str]) -> list
     from .jobs.sources.source import left_out
 
     return left_out(sources, modules)
+
+
+def _check_store(loaded: LoadedConfig, problems: list[Problem]) -> None:
+    """See that the store's driver is there, and understands the URL."""
+    try:
+        place(loaded.config.store.url)
+    except EdgeqError as error:
+        problems.append(Problem(loaded.where("store.url"), "store.url", str(error), error.hint))
 
 
 def _check_contexts(loaded: LoadedConfig, problems: list[Problem]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ _NO_NOTIFICATIONS: dict[str, Any] = {
 }
 
 
-async def stored(store: Store, path: str, now: int, processors: Collection[str]) -> dict[str, Any]:
+async def stored(store: Store, now: int, processors: Collection[str]) -> dict[str, Any]:
     """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC,
     `processors` are the names of those that are configured."""
     head = await events.head(store)
@@ -50,7 +49,7 @@ async def stored(store: Store, path: str, now: int, processors: Collection[str])
             }
         )
     return {
-        "store": {"path": path, "id": store.id, "head": head, **_disk(path)},
+        "store": {"place": store.place, "id": store.id, "head": head, **store.disk()},
         "processors": places,
         "jobs": await jobs.counts(store, now),
         "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
@@ -90,12 +89,11 @@ class Status:
             "gauges": {},
         }
         health = app.store.health
-        path = app.store.path
         try:
-            answer |= await stored(app.store, path, self._clock.now(), app.plan.processors)
+            answer |= await stored(app.store, self._clock.now(), app.plan.processors)
         except StoreError as error:
             health = Health(False, health.reason or str(error), health.since)
-            answer["store"] = {"path": path, **_disk(path)}
+            answer["store"] = {"place": app.store.place, **app.store.disk()}
         answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:
             return answer
@@ -204,17 +202,3 @@ def _state(cursor: cursors.Cursor) -> str:
     if cursor.paused:
         return "halted" if cursor.halted else "paused"
     return "idle" if cursor.failure is None else "retrying"
-
-
-def _disk(path: str) -> dict[str, int]:
-    def size(name: str) -> int:
-        try:
-            return os.stat(name).st_size
-        except OSError:
-            return 0
-
-    try:
-        free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
-    except OSError:
-        free = 0
-    return {"file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free}

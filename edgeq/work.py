@@ -21,11 +21,12 @@ from msgspec.structs import replace
 from .clock import Clock
 from .config.schema import Queue
 from .errors import EdgeqError
-from .hosting import GIVE_UP_SECONDS, fault, make_store, settle_process
+from .hosting import GIVE_UP_SECONDS, settle_process
 from .jobs.slots import Slots
 from .jobs.worker import Overrides, Worker
 from .plan import Plan
 from .service import Service
+from .store.opening import make_store
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
 from .upkeep.retention import Retention
@@ -73,7 +74,7 @@ class Work:
         self._overrides = overrides
         self._grace_seconds = grace_seconds
         self.metrics = Metrics()
-        self.store = make_store(plan.loaded, self.metrics, self._clock, exclusive=False)
+        self.store = make_store(config, "work", metrics=self.metrics, clock=self._clock, make=True)
         self.queues = {name: self._settings(name, concurrency) for name in queues or config.jobs.queues}
         self.slots = Slots(concurrency or config.jobs.concurrency, self._bounds.jobs_max)
         self.workers: dict[str, Worker] = {}
@@ -106,7 +107,7 @@ class Work:
         attending = asyncio.create_task(self._attend())
         try:
             await self.store.open()
-            for warning in self._plan.warnings:
+            for warning in (*self._plan.warnings, *await self.store.warnings()):
                 log.warning("%s", warning)
             self.workers = make_workers(
                 self._plan, self.queues, self.store, self.metrics, self._clock,
@@ -126,7 +127,7 @@ class Work:
             await asyncio.gather(self._stop_workers(), *(each.stop(self._grace_seconds) for each in services))
             await self.store.close()
             attending.cancel()
-        if (error := fault(self.store)) is not None:
+        if (error := self.store.fault) is not None:
             raise error
         log.info("stopped, having ended %d attempts at jobs", self.metrics.jobs.total())
 
@@ -175,7 +176,7 @@ class Work:
 
     async def _stop_workers(self) -> None:
         workers = self.workers.values()
-        seconds = self._grace_seconds if fault(self.store) is None else GIVE_UP_SECONDS
+        seconds = self._grace_seconds if self.store.fault is None else GIVE_UP_SECONDS
         ends = (worker.stop(0.0 if worker.stuck else seconds) for worker in workers)
         calmly = asyncio.ensure_future(asyncio.gather(*ends))
         hurry = asyncio.ensure_future(self._hurry.wait())
@@ -194,6 +195,6 @@ class Work:
             running = sum(len(worker.running) for worker in self.workers.values())
             store = "" if self.store.health.ok else f"store: {self.store.health.reason}; "
             self._notifier.status(f"{store}{running} jobs run, {self.metrics.jobs.total()} attempts ended")
-            if fault(self.store) is not None:
+            if self.store.fault is not None:
                 self.stop()
             await asyncio.sleep(min(_ATTEND_SECONDS, limit / 2))

@@ -118,7 +118,7 @@ mqtt:
   receive_maximum: many
   tls: {key: k}
   password: hunter2
-store: {url: "postgresql://me:hunter2@host/db", durability: ful, commit_interval: 11s}
+store: {url: "postgresql://me:hunter2@host", durability: ful, commit_interval: 11s}
 routes:
   - topic: a/{b}
     subject: {b}
@@ -148,8 +148,8 @@ log: {level: loud}
         "edgeq.yaml:5: mqtt.receive_maximum: must be a whole number, not 'many'",
         "edgeq.yaml:6: mqtt.tls.key: needs cert as well",
         "edgeq.yaml:7: mqtt.password: needs username as well",
-        "edgeq.yaml:8: store.url: must be an SQLite file: this version can't use PostgreSQL yet,"
-        " not 'postgresql://<hidden>@host/db'",
+        "edgeq.yaml:8: store.url: must name a database, such as postgresql://db.example.net/edgeq,"
+        " not 'postgresql://<hidden>@host'",
         "edgeq.yaml:8: store.durability: must be full or normal, not 'ful' (did you mean 'full'?)",
         "edgeq.yaml:8: store.commit_interval: must be between 0s and 10s, not '11s'",
         "edgeq.yaml:10: routes[0]: needs one of emit, dispatch or controller",
@@ -253,8 +253,13 @@ def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: p
         ),
         (
             "store.url",
-            ["", ":memory:", "postgres://h/d", "sqlite://h/x", "sqlite:///", "sqlite://", "mysql://h/d", "d/", "a\0b"],
-            ["a.db", "/var/lib/a.db", "sqlite:///a.db", "sqlite:////var/lib/a.db"],
+            ["", ":memory:", "sqlite://h/x", "sqlite:///", "sqlite://", "mysql://h/d", "d/", "a\0b", "postgresql://h",
+             "postgresql://", "postgresql://h/a/b", "postgresql://h:x/d", "postgresql://u:p/w@h/d", "postgresql://u@p@h/d",
+             "postgresql://u:50%@h/d", "postgresql://h/d?x", "postgresql://h/d?x=1=2", "postgresql://h /d",
+             "postgresql://[::1/d", "Postgres://h/d"],
+            ["a.db", "/var/lib/a.db", "sqlite:///a.db", "sqlite:////var/lib/a.db", "postgres://h/d", "postgresql:///d",
+             "postgresql://u:p%40%2F@h:5432/d?sslmode=verify-full&target_session_attrs=read-write", "postgresql://[::1]/d",
+             "postgresql://a:1,b:2,[::1]:3/d", "postgresql://u@%2Frun%2Fpostgresql/d", "postgresql:///?service=edgeq"],
         ),
         ("store.commit_interval", ["-1s", "10001ms", "5"], ["0", "0ms", "10s"]),
         ("gateway", ["", "a/b", "a b", "a+", "#", "\t", "a\u2028b"], ["a", "a.b-c_1", "gewächshaus"]),

@@ -282,7 +282,7 @@ def test_without_a_store_nothing_is_compared_and_none_is_made(edgeq: Edgeq) -> N
 def test_a_store_that_cannot_be_read_is_told_of_and_no_mistake(edgeq: Edgeq) -> None:
     Path("edgeq.db").write_text("a shopping list, more than sixteen bytes of it")
     (one,) = warned(edgeq, ABSENCE)
-    assert one.startswith("contracts could not be compared with what is stored: the database file is damaged")
+    assert one.startswith("the store could not be looked at: the database file is damaged")
     assert Path("edgeq.db").read_text().startswith("a shopping list")
 
 

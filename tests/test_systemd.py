@@ -136,7 +136,7 @@ def test_the_unit_of_a_worker_differs_from_it_only_where_it_must() -> None:
     different = {name for name in unit.keys() | worker.keys() if unit.get(name) != worker.get(name)}
     assert different == {
         "Unit.Description", "Unit.After", "Service.Environment", "Service.ExecStart", "Service.ExecReload",
-        "Install.DefaultInstance",
+        "Service.RuntimeDirectory", "Install.DefaultInstance",
     }  # fmt: skip
     assert worker["Service.ExecStart"] == ["/opt/edgeq/bin/edgeq work %i -c /etc/edgeq/edgeq.yaml"]
     assert "Service.ExecReload" not in worker, "SIGHUP changes nothing"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 import click
 
-from ..config.load import sqlite_path
+from ..config.checks import is_postgres
 from ..contracts.lint import EVENTS_MAX, Seen, Written, emitted_by, warnings
-from ..errors import StoreError
+from ..errors import StoreError, StoreMissing
 from ..plan import Plan
 from ..processors.kinds import KINDS
 from ..store import contract_states, events
+from ..store.opening import place
 from .common import as_json, configured, load_plan, open_store
 from .printing import say, say_error, say_json
 
@@ -28,7 +28,7 @@ def check(json_lines: bool) -> None:
     are warnings, or with 78 and every mistake.
     """
     plan = load_plan()
-    warned = [*plan.warnings, *_contract_warnings(plan)]
+    warned = [*plan.warnings, *_store_warnings(plan)]
     if json_lines:
         say_json(_summary(plan, warned))
         return
@@ -38,7 +38,7 @@ def check(json_lines: bool) -> None:
     say(f"{', '.join(plan.loaded.files) or 'no file: all defaults'}: fine")
     say(f"gateway     {config.gateway}")
     say(f"broker      {config.mqtt.url} (MQTT {config.mqtt.version})")
-    say(f"store       {sqlite_path(config.store.url)} (durability {config.store.durability})")
+    say(f"store       {place(config.store.url)} (durability {config.store.durability})")
     _list("routes", [route.label for route in plan.table.routes])
     _list("processors", list(plan.processors))
     _list("contracts", [contract.name for contract in plan.contracts])
@@ -52,26 +52,29 @@ def _list(name: str, items: list[str]) -> None:
     say(f"{name:<12}{len(items)}{': ' if items else ''}{', '.join(items)}")
 
 
-def _contract_warnings(plan: Plan) -> list[str]:
-    """What to warn of in contracts. Without a store there is nothing to compare them with."""
-    if not plan.contracts:
+def _store_warnings(plan: Plan) -> list[str]:
+    """What to warn of in the store, and in contracts. Without a store there is nothing to compare them with."""
+    if not plan.contracts and not is_postgres(plan.loaded.config.store.url):  # a file has nothing to warn of
         return []
     written = [Written(*each) for each in zip(plan.contracts, plan.loaded.config.contracts, strict=True)]
     seen, found = Seen(), []
-    if os.path.exists(sqlite_path(plan.loaded.config.store.url)):
-        try:
-            seen = asyncio.run(_seen(plan))
-        except StoreError as error:
-            found.append(f"contracts could not be compared with what is stored: {error}")
+    try:
+        seen, found = asyncio.run(_look(plan))
+    except StoreMissing:
+        pass  # edgeq hasn't run yet
+    except StoreError as error:
+        found = [f"the store could not be looked at: {error}"]
     return found + [str(problem) for problem in warnings(written, _emitted(plan), seen)]
 
 
-async def _seen(plan: Plan) -> Seen:
+async def _look(plan: Plan) -> tuple[Seen, list[str]]:
+    """What is stored that contracts are about, and what the store itself warns of."""
     async with open_store(plan.loaded) as store:
         subjects: dict[str, set[str]] = {}
         for row in await contract_states.every(store):
             subjects.setdefault(row.contract, set()).add(row.subject)
-        return Seen([event async for event in events.latest(store, EVENTS_MAX)], subjects)
+        latest = [event async for event in events.latest(store, EVENTS_MAX)] if plan.contracts else []
+        return Seen(latest, subjects), await store.warnings()
 
 
 def _emitted(plan: Plan) -> list[str] | None:

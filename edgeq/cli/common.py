@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..clock import Clock
-from ..config.load import load, load_to_plan, sqlite_path
+from ..config.load import load, load_to_plan
 from ..config.schema import LoadedConfig
+from ..control import ask, socket_path
 from ..errors import EdgeqError
-from ..store.sqlite import SqliteStore
+from ..store.opening import local_bases, make_store
+from ..store.store import Store
 from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
 from ..units import Duration
@@ -122,19 +124,20 @@ async def _nowhere(*args: Any, **options: Any) -> None:
 
 
 @asynccontextmanager
-async def open_store(loaded: LoadedConfig, *, make: bool = False) -> AsyncIterator[SqliteStore]:
-    """The store, beside whoever else uses it; with `make`, it is made if it isn't there. Raises StoreError."""
-    config = loaded.config.store
-    store = SqliteStore(
-        sqlite_path(config.url),
-        metrics=Metrics(),
-        clock=Clock(),
-        durability=config.durability,
-        exclusive=False,
-        make=make,
-    )
+async def open_store(loaded: LoadedConfig, *, make: bool = False) -> AsyncIterator[Store]:
+    """The store, beside whoever else uses it; with `make`, it is made if it isn't there, which is StoreMissing without.
+    Raises StoreError."""
+    store = make_store(loaded.config, "command", metrics=Metrics(), clock=Clock(), make=make)
     await store.open()
     try:
         yield store
     finally:
         await store.close()
+
+
+async def ask_appliance(loaded: LoadedConfig) -> dict[str, Any] | None:
+    """How the appliance on this machine says that it is; None when none runs. Raises EdgeqError: see `control.ask`."""
+    for base in local_bases(loaded.config):
+        if (answer := await ask(socket_path(base), "status")) is not None:
+            return answer
+    return None

@@ -13,8 +13,7 @@ from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
 from ..status import stored
 from ..store import cursors
-from ..store.sqlite import SqliteStore
-from ..store.store import Unit
+from ..store.store import Store, Unit
 from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
@@ -33,7 +32,7 @@ def list_processors(json_lines: bool) -> None:
     async def main() -> list[dict[str, Any]]:
         loaded = load_config()
         async with open_store(loaded) as store:
-            found = await stored(store, store.path, Clock().now(), processors_of(loaded.config))
+            found = await stored(store, Clock().now(), processors_of(loaded.config))
             answer: list[dict[str, Any]] = found["processors"]
             return answer
 
@@ -103,6 +102,6 @@ def _change(name: str, unit: Unit[Any]) -> Any:
     return asyncio.run(main())
 
 
-async def _no_processor(store: SqliteStore, name: str) -> EdgeqError:
+async def _no_processor(store: Store, name: str) -> EdgeqError:
     known = [cursor.processor for cursor in await cursors.every(store)]
     return EdgeqError(f"there is no processor {name!r}", hint=did_you_mean(name, known) or "none has run yet")

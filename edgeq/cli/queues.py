@@ -16,7 +16,7 @@ from ..store import jobs
 from ..store import queues as table
 from ..store.breakers import StoredBreaker
 from ..store.jobs import STATES
-from ..store.sqlite import SqliteStore
+from ..store.store import Store
 from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
@@ -78,7 +78,7 @@ def _list(json_lines: bool) -> None:
     )  # fmt: skip
 
 
-async def _all(loaded: LoadedConfig, store: SqliteStore) -> list[dict[str, Any]]:
+async def _all(loaded: LoadedConfig, store: Store) -> list[dict[str, Any]]:
     """Every queue that is configured, has a job or is paused."""
     settings = loaded.config.jobs.queues
     found = {each["queue"]: each for each in await jobs.counts(store, Clock().now())}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from ..clock import Clock, rfc3339
 from ..config.files import in_order
-from ..config.load import sqlite_path
 from ..config.schema import LoadedConfig
-from ..errors import ConfigError, Problem
+from ..errors import ConfigError, Problem, StoreMissing
 from ..jobs.schedules.schedule import load_rules
 from ..store import schedules as table
 from ..store.schedules import StoredSchedule
@@ -46,8 +44,10 @@ def _list(json_lines: bool) -> None:
     rules = [rule for rule in load_rules(loaded, problems) if rule is not None]
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
-    there = os.path.exists(sqlite_path(loaded.config.store.url))  # not before edgeq has run
-    stored = asyncio.run(_stored(loaded)) if there else {}
+    try:
+        stored = asyncio.run(_stored(loaded))
+    except StoreMissing:  # edgeq hasn't run yet
+        stored = {}
     now = Clock().now()
     found = []
     for config, rule in zip(loaded.config.schedules, rules, strict=True):

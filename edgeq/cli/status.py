@@ -10,15 +10,14 @@ from typing import Any
 import click
 
 from ..clock import MICROSECONDS, Clock, rfc3339
-from ..config.load import sqlite_path
 from ..config.relations import processors_of
 from ..config.schema import LoadedConfig
-from ..control import ask, socket_path
 from ..errors import EdgeqError, StoreError
 from ..status import stored
+from ..store.opening import place
 from ..telemetry.log import printable
 from ..units import Size
-from .common import as_json, configured, load_config, open_store
+from .common import as_json, ask_appliance, configured, load_config, open_store
 from .printing import last_line, say, say_json
 
 _WATCH_SECONDS = 2.0
@@ -60,17 +59,16 @@ def status(watch: bool, json_lines: bool) -> None:
 
 
 async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
-    path = sqlite_path(loaded.config.store.url)
-    answer = await ask(socket_path(path), "status")
+    answer = await ask_appliance(loaded)
     if answer is not None:
         return answer
     answer = {"running": False, "gateway": loaded.config.gateway}
     try:
         async with open_store(loaded) as store:
-            return {**answer, **await stored(store, path, Clock().now(), processors_of(loaded.config))}
+            return {**answer, **await stored(store, Clock().now(), processors_of(loaded.config))}
     except StoreError as error:
         reason = f"{error} ({error.hint})" if error.hint else str(error)
-        return {**answer, "store": {"path": path, "ok": False, "reason": reason}}
+        return {**answer, "store": {"place": place(loaded.config.store.url), "ok": False, "reason": reason}}
 
 
 def lines(answer: dict[str, Any], now: int) -> list[str]:
@@ -138,11 +136,17 @@ def _store(store: dict[str, Any], running: bool, now: int) -> list[str]:
         since = f" (for {_time((now - store['since']) / MICROSECONDS)})" if store.get("since") else ""
         made.append(f"store         {f'takes no commits{since}: ' if running else ''}{store['reason']}")
     if "head" in store:
-        made.append(
-            f"store         {store['path']}: {store['head']} events up to now, {Size(store['file_bytes'])} "
-            f"and {Size(store['wal_bytes'])} of log, {Size(store['free_disk_bytes'])} free on the disk"
-        )
+        made.append(f"store         {store['place']}: {store['head']} events up to now{_disk(store)}")
     return made
+
+
+def _disk(store: dict[str, Any]) -> str:
+    if "file_bytes" not in store:  # it isn't on this machine's disk
+        return ""
+    return (
+        f", {Size(store['file_bytes'])} and {Size(store['wal_bytes'])} of log, "
+        f"{Size(store['free_disk_bytes'])} free on the disk"
+    )
 
 
 def _processor(place: dict[str, Any], now: int) -> str:

@@ -11,13 +11,11 @@ import click
 import msgspec
 
 from ..clock import Clock
-from ..config.load import sqlite_path
 from ..config.schema import LoadedConfig, Mqtt, Severity
 from ..config.suggest import did_you_mean
-from ..control import ask, socket_path
 from ..errors import ConfigError, EdgeqError, Problem
 from ..events import to_json
-from .common import configured, load_config
+from .common import ask_appliance, configured, load_config
 from .printing import say
 
 if TYPE_CHECKING:  # imported when used: the other commands beside this one don't need them
@@ -86,7 +84,7 @@ async def _broker(loaded: LoadedConfig) -> Mqtt:
     settings = loaded.config.mqtt
     if not is_embedded(settings.url):
         return settings
-    answer: dict[str, Any] = await ask(socket_path(sqlite_path(loaded.config.store.url)), "status") or {}
+    answer: dict[str, Any] = await ask_appliance(loaded) or {}
     address = answer.get("session", {}).get("url")
     if address is None:
         raise EdgeqError("the broker is in the process of `edgeq run`, which doesn't run")

@@ -18,6 +18,10 @@ PRIORITY_MAX = 1000
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ADDRESS = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]{1,5})")
 _COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
+_SCHEMES = ("postgresql", "postgres")
+_HOSTS = re.compile(r"(?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._~%-]*)(?::[0-9]{1,5})?(?:,|$))*")
+_OPTION = re.compile(r"[a-z_]+=[^=&]*")
+_STRAY_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 
 
 def between(low: float, high: float) -> Callable[[float], None]:
@@ -162,25 +166,49 @@ def listen(text: str) -> None:
     address(text)
 
 
+def is_postgres(url: str) -> bool:
+    """Whether `store.url` names a database on a PostgreSQL server; if not, it is for `sqlite_path`."""
+    return url.partition("://")[0] in _SCHEMES and "://" in url
+
+
 def sqlite_path(url: str) -> str:
     """The absolute path of the database that `store.url` names, relative to the current folder.
 
     `edgeq.db`, `sqlite:///edgeq.db` and `sqlite:////var/lib/edgeq/edgeq.db` are understood. Raises ValueError.
     """
     scheme, found, rest = url.partition("://")
-    if found and scheme in ("postgres", "postgresql"):
-        raise ValueError("must be an SQLite file: this version can't use PostgreSQL yet")
     if found and (scheme != "sqlite" or not rest.startswith("/")):
-        raise ValueError("must be a path, sqlite:////absolute/path or sqlite:///relative/path")
+        raise ValueError("must be a path, sqlite:////absolute/path, sqlite:///relative/path or postgresql://…")
     path = rest[1:] if found else url
     if not path or path.endswith("/") or path == ":memory:" or not path.isprintable():
         raise ValueError("must be the path of a file")
     return os.path.abspath(path)
 
 
+def postgres_url(url: str) -> None:
+    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE`, as libpq understands it; the host may be left out,
+    and there may be several."""
+    form = "must be postgresql://HOST:PORT/DATABASE, perhaps with USER:PASSWORD@ before the host"
+    where, _, options = url.partition("://")[2].partition("?")
+    authority, _, database = where.partition("/")
+    user, _, hosts = authority.rpartition("@")
+    given = [option for option in options.split("&") if option]
+    if not url.isprintable() or any(sign.isspace() for sign in url):
+        raise ValueError(form)
+    if "@" in user or "/" in database or not _HOSTS.fullmatch(hosts) or _STRAY_PERCENT.search(url):
+        raise ValueError(f"{form}; signs such as / @ : ? % in a name or password are written %2F %40 %3A %3F %25")
+    if not all(_OPTION.fullmatch(option) for option in given):
+        raise ValueError("must have its options as ?OPTION=VALUE&OPTION=VALUE")
+    if not database and not any(option.startswith(("dbname=", "service=")) for option in given):
+        raise ValueError("must name a database, such as postgresql://db.example.net/edgeq")
+
+
 def store_url(text: str) -> None:
-    """What `sqlite_path` understands."""
-    sqlite_path(text)
+    """What `sqlite_path` or `postgres_url` understands."""
+    if is_postgres(text):
+        postgres_url(text)
+    else:
+        sqlite_path(text)
 
 
 def rate(text: str) -> float:

@@ -139,3 +139,20 @@ def quarantine(path: str, now: int) -> str:
     except OSError as error:
         raise StoreError(f"{path} is damaged and can't be put aside: {error}") from error
     return aside
+
+
+def disk(path: str) -> dict[str, int]:
+    """How large the file and its log are, and what is free on their disk, in bytes; 0 for what can't be told."""
+
+    def size(name: str) -> int:
+        try:
+            return os.stat(name).st_size
+        except OSError:
+            return 0
+
+    try:
+        there = os.statvfs(os.path.dirname(os.path.abspath(path)))
+        free = there.f_bavail * there.f_frsize
+    except OSError:
+        free = 0
+    return {"file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free}

@@ -22,11 +22,12 @@ import aiosqlite
 import peewee as pw
 
 from ..clock import Clock
-from ..errors import StoreError, StoreUnavailable
+from ..errors import StoreError, StoreMissing, StoreUnavailable
 from ..telemetry.metrics import Metrics
-from .files import FileLock, damaged, mark_suspect, quarantine
+from .files import FileLock, damaged, disk, mark_suspect, quarantine
 from .inserts import Inserts
 from .making import ensure, need_folder
+from .ownership import Alone
 from .schema import forget_statistics, migrate, store_id
 from .store import Health, Row, Signal, Statement, Store, Tx, Unit, render
 from .tables import Jobs
@@ -362,10 +363,10 @@ class SqliteStore(Store):
         exclusive: bool = True,
         make: bool = False,
     ) -> None:
-        self.path = path
+        self.path = self.place = path
         self._read_only_uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
         self.signal = Signal()
-        self.quarantined: str | None = None
+        self.ownership = Alone()
         self._exclusive = exclusive
         self._make = make
         self._clock = clock
@@ -390,14 +391,23 @@ class SqliteStore(Store):
         return self._writer.busy
 
     @property
-    def gone(self) -> bool:
-        """Whether the file was removed or replaced: end the program, and the next start takes what is there then."""
-        return self._engine.gone
+    def fault(self) -> StoreError | None:
+        """See Store.fault. The file was removed or replaced, or SQLite has said that it is damaged."""
+        if self._engine.gone:
+            return StoreError(
+                f"{self.path} was removed or replaced while edgeq ran",
+                hint="systemd starts edgeq again by itself, on the file that is there then",
+            )
+        if self._engine.damaged:
+            return StoreError(
+                f"{self.path} is damaged; it is put aside at the next start of edgeq run",
+                hint="systemd starts edgeq again by itself",
+            )
+        return None
 
-    @property
-    def damaged(self) -> bool:
-        """Whether SQLite has said that the file is damaged: end the program, and the next start puts it aside."""
-        return self._engine.damaged
+    def disk(self) -> dict[str, int]:
+        """See Store.disk."""
+        return disk(self.path)
 
     @property
     def id(self) -> str:
@@ -419,6 +429,11 @@ class SqliteStore(Store):
             raise
 
     def _prepare(self) -> None:
+        if not self._exclusive and not self._make and not os.path.exists(self.path):
+            raise StoreMissing(
+                f"there is no database at {self.path}",
+                hint="start edgeq once, or name the right configuration with -c",
+            )
         need_folder(self.path)
         if self._exclusive:
             self._lock.acquire()
@@ -426,11 +441,6 @@ class SqliteStore(Store):
             if reason:
                 self.quarantined = quarantine(self.path, self._clock.now())
                 log.error("%s is damaged (%s): put aside as %s, starting empty", self.path, reason, self.quarantined)
-        elif not self._make and not os.path.exists(self.path):
-            raise StoreError(
-                f"there is no database at {self.path}",
-                hint="start edgeq once, or name the right configuration with -c",
-            )
         try:
             if self._make and not self._exclusive:
                 ensure(self.path)

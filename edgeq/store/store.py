@@ -27,7 +27,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 import peewee as pw
 
-from ..errors import StoreUnavailable
+from ..errors import StoreError, StoreUnavailable
+from .ownership import Ownership
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -201,6 +202,24 @@ class Store(ABC):
     """See the module's text for what can be relied on."""
 
     signal: Signal
+    ownership: Ownership
+    place: str
+    """Where it is, for people: a path, or a database on a server, without its password."""
+    quarantined: str | None = None
+    """Where a damaged store was put when it was opened, and an empty one begun in its place."""
+
+    @property
+    def fault(self) -> StoreError | None:
+        """Why nothing can be stored any more before the program is started anew; None: there is no such reason."""
+        return None
+
+    def disk(self) -> dict[str, int]:
+        """Bytes that it takes of this machine's disk, and that are free there; nothing for a store elsewhere."""
+        return {}
+
+    async def warnings(self) -> list[str]:
+        """What keeps the place where it is from being as safe as an operator may think."""
+        return []
 
     @property
     @abstractmethod
@@ -221,7 +240,8 @@ class Store(ABC):
     async def open(self) -> None:
         """Connect, bring the schema up to date, begin to take units.
 
-        Raises StoreError; StoreUnavailable, of which `health` tells, when it may be tried again later.
+        Raises StoreError; StoreUnavailable, of which `health` tells, when it may be tried again later; StoreMissing
+        when there is none, and none is to be made.
         """
 
     @abstractmethod

@@ -13,20 +13,18 @@ import click
 import msgspec
 
 from ...clock import Clock, rfc3339
-from ...config.load import sqlite_path
 from ...config.schema import LoadedConfig
 from ...config.suggest import did_you_mean
 from ...contracts import Contract
 from ...contracts.contract import say as worded
 from ...contracts.explain import REASONS, Explanation, Looked, conditions, explain, recent
 from ...contracts.overview import ROWS_MAX, rank
-from ...control import ask, socket_path
 from ...errors import EdgeqError
 from ...events import to_json
 from ...store import contract_states, cursors, events
 from ...store.contract_states import ContractState
-from ...store.sqlite import SqliteStore
-from ..common import as_json, configured, load_config, open_store
+from ...store.store import Store
+from ..common import as_json, ask_appliance, configured, load_config, open_store
 from ..printing import last_line, say, say_json, say_table
 from .configured import configured_contracts, no_such_contract
 from .times import ago, ahead
@@ -84,7 +82,7 @@ async def _find(loaded: LoadedConfig, contract: Contract, subject: str | None) -
         judged_to, notes = await _progress(loaded, store)
     notes += _out_of_force(contract) if not rows else []
     try:
-        status = await ask(socket_path(sqlite_path(loaded.config.store.url)), "status")
+        status = await ask_appliance(loaded)
     except EdgeqError as error:
         status, notes = None, [*notes, f"what was skipped since the start can't be told: {error}"]
     counts = [each for each in (status or {}).get("contracts", []) if each.get("contract") == contract.name]
@@ -107,7 +105,7 @@ def _nearest(subject: str, rows: Sequence[ContractState]) -> str:
     return f"there is: {', '.join(known[:_SUBJECTS_SHOWN])} and {len(known) - _SUBJECTS_SHOWN} more"
 
 
-async def _progress(loaded: LoadedConfig, store: SqliteStore) -> tuple[int, list[str]]:
+async def _progress(loaded: LoadedConfig, store: Store) -> tuple[int, list[str]]:
     """The id of the last event that was judged, and what keeps the states from being those of this moment."""
     sections = loaded.config.processors.items()
     name = next((name for name, section in sections if section.data.get("kind") == "sentinel"), "sentinel")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import click
 import msgspec
 
 from ...clock import Clock
-from ...config.load import sqlite_path
 from ...contracts.overview import WORST_FIRST, Overall, Single, overall, singles, unjudged
+from ...errors import StoreMissing
 from ..common import as_json, configured, load_config, open_store
 from ..printing import say_json, say_table
 from .configured import configured_contracts, no_such_contract
@@ -43,9 +42,9 @@ def list_contracts(name: str | None, state: str | None, every: bool, json_lines:
                 return await singles(store, now, contract=name or "", state=state or "")
             return await overall(store, contracts, now)
 
-    if os.path.exists(sqlite_path(loaded.config.store.url)):
+    try:
         found = asyncio.run(main())
-    else:  # edgeq hasn't run yet
+    except StoreMissing:  # edgeq hasn't run yet
         found = [] if by_subject else unjudged(contracts)
     known = [contract.name for contract in contracts]
     if name and name not in known and not found:

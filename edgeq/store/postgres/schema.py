@@ -10,7 +10,7 @@ from typing import Any
 import peewee as pw
 import psycopg
 
-from ...errors import StoreError
+from ...errors import StoreError, StoreMissing
 from .connecting import WRITES, connect, place
 
 FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
@@ -42,15 +42,17 @@ def prepare(url: str, *, may_change: bool) -> str:
                 f"{place(url)} runs PostgreSQL {connection.info.server_version // 10000}",
                 hint=f"edgeq needs {VERSION_MIN // 10000} or later",
             )
-        if not _current(connection, url):
+        done = _applied(connection, url)
+        if done != known():
             if not may_change:
-                raise StoreError(
+                kind = StoreError if done else StoreMissing
+                raise kind(
                     f"{place(url)} has no tables of this version yet", hint="start the new edgeq once, then try again"
                 )
             connection.execute(b"SELECT pg_advisory_lock(%s)", (_MAKING,))
-            if not _current(connection, url):
+            if _applied(connection, url) != known():
                 _migrate(connection)
-        _check_order(connection, url)
+        check_order(connection, url)
         return str(connection.execute(b"SELECT value FROM meta WHERE key = 'store_id'").fetchall()[0][0])
     finally:
         connection.close()
@@ -61,7 +63,8 @@ def known() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
 
 
-def _current(connection: psycopg.Connection[Any], url: str) -> bool:
+def _applied(connection: psycopg.Connection[Any], url: str) -> list[str]:
+    """The names of the migrations that the database has seen. Raises StoreError when a newer version wrote it."""
     there = connection.execute(b"SELECT to_regclass('schema_migration') IS NOT NULL").fetchall()[0][0]
     done = [row[0] for row in connection.execute(b"SELECT name FROM schema_migration").fetchall()] if there else []
     strange = sorted(set(done) - set(known()))
@@ -70,7 +73,7 @@ def _current(connection: psycopg.Connection[Any], url: str) -> bool:
             f"{place(url)} was written by a newer edgeq (it has {strange[-1]})",
             hint="install that version or a later one",
         )
-    return sorted(done) == known()
+    return sorted(done)
 
 
 class _Borrowed(pw.PostgresqlDatabase):
@@ -104,7 +107,7 @@ def _migrate(connection: psycopg.Connection[Any]) -> None:
     connection.execute(put + b"UPDATE SET value = excluded.value", ("schema_version", known()[-1]))
 
 
-def _check_order(connection: psycopg.Connection[Any], url: str) -> None:
+def check_order(connection: psycopg.Connection[Any], url: str) -> None:
     """Raise StoreError unless events can only become visible in the order of their ids."""
     missing = []
     if connection.execute(_TRIGGER).fetchall() != [(True,)]:

@@ -17,16 +17,25 @@ from ..writer import Writer
 from . import faults, schema
 from .connecting import READS, connect_async, place
 from .engine import PostgresEngine
+from .session import Session
 from .transaction import DIALECT
 
 T = TypeVar("T")
+
+_UNSAFE = {
+    "fsync": "the server's fsync is off: a power cut may lose what was acknowledged, and damage the database",
+    "full_page_writes": "the server's full_page_writes is off: a power cut may damage the database",
+    "synchronous_commit": "the server's synchronous_commit is off: edgeq waits for the disk all the same, unless "
+    "durability is normal, but other programs that write there don't",
+}
+_SAFETY = pw.SQL(f"SELECT name, setting FROM pg_settings WHERE name IN {tuple(_UNSAFE)}")  # noqa: S608
 
 
 class PostgresStore(Store):
     """The database at `url`; `part` names the program to the server.
 
-    With `make`, its tables are made and brought up to date; without, they must be there. `database_clock`: see
-    PostgresEngine.
+    With `make`, its tables are made and brought up to date; without, they must be there. Without `session`, the commits
+    of others aren't noticed, and nothing can be owned. `database_clock`: see PostgresEngine.
     """
 
     def __init__(
@@ -40,6 +49,7 @@ class PostgresStore(Store):
         commit_interval_seconds: float = 0.0,
         make: bool = True,
         database_clock: bool = True,
+        session: bool = True,
     ) -> None:
         self.signal = Signal()
         self.place = place(url)
@@ -48,6 +58,9 @@ class PostgresStore(Store):
         self._make = make
         self._engine = PostgresEngine(url, f"{part} writer".strip(), durability, database_clock=database_clock)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
+        self._session = Session(url, part, self.signal, self._engine.name, self.read)
+        self._with_session = session
+        self.ownership = self._session.ownership
         self._reader: psycopg.AsyncConnection[Any] | None = None
         self._reading = asyncio.Lock()
         self._is_open = False
@@ -68,12 +81,19 @@ class PostgresStore(Store):
         """See Store.id."""
         return self._id
 
+    async def warnings(self) -> list[str]:
+        """See Store.warnings."""
+        found = dict(await self.read(_SAFETY))
+        return [f"{self.place}: {text}" for name, text in _UNSAFE.items() if found[name] == "off"]
+
     async def open(self) -> None:
         """See Store.open."""
         try:
             await asyncio.to_thread(self._prepare)
             self._writer.start()
             self._is_open = True
+            if self._with_session:
+                self._session.start()
         except StoreUnavailable as error:
             self._writer.unavailable(str(error))
             raise
@@ -94,6 +114,7 @@ class PostgresStore(Store):
             self._is_open = False
             await self._close_reader()
         await self._writer.close()
+        await self._session.stop()
         await asyncio.to_thread(self._engine.disconnect)
 
     async def _close_reader(self) -> None:

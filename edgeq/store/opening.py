@@ -1,0 +1,114 @@
+"""The store that `store.url` names: a file of SQLite, or a database on a PostgreSQL server.
+
+Who uses SQLite doesn't need PostgreSQL's driver, and doesn't pay for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..clock import Clock
+from ..config.checks import is_postgres, sqlite_path
+from ..config.schema import Config
+from ..errors import MissingExtra, StoreError
+from ..telemetry.metrics import Metrics
+from .sqlite import SqliteStore
+from .store import Store
+
+
+def make_store(
+    config: Config, part: str, *, metrics: Metrics, clock: Clock, exclusive: bool = False, make: bool = False
+) -> Store:
+    """The store of a configuration, not open yet. `part` is what this program is called, `run`, `work` or `command`.
+
+    `exclusive` is for the appliance, of which there may be one; others open the store beside it, and only with `make`
+    one that isn't there yet. Raises StoreError: see `place`.
+    """
+    settings = config.store
+    if not is_postgres(settings.url):
+        return SqliteStore(
+            sqlite_path(settings.url),
+            metrics=metrics,
+            clock=clock,
+            durability=settings.durability,
+            commit_interval_seconds=float(settings.commit_interval),
+            exclusive=exclusive,
+            make=make,
+        )
+    place(settings.url)
+    from .postgres.store import PostgresStore
+
+    return PostgresStore(
+        settings.url,
+        metrics=metrics,
+        clock=clock,
+        part=f"{config.gateway} {part}",
+        durability=settings.durability,
+        commit_interval_seconds=float(settings.commit_interval),
+        make=make or exclusive,
+    )
+
+
+def place(url: str) -> str:
+    """Where the store is, for people: a path, or a database on a server, without its password.
+
+    Raises MissingExtra when its driver isn't installed, StoreError when that doesn't understand the URL.
+    """
+    if not is_postgres(url):
+        return sqlite_path(url)
+    try:
+        from psycopg import ProgrammingError
+
+        from .postgres.connecting import place as place_of
+    except ImportError:
+        raise MissingExtra("a store on PostgreSQL", "postgres") from None
+    try:
+        return place_of(url)
+    except ProgrammingError as error:
+        raise StoreError(f"PostgreSQL's driver doesn't understand the url: {error}".strip()) from None
+
+
+# What the programs on one machine have beside the store, such as the appliance's control socket
+
+
+def local_bases(config: Config, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """What the paths of local files begin with: beside a file of SQLite; for a database elsewhere, in the first of
+    several folders that can be had, so whoever looks for such a file looks at each."""
+    url = config.store.url
+    if not is_postgres(url):
+        yield sqlite_path(url)
+        return
+    number = hashlib.sha256(place(url).encode()).hexdigest()[:8]  # a machine may have gateways of one name
+    for folder in _folders(environ):
+        yield str(folder / f"{config.gateway}-{number}")
+
+
+def local_base(config: Config, environ: Mapping[str, str] = os.environ) -> str:
+    """The first of `local_bases` at which files can be made, and its folder with it."""
+    bases = list(local_bases(config, environ))
+    if not is_postgres(config.store.url):
+        return bases[0]
+    return next((base for base in bases if _usable(Path(base).parent)), bases[-1])
+
+
+def _folders(environ: Mapping[str, str]) -> Iterator[Path]:
+    if given := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        yield Path(given)
+    yield Path("/run/edgeq")
+    if own := environ.get("XDG_RUNTIME_DIR"):
+        yield Path(own) / "edgeq"
+    yield Path(tempfile.gettempdir()) / f"edgeq-{os.geteuid()}"
+
+
+def _usable(folder: Path) -> bool:
+    """Whether the folder is there, made if need be, and no stranger's: others may write to where it stands."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return False
+    return folder.is_dir() and found.st_uid in (0, os.geteuid()) and os.access(folder, os.W_OK | os.X_OK)
