@@ -12,19 +12,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..clock import Clock
 from ..errors import StoreUnavailable
 from ..failpoints import failpoint
 from ..store import claims
 from ..store.claims import BreakerSettings, Outlook, Rate, Rescued
 from ..store.decisions import record
 from ..store.jobs import StoredJob
-from ..store.store import Store, Tx, Unit
+from ..store.store import NotAlone, Store, Tx, Unit
 from .attempt import Attempt
 from .ends import Ending
+from .lease_clock import LeaseClock
 from .slots import Grant
 
 RESCUED_AT_ONCE = 100
+_ALONE_SECONDS = 1.0  # after a round that needed the store for itself: those that follow do, too, as a rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Rounds:
     def __init__(
         self,
         store: Store,
-        clock: Clock,
+        clock: LeaseClock,
         *,
         queue: str,
         owner: str,
@@ -84,12 +85,14 @@ class Rounds:
         self._lease_seconds = lease_seconds
         self._rate = rate
         self._breakers = breakers
+        self._alone_until = 0.0
 
     async def carry_out(self, plan: Plan) -> Found:
         """Raises StoreUnavailable when the store was closed first, and what the unit raised unless it had ends in it.
         Then each of these is committed in a unit of its own, so that only the guilty one is refused."""
         try:
-            return await self._store.write(lambda tx: self._unit(tx, plan))
+            shared = self._clock.monotonic() >= self._alone_until
+            return await self._store.write(lambda tx: self._unit(tx, plan), shared=shared)
         except StoreUnavailable:
             raise
         except Exception:  # texts and numbers that no database takes, and what else there may be
@@ -110,7 +113,14 @@ class Rounds:
         return lambda tx: self._end(tx, [ending])
 
     def _unit(self, tx: Tx, plan: Plan) -> Found:
-        now = self._clock.now()
+        try:
+            return self._carry_out(tx, plan)
+        except NotAlone:
+            self._alone_until = self._clock.monotonic() + _ALONE_SECONDS
+            raise
+
+    def _carry_out(self, tx: Tx, plan: Plan) -> Found:
+        now = self._clock.look(tx)
         found = Found()
         for job, text in plan.reports:
             claims.progress(tx, job, text)
@@ -149,7 +159,7 @@ class Rounds:
         for ending in endings:
             if ending.progress is not None:
                 claims.progress(tx, ending.end.job, ending.progress)
-        kept = claims.end(tx, [ending.end for ending in endings], now=self._clock.now(), breakers=self._breakers)
+        kept = claims.end(tx, [ending.end for ending in endings], now=self._clock.look(tx), breakers=self._breakers)
         ended = [
             Ended(ending, done, record(tx, ending.decisions) if done else 0)
             for ending, done in zip(endings, kept, strict=True)

@@ -29,6 +29,7 @@ from .attempts import CANCEL_SECONDS, Attempts
 from .ends import Ending, tell
 from .horizon import Horizon
 from .job import Registry, registry
+from .lease_clock import LeaseClock
 from .losses import Losses
 from .queue_context import QueueContext
 from .round import Found, Plan, Rounds
@@ -89,14 +90,15 @@ class Worker(Service):
         self._metrics = metrics
         self._lease_seconds = float(settings.lease)
         self._overrides = overrides
+        self._leases = LeaseClock(clock)
         self._horizon = Horizon(
-            clock, lease_seconds=float(settings.lease), net_seconds=overrides.poll_seconds or NET_SECONDS
+            self._leases, lease_seconds=float(settings.lease), net_seconds=overrides.poll_seconds or NET_SECONDS
         )
         self._threads = Threads(2 * self.size)  # one for a handler that hangs, and one for its last words
         self._attempts = Attempts(
             self._threads,
             registry,
-            clock,
+            self._leases,
             self.log,
             isolated=isolated,
             processes=processes,
@@ -107,7 +109,7 @@ class Worker(Service):
         self._losses = Losses(self._attempts, store, metrics, self.log, self._wake)
         self._rounds = Rounds(
             store,
-            clock,
+            self._leases,
             queue=queue,
             owner=owner,
             lease_seconds=self._lease_seconds,
@@ -301,7 +303,7 @@ class Worker(Service):
         lost = []
         for ended in found.ended:
             if ended.done:
-                tell(ended.ending, ended.duplicates, self.clock.now(), self._metrics, self.log)
+                tell(ended.ending, ended.duplicates, self._leases.now(), self._metrics, self.log)
             elif isinstance(ended.ending.end, claims.Retried) and ended.ending.end.last:
                 self._attempts.counts(ended.ending)
             else:

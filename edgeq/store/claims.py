@@ -3,6 +3,11 @@
 The attempt is counted at the claim (G7), so a job that kills its process runs out of attempts like any other. Every
 claim has a token of its own, greater than the last: a verb that ends or extends a claim does nothing when the claim
 isn't the current one any more.
+
+Workers of several machines may claim, extend and end at the same moment (`shared`, see store.submit). They never wait
+for one another's rows: a claim passes over those that another one is about to take, and what has a lease is changed by
+its holder alone. Who takes jobs from others, `rescue`, is alone; and so is whoever finds that a limit, a rate, a
+breaker or a unique key has a say, which is read first and written then.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from . import limits, queues
 from .batches import batch, each, item
 from .breakers import BreakerSettings as BreakerSettings
 from .breakers import attend, busy, clear, left
+from .dialect import unlocked
 from .ends import HELD, held
 from .ends import Buried as Buried
 from .ends import Completed as Completed
@@ -48,11 +54,12 @@ PROMOTE = Statement(
     lambda p: (
         Jobs.update(AVAILABLE)
         .where(
-            Jobs.id.in_(
+            unlocked(
+                Jobs.id,
                 _due.select(_due.id)
                 .where(_due.state.in_(_WAITING) & (_due.queue == p) & (_due.run_at <= p))
                 .order_by(_due.state, _due.queue, _due.run_at)
-                .limit(p)
+                .limit(p),
             )
         )
         .returning(Jobs.limit_key)
@@ -67,11 +74,12 @@ CLAIM = Statement(
             }
         )
         .where(
-            Jobs.id.in_(
+            unlocked(
+                Jobs.id,
                 _ready.select(_ready.id)
                 .where((_ready.state == _AVAILABLE) & _ready.blocked_by.is_null() & (_ready.queue == p))
                 .order_by(*order(_ready))
-                .limit(p)
+                .limit(p),
             )
         )
         .returning(*COLUMNS)
@@ -120,12 +128,14 @@ def claim(
     """Take up to `limit` jobs of `queue`, in the order of their turn; none while the queue is paused.
 
     What is due by `now` is made available first (at most PROMOTED_AT_ONCE_MAX at once); what isn't due is never looked
-    at. The lease ends `lease_seconds` after `now`. A job whose `expires_at` has passed is claimed like any other, for
-    its worker to bury. `rate` is that of the queue.
+    at. The lease ends `lease_seconds` after `now`, which is Tx.now, here and in the other verbs. A job whose `expires_at`
+    has passed is claimed like any other, for its worker to bury. `rate` is that of the queue.
     """
     ahead = look(tx, queue, now)
     if ahead.paused or limit <= 0:
         return []
+    if rate is not None or ahead.rate_at or ahead.attend:
+        tx.alone()
     ready = ahead.ready
     if ahead.admit_at is not None and ahead.admit_at <= now:
         limits.admit_due(tx, now)
@@ -174,6 +184,7 @@ def rescue(tx: Tx, *, queue: str, lease_seconds: float, limit: int, now: int) ->
 
     A lease that ends later than one given now would is first cut to that: the clock was set back since.
     """
+    tx.alone()
     latest = now + round(lease_seconds * 1e6)
     tx.run(SHORTEN, (latest, queue, latest))
     rescued, again, buried = [], [], []

@@ -63,6 +63,8 @@ class Decisions:
 def record(tx: Tx, decisions: Decisions) -> int:
     """Store everything; the number of events left out because their idempotency key was there."""
     duplicates = 0
+    if decisions.lazily or decisions.also:
+        tx.alone()
     for unit in decisions.lazily:
         unit(tx)
     for unit in decisions.also:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import peewee as pw
 
 
@@ -21,6 +23,15 @@ class ByDialect(pw.Node):
 def is_postgresql(placeholder: str) -> bool:
     """Whether a database with that `placeholder` for parameters is PostgreSQL."""
     return placeholder == "%s"
+
+
+def unlocked(column: pw.Field, query: pw.ModelSelect[Any]) -> pw.Node:
+    """That `column` is among what `query` finds; on PostgreSQL without rows that another transaction has changed or is
+    about to, which are never waited for, and found once, whatever the plan: a limit in `query` holds."""
+    found = query.for_update(skip_locked=True)
+    return ByDialect(
+        sqlite=column.in_(query), postgresql=pw.NodeList((column, pw.SQL("= ANY (ARRAY"), found, pw.SQL(")")))
+    )
 
 
 def least(*values: object) -> pw.Node:

@@ -137,6 +137,7 @@ def _judge(tx: Tx, ends: Sequence[End], now: int, settings: Mapping[str, Breaker
     needing = [end for end in ends if end.job.needs is not None]
     if not needing:
         return set()
+    tx.alone()
     current = {(job_id, token) for job_id, token in tx.rows(HELD, (batch([_claim(end) for end in needing]),))}
     needing = [end for end in needing if _claim(end) in current]
     answers = judge(tx, [_outcome(end) for end in needing], now, settings)

@@ -54,7 +54,8 @@ class Appended:
 
 
 def append(tx: Tx, events: Sequence[NewEvent]) -> Appended:
-    """Store `events` in their order."""
+    """Store `events` in their order. Nobody else appends some until the commit (G6)."""
+    tx.alone()
     rows = [
         (
             event.type, event.subject, event.topic, event.data_json, tags_to_json(event.tags), event.description,

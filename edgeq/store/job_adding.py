@@ -56,7 +56,10 @@ def add(tx: Tx, jobs: Sequence[NewJob]) -> list[Dispatched]:
         return [Dispatched(_insert(tx, [_row(jobs[0], set())])[0])]
     for job in jobs:
         check(job)
-    twins = _twins(tx, jobs) if any(job.unique_key is not None for job in jobs) else {}
+    twins = {}
+    if any(job.unique_key is not None for job in jobs):
+        tx.alone()
+        twins = _twins(tx, jobs)
     fresh = [job for number, job in enumerate(jobs) if number not in twins]
     broken = _broken(tx, fresh)
     ids = iter(_insert(tx, [_row(job, broken) for job in fresh]))

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from peewee import SQL, ModelAlias, Node
 
+from .dialect import ByDialect
 from .store import NULL, literal, storable
 from .tables import Jobs
 
@@ -20,7 +21,8 @@ STATES = (*INCOMPLETE, *FINISHED)
 
 # One point of priority is worth so many seconds of waiting. The indexes that give the order have it written out.
 AGE_SECONDS = 6.0
-_AGE = SQL(str(round(AGE_SECONDS * 1e6)))
+_AGE_US = round(AGE_SECONDS * 1e6)
+_AGE = ByDialect(sqlite=SQL(f"{_AGE_US}"), postgresql=SQL(f"{_AGE_US}::bigint"))
 
 ID_MAX = 2**63 - 1
 # Far enough from the ends of 64 bits that a sum of two such numbers isn't beyond them.

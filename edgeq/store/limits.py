@@ -129,6 +129,7 @@ def admit(tx: Tx, keys: Iterable[str | None], now: int, *, exact: bool = False) 
     wanted = sorted({key for key in keys if key is not None})
     if not wanted:
         return
+    tx.alone()
     these: list[int] = []
     waits: list[tuple[str, int | None, int | None]] = []
     let_on = 0
@@ -164,6 +165,7 @@ def admit_later(tx: Tx, keys: Iterable[str | None]) -> None:
     """Have the next claim, of whatever queue, see to these keys."""
     wanted = sorted({key for key in keys if key is not None})
     if wanted:
+        tx.alone()
         tx.insert(Limits, ("key", "rate_at"), [(key, 0) for key in wanted])
         tx.run(WAIT, (batch([(key, 0, 0) for key in wanted]),))
         tx.touch("jobs")
@@ -172,6 +174,7 @@ def admit_later(tx: Tx, keys: Iterable[str | None]) -> None:
 def admit_due(tx: Tx, now: int) -> None:
     """Let on those whose time has come, of _KEYS_AT_ONCE_MAX keys; also those that wait for a time that was reckoned
     before the clock was set back."""
+    tx.alone()
     due = {row[0] for statement in (DUE, AHEAD) for row in tx.rows(statement, (now, _KEYS_AT_ONCE_MAX))}
     pass_on(tx, due)
     admit(tx, due, now, exact=True)
@@ -198,6 +201,7 @@ def use(tx: Tx, claimed: Sequence[StoredJob], now: int) -> None:
             rates[key] = Rate(limit.interval_us, limit.burst)
     if not rates:
         return
+    tx.alone()
     tx.run(FORGET, (now, 2 * len(rates)))
     used: dict[str, int] = dict(tx.rows(USED, (batch(list(rates)),)))
     tx.insert(Limits, ("key", "rate_at"), [(key, now) for key in rates if key not in used])

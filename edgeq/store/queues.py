@@ -41,7 +41,7 @@ def left(tx: Tx, name: str, rate_at: int, rate: Rate | None, limit: int, now: in
 
 def use(tx: Tx, name: str, rate_at: int, rate: Rate, number: int, now: int) -> None:
     """So many jobs begin now."""
-    tx.insert(Queues, ("name", "paused", "rate_at"), [(name, 0, 0)])
+    tx.insert(Queues, ("name", "paused", "rate_at"), [(name, False, 0)])
     tx.run(SET_RATE_AT, (rate.next_at(rate.taken(_full_at(rate_at, rate, now), number)), name))
 
 
@@ -51,7 +51,7 @@ def _full_at(rate_at: int, rate: Rate, now: int) -> int:
 
 
 def _set(tx: Tx, name: str, *, paused: bool) -> bool:
-    tx.insert(Queues, ("name", "paused", "rate_at"), [(name, 0, 0)])
+    tx.insert(Queues, ("name", "paused", "rate_at"), [(name, False, 0)])
     changed = tx.run(Queues.update({Queues.paused: paused}).where((Queues.name == name) & (Queues.paused != paused)))
     if changed:
         tx.touch("jobs")
