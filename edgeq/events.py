@@ -13,6 +13,10 @@ Severity = Literal["debug", "info", "warning", "critical"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
 """How much an event matters to people who are told of it, growing."""
 
+NESTING_MAX = 100
+"""How many objects and lists JSON may hold inside each other. What was let in is decoded again by processors, commands
+and other programs, and each of them has a limit of its own."""
+
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -127,3 +131,18 @@ def from_json(text: str | bytes) -> Any:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise ValueError(str(error) or "nested too deeply") from None
+
+
+def deeper_than(most: int, text: bytes, value: Any) -> bool:
+    """Whether something in `value`, which `text` says, lies inside more than `most` objects and lists."""
+    if text.count(b"{") + text.count(b"[") <= most:
+        return False
+    level = [[value]]
+    for _ in range(most + 1):
+        level = [
+            list(item.values()) if isinstance(item, dict) else item
+            for items in level
+            for item in items
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)

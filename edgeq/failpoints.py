@@ -14,6 +14,8 @@ NAMES = (
     "intake.handled",
     "intake.committed",
     "intake.acked",
+    "forward.sending",
+    "forward.confirmed",
     "processor.handled",
     "processor.committed",
     "job.claimed",

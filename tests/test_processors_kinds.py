@@ -20,6 +20,10 @@ from edgeq.processors.kinds import Parts, PlannedProcessor, plan_processors
 from edgeq.processors.sentinel import Sentinel
 from edgeq.telemetry.metrics import Metrics
 
+async def nowhere(topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+    raise AssertionError("nothing is published here")
+
+
 OWN = """
 from edgeq.config.schema import Record
 from edgeq.processors.processor import QueueProcessor
@@ -81,7 +85,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plan]:
         path.write_text(text.replace("OWN", module))
         problems: list[Problem] = []
         loaded = load(str(path), environ={})
-        parts = Parts(contracts, Policy((), channels), Metrics(), Clock())
+        parts = Parts(contracts, Policy((), channels), Metrics(), Clock(), nowhere)
         return plan_processors(loaded, parts, channels, problems), problems
 
     yield make

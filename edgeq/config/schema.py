@@ -134,11 +134,13 @@ class EmitMap(Record, frozen=True):
 
 
 class Route(Record, frozen=True):
-    """`routes[]`: a topic filter and what becomes of its messages. One or more of emit, dispatch, controller."""
+    """`routes[]`: a topic filter and what becomes of its messages. One or more of emit, dispatch, receive and
+    controller."""
 
     topic: str
     emit: str | EmitMap | None = None
     dispatch: str | None = None
+    receive: Literal["events"] | None = None
     controller: str | None = None
     subject: str = ""
     data: Literal["payload"] | dict[str, Any] = "payload"
@@ -157,8 +159,11 @@ class Route(Record, frozen=True):
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """A route must lead somewhere."""
-        if not given.keys() & {"emit", "dispatch", "controller"}:
-            yield "", "needs one of emit, dispatch or controller"
+        if not given.keys() & {"emit", "dispatch", "receive", "controller"}:
+            yield "", "needs one of emit, dispatch, receive or controller"
+        if "receive" in given and "emit" not in given:
+            wrong = given.keys() & {"subject", "data", "description", "occurred_at", "dedup"}
+            yield from ((key, "is for emit: events that are received have their own") for key in sorted(wrong))
 
 
 class OnError(Record, frozen=True):

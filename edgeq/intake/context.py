@@ -8,14 +8,10 @@ from typing import Any
 from ..clock import Clock
 from ..context import Context
 from ..errors import RejectedMessage
-from ..events import from_json
+from ..events import NESTING_MAX, deeper_than, from_json
 from ..mqtt.delivery import Delivery
 from ..mqtt.properties import Properties, decode
 from ..store.decisions import Decisions
-
-NESTING_MAX = 100
-"""How many objects and lists JSON may hold inside each other. What was let in is decoded again by processors, commands
-and other programs, and each of them has a limit of its own."""
 
 _UNSET: Any = object()
 
@@ -100,7 +96,7 @@ class MessageContext(Context):
                 value = from_json(payload)
             except ValueError as error:
                 raise RejectedMessage("undecodable", f"the payload is not JSON: {error}") from None
-            if payload.count(b"{") + payload.count(b"[") > NESTING_MAX and _deeper_than(NESTING_MAX, value):
+            if deeper_than(NESTING_MAX, payload, value):
                 raise RejectedMessage("undecodable", f"the payload is nested more than {NESTING_MAX} deep")
             self._json = value
         return self._json
@@ -117,16 +113,3 @@ class MessageContext(Context):
         if self.payload_kind == "json":
             return self.json()
         return self.text() if self.payload_kind == "text" else self.delivery.payload
-
-
-def _deeper_than(most: int, value: Any) -> bool:
-    """Whether something in `value` lies inside more than `most` objects and lists."""
-    level = [[value]]
-    for _ in range(most + 1):
-        level = [
-            list(item.values()) if isinstance(item, dict) else item
-            for items in level
-            for item in items
-            if isinstance(item, dict | list)
-        ]
-    return bool(level)

@@ -1,4 +1,4 @@
-"""What can stand behind a route: the built-in controllers `emit` and `dispatch`, and one's own.
+"""What can stand behind a route: the built-in controllers `emit`, `dispatch` and `receive`, and one's own.
 
 A controller is a function of `ctx`; what it records through `ctx` is committed before the message is acknowledged. The
 built-in ones run where they are called and take no time worth a timeout; one's own run as a task (`async def`) or in a
@@ -79,6 +79,13 @@ def dispatch(job: type[Any]) -> Inline:
             raise RejectedMessage("bad_arguments", str(error)) from None
 
     return run
+
+
+def receive(route: Route, names: Collection[str]) -> Inline:
+    """The built-in controller that takes in what gateways forward: see `receive`. Raises ValueError."""
+    from .receive import receive  # who is no site doesn't pay for it
+
+    return receive(route, names)
 
 
 def own(reference: str, names: Collection[str]) -> Callable[..., Any]:

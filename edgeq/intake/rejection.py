@@ -16,7 +16,7 @@ PAYLOAD_KEPT_BYTES = 2**20
 
 REASONS = (
     "undecodable", "missing_field", "bad_text", "bad_time", "bad_arguments", "unmapped", "too_large", "over_limit",
-    "timeout", "failed",
+    "timeout", "failed", "not_its_own", "restored",
 )  # fmt: skip
 """Why a message becomes a dead letter. Those that one's own controllers think of are counted as `rejected`."""
 

@@ -173,6 +173,9 @@ def _compile(
     if settings.dispatch is not None:
         with mistakes.at("dispatch"):
             inline.append(controllers.dispatch(resolve_job(settings.dispatch)))
+    if settings.receive is not None:
+        with mistakes.at("receive"):
+            inline.append(controllers.receive(settings, names))
     with mistakes.at("controller"):
         if settings.controller:
             function = controllers.own(settings.controller, names)

@@ -67,6 +67,9 @@ class Calls:
                 else:
                     await self._processor.process_item(wanted[0], ctx)
         except NotYet as pause:
+            done = 0 if pause.done_to is None else sum(event.id <= pause.done_to for event in wanted)
+            if done:
+                ctx.decisions.tallies.append(lambda: self._tally(done))
             pause.decisions = ctx.decisions
             raise
         finally:

@@ -7,7 +7,7 @@ A kind is a word of `KINDS`, a class of one's own as `package.module:Class`, or 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,14 @@ class Parts:
     policy: Policy
     metrics: Metrics
     clock: Clock
+    publish: Callable[..., Awaitable[object]]
 
 
 KINDS: dict[str, Callable[[Parts, Link | None], QueueProcessor]] = {
     "courier": lambda parts, link: Courier(parts.policy, parts.metrics, parts.clock),
     "sentinel": lambda parts, link: Sentinel(parts.contracts, parts.metrics, parts.clock, link),
 }
+FORWARD = "forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ def plan_processors(
     planned: dict[str, PlannedProcessor] = {}
     sections = loaded.config.processors
     for name, section in sections.items():
-        processor = _plan(section, parts, problems)
+        forwards = section.data.get("kind") == FORWARD
+        processor = _forward(name, section, loaded, parts, problems) if forwards else _plan(section, parts, problems)
         if processor is not None:
             planned[name] = processor
     for kind, twice in (("sentinel", "two would judge alike"), ("courier", "two would tell everything twice")):
@@ -78,7 +81,8 @@ def _plan(section: Section, parts: Parts, problems: list[Problem]) -> PlannedPro
     kind = section.data.get("kind")
     if not isinstance(kind, str):
         message = "is missing" if kind is None else "must be text"
-        problems.append(section.problem("kind", message, f"there is: {', '.join(KINDS)}, or package.module:Class"))
+        there_is = f"there is: {', '.join([*KINDS, FORWARD])}, or package.module:Class"
+        problems.append(section.problem("kind", message, there_is))
         return None
     if kind in KINDS:
         settings = section.read(ProcessorSettings, problems)
@@ -98,6 +102,25 @@ def _plan(section: Section, parts: Parts, problems: list[Problem]) -> PlannedPro
     return PlannedProcessor(lambda link: _make_own(own, values), settings)
 
 
+def _forward(
+    name: str, section: Section, loaded: LoadedConfig, parts: Parts, problems: list[Problem]
+) -> PlannedProcessor | None:
+    from ..forward.making import plan  # who forwards nothing doesn't pay for it
+    from ..forward.settings import ForwardSettings
+
+    settings = section.read(ForwardSettings, problems)
+    if settings is None:
+        return None
+    try:
+        make, settings = plan(
+            name, settings, loaded.folder, loaded.config.gateway, parts.publish, parts.metrics, parts.clock
+        )
+    except ValueError as error:
+        problems.append(section.problem("to", str(error)))
+        return None
+    return PlannedProcessor(lambda link: make(), settings)
+
+
 def _built_in(kind: str, parts: Parts) -> Callable[[Link | None], QueueProcessor]:
     return lambda link: KINDS[kind](parts, link)
 
@@ -115,7 +138,7 @@ def _own(kind: str) -> type[QueueProcessor]:
     if ":" in kind:
         own = load_class(kind, QueueProcessor)
     else:
-        own = plugged_in(kind, QueueProcessor, ENTRY_POINTS, [*KINDS, "package.module:Class"])
+        own = plugged_in(kind, QueueProcessor, ENTRY_POINTS, [*KINDS, FORWARD, "package.module:Class"])
     _check(own, kind)
     return own
 

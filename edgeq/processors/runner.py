@@ -305,8 +305,10 @@ class ProcessorRunner(Service):
     def _hold(self, pause: NotYet) -> None:
         """Keep what was done and decided, and leave the rest for as long as was asked."""
         done_to = self.position if pause.done_to is None else pause.done_to
-        if pause.decisions or pause.done_to is not None:
-            self._progress.add(done_to, pause.decisions)
+        decisions = pause.decisions
+        kept = decisions is not None and bool(decisions or decisions.lazily or decisions.tallies)
+        if kept or pause.done_to is not None:
+            self._progress.add(done_to, decisions)
         self._not_before = self.clock.monotonic() + pause.after_seconds
         if pause.done_to is not None:
             self._go_on()

@@ -65,6 +65,8 @@ class Metrics:
         self.heartbeats = Counter("edgeq_heartbeats_total", "Dead-man pings, by result.", "result")
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
         self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
+        self.forwarded = Counter("edgeq_forwarded_total", "Events that a site has confirmed.", "processor")
+        self.forwarded_bytes = Counter("edgeq_forwarded_bytes_total", "Bytes of them on the way.", "processor")
         self.skipped = Counter("edgeq_skipped_total", "Events or values skipped, by reason.", "reason")
         self.contract_skipped = Counter("edgeq_contract_skipped_total", "The same, by contract.", "contract")
         self.channels = {
