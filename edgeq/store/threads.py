@@ -14,7 +14,7 @@ import peewee as pw
 
 from ..events import from_json, to_json
 from .dialect import least
-from .store import ZERO, Row, Statement, Store, Tx, storable
+from .store import Row, Statement, Store, Tx, storable
 from .tables import Threads
 
 Key = tuple[str, str]
@@ -75,7 +75,7 @@ _COUNTS = Statement(
     lambda p: Threads.select(
         pw.fn.COUNT(Threads.fingerprint),
         pw.fn.COUNT(Threads.acknowledged_at),
-        pw.fn.COALESCE(pw.fn.SUM(Threads.silenced), ZERO),
+        pw.fn.COUNT(Threads.event_id).filter(Threads.silenced),
     )
 )
 
