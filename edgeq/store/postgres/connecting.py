@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -36,9 +37,12 @@ def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any,
     return connection
 
 
-async def connect_async(url: str, part: str, settings: str) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """`connect` for the event loop."""
+async def connect_async(
+    url: str, part: str, settings: str, opened: Callable[[psycopg.AsyncConnection[Any]], None] = lambda connection: None
+) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """`connect` for the event loop. `opened` is called before the first statement, which may find no answer."""
     connection = await psycopg.AsyncConnection.connect(autocommit=True, **_parameters(url, part))
+    opened(connection)
     try:
         _adapt(connection)
         await connection.execute(f"{_EACH}; {settings}".encode())

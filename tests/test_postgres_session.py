@@ -1,0 +1,159 @@
+"""The control session: it hears of the commits of others, notices when it is deaf, and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from support.postgres import Postgres
+from support.proxy import Proxy
+from support.stores import PostgresDatabase
+
+from edgeq.clock import Clock
+from edgeq.store import meta
+from edgeq.store.postgres import session
+from edgeq.store.postgres.store import PostgresStore
+from edgeq.store.store import Topic, Tx
+from edgeq.telemetry.metrics import Metrics
+from edgeq.testing import until
+
+PROMPTLY_SECONDS = 15.0
+
+
+@pytest.fixture(autouse=True)
+def without_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks now and then, unless a test is about that."""
+    monkeypatch.setattr(session, "_NET_SECONDS", 1e6)
+    monkeypatch.setattr(session, "FOREIGN_NET_SECONDS", 1e6)
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> PostgresDatabase:
+    return PostgresDatabase(postgres)
+
+
+@asynccontextmanager
+async def opened(url: str, name: str = "here") -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(url, metrics=Metrics(), clock=Clock(), part=name)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def touching(*topics: Topic) -> Callable[[Tx], None]:
+    def unit(tx: Tx) -> None:
+        meta.put(tx, "key", "value")
+        for topic in topics:
+            tx.touch(topic)
+
+    return unit
+
+
+async def listening(store: PostgresStore) -> None:
+    """Return when its session is there: everything is fired then."""
+    await until(lambda: store.signal.version("cursors") > 0)
+
+
+async def heard(store: PostgresStore, topic: Topic, seen: int) -> None:
+    assert await store.signal.wait(topic, seen, PROMPTLY_SECONDS), f"nothing was heard of {topic}"
+
+
+async def test_commits_of_others_wake_those_who_wait_for_what_they_touched_and_nobody_else(
+    database: PostgresDatabase,
+) -> None:
+    url = database.url
+    async with opened(url) as here, opened(url, "there") as there:
+        await listening(here)
+        jobs, events = here.signal.version("jobs"), here.signal.version("events")
+        await there.write(touching("jobs"))
+        await heard(here, "jobs", jobs)
+        assert here.signal.version("events") == events
+
+
+async def test_ones_own_commits_and_those_to_other_stores_wake_nobody_twice(database: PostgresDatabase) -> None:
+    async with opened(database.url) as here, opened(database.url, "there") as there:
+        await listening(here)
+        seen = here.signal.version("jobs")
+        await here.write(touching("jobs"))
+        database.sql("SELECT pg_notify('edgeq', '1 somebody jobs')")
+        database.sql("SELECT pg_notify('edgeq', 'nonsense'), pg_notify('edgeq', '')")
+        await there.write(touching("events"))
+        await heard(here, "events", 1)
+        assert here.signal.version("jobs") == seen + 1
+
+
+async def test_an_ended_session_comes_back_and_wakes_everybody(
+    database: PostgresDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgeq.store")
+    url = database.url
+    async with opened(url, "ended") as here, opened(url, "there") as there:
+        await listening(here)
+        seen = here.signal.version("events")
+        assert database.server.terminate("edgeq ended session") == 1
+        await heard(here, "events", seen)
+        await until(lambda: "is back" in caplog.text)
+        jobs = here.signal.version("jobs")
+        await there.write(touching("jobs"))
+        await heard(here, "jobs", jobs)
+    assert caplog.text.count("session at the database") == 1
+
+
+async def test_a_session_that_is_cut_off_without_a_word_is_made_anew(database: PostgresDatabase) -> None:
+    url = database.url
+    async with Proxy(database.server.port) as proxy:
+        through = url.replace(f":{database.server.port}", f":{proxy.port}")
+        async with opened(through) as here, opened(url, "there") as there:
+            await listening(here)
+            connections, seen = proxy.connections, here.signal.version("events")
+            proxy.hold()
+            await heard(here, "events", seen)  # it has noticed
+            await until(lambda: proxy.connections > connections)
+            seen = here.signal.version("cursors")
+            proxy.release()
+            await heard(here, "cursors", seen)
+            jobs = here.signal.version("jobs")
+            await there.write(touching("jobs"))
+            await heard(here, "jobs", jobs)
+
+
+async def test_an_outage_is_one_line_and_one_when_it_is_over(
+    own_postgres: Callable[..., Postgres], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgeq.store")
+    server = own_postgres()
+    async with opened(await asyncio.to_thread(lambda: PostgresDatabase(server).url)) as here:
+        await listening(here)
+        await asyncio.to_thread(server.stop, "immediate")
+        seen = here.signal.version("events")
+        for _ in range(3):  # tries to connect
+            await heard(here, "events", seen)
+            seen = here.signal.version("events")
+        await asyncio.to_thread(server.start)
+        await until(lambda: "control session is back" in caplog.text)
+    assert caplog.text.count("control session") == 2
+
+
+async def test_without_a_session_others_are_noticed_by_looking(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "FOREIGN_NET_SECONDS", 0.05)
+    monkeypatch.setattr(session, "_AGAIN", session.Backoff(1e6, 1e6))
+    async with opened(database.url, "deaf") as here:
+        await listening(here)
+        database.server.terminate("edgeq deaf session")
+        for _ in range(5):
+            await heard(here, "jobs", here.signal.version("jobs"))
+
+
+async def test_closing_leaves_no_session_behind(database: PostgresDatabase) -> None:
+    url = database.url
+    async with opened(url, "gone") as here:
+        await listening(here)
+    text = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq gone%'"
+    await until(lambda: database.server.sql(database.server.url, text) == [(0,)])
