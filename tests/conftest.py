@@ -68,7 +68,7 @@ def broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server that runs; all tests of this process share it, so none may harm it."""
-    server = _postgres(autovacuum="off", fsync="off")  # nobody writes but the tests, and nobody pulls the plug
+    server = _postgres(autovacuum="off")  # so that nobody writes but the tests
     server.start()
     yield server
     server.close()
@@ -91,17 +91,22 @@ def own_postgres() -> Iterator[Callable[..., Postgres]]:
 
 
 @pytest.fixture
-def postgres_url(postgres: Postgres) -> str:
+def postgres_url(postgres: Postgres) -> Iterator[str]:
     """A database that is empty and nobody else's."""
-    return postgres.fresh_database()
+    url = postgres.fresh_database()
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture(params=KINDS)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database of each kind in turn: the test runs on all of them."""
     if request.param == "sqlite":
-        return SqliteDatabase(tmp_path)
-    return PostgresDatabase(request.getfixturevalue("postgres"))
+        yield SqliteDatabase(tmp_path)
+    else:
+        made = PostgresDatabase(request.getfixturevalue("postgres"))
+        yield made
+        made.drop()
 
 
 def _postgres(**settings: str) -> Postgres:

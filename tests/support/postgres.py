@@ -21,12 +21,15 @@ from typing import Any
 import psycopg
 
 DEADLINE_SECONDS = 30.0
+MEMORY_BYTES = 2 * 2**30
 ROLE = "edgeq"  # what tests connect as: it owns their databases, and may no more than that
 _STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "100",
     "shared_buffers": "16MB",
+    "max_wal_size": "128MB",
+    "min_wal_size": "32MB",
     "log_line_prefix": "%m [%p] %a: ",
     "timezone": "UTC",
 }
@@ -61,8 +64,11 @@ def _user() -> dict[str, Any]:
 
 
 def _owned_folder() -> Path:
-    """A new folder that belongs to that user: pytest's own can't be entered by others."""
-    folder = Path(tempfile.mkdtemp(prefix="edgeq-postgres-"))
+    """A new folder that belongs to that user: pytest's own can't be entered by others. It is in memory if there is
+    room: a new database for each test is a lot to write."""
+    memory = "/dev/shm"
+    roomy = os.path.isdir(memory) and shutil.disk_usage(memory).free > MEMORY_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="edgeq-postgres-", dir=memory if roomy else None))
     user = _user()
     if user:
         os.chown(folder, user["user"], user["group"])
@@ -175,6 +181,10 @@ class Postgres:
         name = f"test_{self._databases}"
         self.sql(self.url, f"CREATE DATABASE {name} OWNER {ROLE} TEMPLATE {template}")
         return self._url_of(ROLE, name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, also from under those who are connected to it."""
+        self.sql(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
     def sql(self, url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run statements (without `params` there may be several) on a connection of its own; the rows of the last."""

@@ -129,6 +129,7 @@ class PostgresDatabase(Database):
     def __init__(self, server: Postgres) -> None:
         self.server = server
         self.url = server.fresh_database(_template(server))
+        self._others: list[PostgresDatabase] = []
 
     def store(
         self, *, clock: Clock | None = None, metrics: Metrics | None = None, beside: bool = False, **settings: Any
@@ -140,7 +141,14 @@ class PostgresDatabase(Database):
 
     def fresh(self) -> PostgresDatabase:
         """See Database.fresh."""
-        return PostgresDatabase(self.server)
+        self._others.append(PostgresDatabase(self.server))
+        return self._others[-1]
+
+    def drop(self) -> None:
+        """Remove it, and those that `fresh` made."""
+        for other in self._others:
+            other.drop()
+        self.server.drop(self.url)
 
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
