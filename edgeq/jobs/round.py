@@ -91,8 +91,7 @@ class Rounds:
         """Raises StoreUnavailable when the store was closed first, and what the unit raised unless it had ends in it.
         Then each of these is committed in a unit of its own, so that only the guilty one is refused."""
         try:
-            shared = self._clock.monotonic() >= self._alone_until
-            return await self._store.write(lambda tx: self._unit(tx, plan), shared=shared)
+            return await self._store.write(lambda tx: self._unit(tx, plan), shared=self._may_share(plan))
         except StoreUnavailable:
             raise
         except Exception:  # texts and numbers that no database takes, and what else there may be
@@ -111,6 +110,11 @@ class Rounds:
 
     def _only(self, ending: Ending) -> Unit[list[Ended]]:
         return lambda tx: self._end(tx, [ending])
+
+    def _may_share(self, plan: Plan) -> bool:
+        """Whether the store will hardly be needed alone, which would make us begin again."""
+        appends = any(ending.decisions.events or ending.decisions.also for ending in plan.endings)
+        return not plan.rescue and not appends and self._clock.monotonic() >= self._alone_until
 
     def _unit(self, tx: Tx, plan: Plan) -> Found:
         try:
