@@ -98,9 +98,13 @@ class Parts:
         self.web: WebServer | None = None
         if config.web.listen is not None:
             from .web.acknowledge import AcknowledgePage  # who has no pages doesn't pay for them
+            from .web.ingest import Ingest
             from .web.server import WebServer
 
-            pages = [AcknowledgePage(config.gateway, store, metrics, clock).page()]
+            pages = [
+                AcknowledgePage(config.gateway, store, metrics, clock).page(),
+                Ingest(config.web.token, store, metrics, clock).page(),
+            ]
             self.web = WebServer(config.web.listen, clock, pages)
         self._plan = plan
         self._store = store

@@ -14,6 +14,7 @@ MQTT_TEXT_BYTES_MAX = 65_535
 PAYLOAD_BYTES_MAX = 268_435_455  # what a packet of MQTT can announce
 RATE_MAX = 1e9
 PRIORITY_MAX = 1000
+TOKEN_CHARACTERS_MIN = 16
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ADDRESS = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]{1,5})")
@@ -169,6 +170,12 @@ def listen(text: str) -> None:
 def is_postgres(url: str) -> bool:
     """Whether `store.url` names a database on a PostgreSQL server; if not, it is for `sqlite_path`."""
     return url.partition("://")[0] in _SCHEMES and "://" in url
+
+
+def header_token(text: str) -> None:
+    """What can be sent as a token in a header of HTTP, and is not to be guessed."""
+    if len(text) < TOKEN_CHARACTERS_MIN or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"must be at least {TOKEN_CHARACTERS_MIN} ASCII characters without spaces")
 
 
 def sqlite_path(url: str) -> str:

@@ -301,9 +301,10 @@ class Schedule(Record, frozen=True):
 
 
 class Web(Record, frozen=True):
-    """`web`: the pages that edgeq serves, if it shall listen."""
+    """`web`: the pages that edgeq serves, if it shall listen. Programs that have the `token` may send events."""
 
     listen: Annotated[str, checks.listen] | None = None
+    token: Annotated[str, checks.header_token] | None = None
 
 
 class Log(Record, frozen=True):

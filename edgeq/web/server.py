@@ -2,8 +2,9 @@
 
 What can be relied on, whatever is sent to it:
 
-- A request has HEAD_BYTES_MAX of head and BODY_BYTES_MAX of body, is here within READ_SECONDS and answered within
-  ANSWER_SECONDS; else it is refused. It is read whole before anybody looks at it.
+- A request has HEAD_BYTES_MAX of head and BODY_BYTES_MAX of body (more where a page gives more room to who may use it),
+  is here within READ_SECONDS and answered within ANSWER_SECONDS; else it is refused. It is read whole before anybody
+  looks at it.
 - At most CONNECTIONS_MAX are served at once, others are refused at once. Each connection is for one request.
 - Whoever gets a page is told not to keep it, not to show it in a frame, and to run nothing that stands in it. An
   error of ours shows nothing of what is inside.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from microdot import Microdot, Request, Response
@@ -32,6 +33,7 @@ READ_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 CONNECTIONS_MAX = 32
 
+_ANY_SIZE = 2**31
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -41,12 +43,18 @@ class _Refused(Exception):
         self.sentence = sentence
 
 
+def _little(headers: Mapping[str, str]) -> int:
+    return BODY_BYTES_MAX
+
+
 class Page(NamedTuple):
-    """What `answer` makes of requests to `path`, in which `<name>` stands for a part that it is given."""
+    """What `answer` makes of requests to `path`, in which `<name>` stands for a part that it is given. `room` says how
+    many bytes of body a request with these headers (in lower case) may have."""
 
     path: str
     methods: tuple[str, ...]
     answer: Callable[..., Awaitable[Response]]
+    room: Callable[[Mapping[str, str]], int] = _little
 
 
 class WebServer(Service):
@@ -58,7 +66,11 @@ class WebServer(Service):
         self._app = Microdot()
         self._app.errorhandler(404)(_not_found)
         self._app.errorhandler(405)(_not_allowed)
+        self._room: dict[str, Callable[[Mapping[str, str]], int]] = {}
+        # How much may come is decided here, before it is read.
+        Request.max_content_length = Request.max_body_length = _ANY_SIZE
         for each in pages:
+            self._room[each.path] = each.room
             self._app.route(each.path, methods=list(each.methods))(self._carefully(each.answer))
         self._connections: set[asyncio.Task[Any]] = set()
 
@@ -117,7 +129,7 @@ class WebServer(Service):
             async with asyncio.timeout(READ_SECONDS):
                 head = await reader.readuntil(_END_OF_HEAD)
                 whole.feed_data(head)
-                if size := _body_size(head):
+                if size := self._body_size(head):
                     whole.feed_data(await reader.readexactly(size))
         except asyncio.LimitOverrunError:
             raise _Refused(431, "The request is too long.") from None
@@ -129,6 +141,26 @@ class WebServer(Service):
         except (ValueError, IndexError, EOFError):
             raise _Refused(400, "That is no request that can be understood.") from None
         return request
+
+    def _body_size(self, head: bytes) -> int:
+        """How many bytes follow the head. Raises _Refused for a body that is too large, or of unknown size."""
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            name, value = name.strip().lower(), value.strip()
+            if name == "transfer-encoding":
+                raise _Refused(411, "The length of the request is missing.")
+            if name == "content-length" and headers.get(name, value) != value:
+                raise _Refused(400, "That is no request that can be understood.")
+            headers[name] = value
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
+            raise _Refused(400, "That is no request that can be understood.")
+        path = first.split(" ")[1].partition("?")[0] if first.count(" ") == 2 else ""
+        if int(length) > self._room.get(path, _little)(headers):
+            raise _Refused(413, "The request is too large.")
+        return int(length)
 
     def _carefully(self, answer: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         """`answer`, which has an answer also when it fails."""
@@ -157,23 +189,6 @@ class _Reply:
 
     async def awrite(self, octets: bytes) -> None:
         self.octets += octets
-
-
-def _body_size(head: bytes) -> int:
-    """How many bytes follow the head. Raises _Refused for a body that is too large, or of unknown size."""
-    sizes = set()
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"transfer-encoding":
-            raise _Refused(411, "The length of the request is missing.")
-        if name.strip().lower() == b"content-length":
-            sizes.add(value.strip())
-    if len(sizes) > 1 or not all(size.isdigit() and len(size) < 20 for size in sizes):
-        raise _Refused(400, "That is no request that can be understood.")
-    size = int(sizes.pop()) if sizes else 0
-    if size > BODY_BYTES_MAX:
-        raise _Refused(413, "The request is too large.")
-    return size
 
 
 async def _not_found(request: Request) -> Response:
