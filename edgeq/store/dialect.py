@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import peewee as pw
@@ -37,3 +39,11 @@ def unlocked(column: pw.Field, query: pw.ModelSelect[Any]) -> pw.Node:
 def least(*values: object) -> pw.Node:
     """The smallest of several values."""
     return ByDialect(sqlite=pw.fn.MIN(*values), postgresql=pw.fn.LEAST(*values))
+
+
+def spells(column: pw.Field, parts: Sequence[str]) -> pw.Node:
+    """That a text is these parts in their order, with any text between them. Upper and lower case differ."""
+    # peewee says GLOB to SQLite, and LIKE to PostgreSQL.
+    glob = "*".join(re.sub(r"[\[?*]", r"[\g<0>]", part) for part in parts)
+    like = "%".join(re.sub(r"[%_\\]", r"\\\g<0>", part) for part in parts)
+    return ByDialect(sqlite=column % glob, postgresql=column % like)

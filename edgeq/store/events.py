@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from peewee import fn
 
 from ..clock import is_time
 from ..events import Event, NewEvent, to_json
+from .dialect import spells
 from .store import ZERO, Row, Statement, Store, Tx
 from .tables import Events
 
@@ -146,11 +146,11 @@ async def recent(
     `recorded_at` not before `since` microseconds."""
     query = Events.select(*_ALL).order_by(Events.id.desc()).limit(limit)
     if type_pattern:
-        query = query.where(Events.type % _glob(type_pattern))
+        query = query.where(spells(Events.type, type_pattern.split("*")))
     if subject:
         query = query.where(Events.subject == subject)
     if tag:
-        query = query.where(Events.tags % f"*{_glob(to_json(tag)).replace('*', '[*]')}*")
+        query = query.where(spells(Events.tags, ("", to_json(tag), "")))
     if since:
         query = query.where(Events.recorded_at >= since)
     return [_event(row) for row in reversed(await store.read(query))]
@@ -164,11 +164,6 @@ def tags_to_json(tags: tuple[str, ...]) -> str:
         if len(_tags_json) < 1000:
             _tags_json[tags] = text
     return text
-
-
-def _glob(text: str) -> str:
-    """`text` as a pattern of the database, in which other characters than `*` have a meaning, too."""
-    return re.sub(r"[\[?]", r"[\g<0>]", text)
 
 
 def _event(row: Row) -> Event:
