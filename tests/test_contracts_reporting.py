@@ -112,7 +112,7 @@ class Both(Contract):
 
 @pytest.fixture(autouse=True, scope="module")
 def _kinds() -> Iterator[None]:
-    KINDS.update(gauge=Gauge, both=Both)
+    KINDS.update(gauge=f"{__name__}:Gauge", both=f"{__name__}:Both")
     yield
     del KINDS["gauge"], KINDS["both"]
 

@@ -109,7 +109,9 @@ def test_importing_a_module_does_nothing() -> None:
     assert run(WATCH) == ""
 
 
-@pytest.mark.parametrize("library", ["amqtt", "email", "http.client", "rich", "psycopg"])
+@pytest.mark.parametrize(
+    "library", ["amqtt", "edgeq.contracts.rate", "email", "http.client", "psycopg", "rich", "shutil"]
+)
 def test_a_gateway_does_not_pay_for_libraries_that_it_does_not_use(library: str) -> None:
     assert run(f"import sys, edgeq.cli.main, edgeq.cli.run; print({library!r} in sys.modules)") == "False\n"
 
@@ -137,5 +139,7 @@ def test_urllib_is_whole_for_whoever_wants_it() -> None:
 
 def test_paho_has_what_it_needs_to_look_for_a_proxy_where_pysocks_is_installed(tmp_path: Path) -> None:
     (tmp_path / "socks.py").touch()
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import edgeq.mqtt.client, urllib; print(urllib.request)"
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import edgeq.mqtt.client, urllib; print(urllib.request)"
+    )
     assert "urllib/request.py" in run(program)

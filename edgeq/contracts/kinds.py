@@ -11,29 +11,21 @@ from collections.abc import Sequence
 from ..config.section import Section
 from ..config.suggest import did_you_mean
 from ..errors import Problem
-from ..imports import plugged_in
-from .absence import Absence
-from .composite import Composite
+from ..imports import load_class, plugged_in
 from .contract import Contract
-from .count import Count
-from .deadline import Deadline
-from .rate import Rate
 from .relations import relation_faults
-from .requires import Requires
-from .sequence import EventSequence
-from .stuck import Stuck
-from .threshold import Threshold
 
-KINDS: dict[str, type[Contract]] = {
-    "absence": Absence,
-    "composite": Composite,
-    "count": Count,
-    "deadline": Deadline,
-    "rate": Rate,
-    "requires": Requires,
-    "sequence": EventSequence,
-    "stuck": Stuck,
-    "threshold": Threshold,
+# Imported when used, as most gateways have contracts of a few kinds.
+KINDS = {
+    "absence": "edgeq.contracts.absence:Absence",
+    "composite": "edgeq.contracts.composite:Composite",
+    "count": "edgeq.contracts.count:Count",
+    "deadline": "edgeq.contracts.deadline:Deadline",
+    "rate": "edgeq.contracts.rate:Rate",
+    "requires": "edgeq.contracts.requires:Requires",
+    "sequence": "edgeq.contracts.sequence:EventSequence",
+    "stuck": "edgeq.contracts.stuck:Stuck",
+    "threshold": "edgeq.contracts.threshold:Threshold",
 }
 ENTRY_POINTS = "edgeq.contracts"
 
@@ -65,7 +57,11 @@ def _load(section: Section, problems: list[Problem]) -> Contract | None:
         problems.append(section.problem("kind", message, did_you_mean("", KINDS)))
         return None
     try:
-        kind = KINDS.get(name) or plugged_in(name, Contract, ENTRY_POINTS, KINDS)  # type: ignore[type-abstract]
+        kind = (
+            load_class(KINDS[name], Contract)  # type: ignore[type-abstract]
+            if name in KINDS
+            else plugged_in(name, Contract, ENTRY_POINTS, KINDS)  # type: ignore[type-abstract]
+        )
     except ValueError as error:
         problems.append(section.problem("kind", str(error)))
         return None
