@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def _folders(environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path("/run/edgeq")
     if own := environ.get("XDG_RUNTIME_DIR"):
         yield Path(own) / "edgeq"
-    yield Path(tempfile.gettempdir()) / f"edgeq-{os.geteuid()}"
+    yield Path(environ.get("TMPDIR") or "/tmp") / f"edgeq-{os.geteuid()}"  # noqa: S108 - see _usable
 
 
 def _usable(folder: Path) -> bool:
