@@ -144,6 +144,13 @@ class PostgresDatabase(Database):
         self._others.append(PostgresDatabase(self.server))
         return self._others[-1]
 
+    @asynccontextmanager
+    async def opened(self, **settings: Any) -> AsyncIterator[Store]:
+        """See Database.opened. It hears of what others commit, and has been woken for that."""
+        async with super().opened(**settings) as store:
+            assert await store.signal.wait("events", 0, 20.0)
+            yield store
+
     def drop(self) -> None:
         """Remove it, and those that `fresh` made."""
         for other in self._others:
