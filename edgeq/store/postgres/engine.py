@@ -104,6 +104,7 @@ class PostgresEngine:
         now = self._begin(connection, "_shared" if shared else "")
         tx.shared, tx.stored_now = shared, now if self._database_clock else None
         tx.touched.clear()
+        tx.wrote = False
         return tx
 
     def _begin(self, connection: psycopg.Connection[Any], mode: str) -> int:
@@ -117,14 +118,16 @@ class PostgresEngine:
     def commit(self) -> None:
         """See Engine.commit. The marker, the notification of others, and the commit go in one way there and back."""
         connection, tx = self._begun()
-        self._batch += 1
-        text = (
-            f"INSERT INTO writers (name, batch, used_at) VALUES ('{self.name}', {self._batch}, now()) "  # noqa: S608
-            "ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, used_at = excluded.used_at; "
-        )
+        text = ""
+        if tx.wrote:
+            self._batch += 1
+            text = (
+                f"INSERT INTO writers (name, batch, used_at) VALUES ('{self.name}', {self._batch}, now()) "  # noqa: S608
+                "ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, used_at = excluded.used_at; "
+            )
         if tx.touched:
             text += f"SELECT pg_notify('{CHANNEL}', '{self._lock} {self.name} {' '.join(sorted(tx.touched))}'); "
-        self._unknown = True
+        self._unknown = tx.wrote
         connection.execute(f"{text}COMMIT".encode())
         self._unknown = False
 

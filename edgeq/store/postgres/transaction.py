@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import peewee as pw
 import psycopg
 
-from ..inserts import Inserts
 from ..store import NotAlone, Row, Statement, Tx, render
+from . import inserts
 
 DIALECT = pw.PostgresqlDatabase(None)
 """Renders queries, and never connects."""
 
 
 class PostgresTx(Tx):
-    """See store.Tx. `stored_now` is the database's clock, None to go by the clock of whoever asks."""
+    """See store.Tx. `stored_now` is the database's clock, None to go by the clock of whoever asks. `wrote`: it may have
+    changed something."""
 
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         super().__init__()
-        self.shared = False
+        self.shared = self.wrote = False
         self.stored_now: int | None = None
         self._connection = connection
-        self._inserts = Inserts("%s")
 
     def _execute(self, query: Statement | pw.Node, params: Sequence[Any]) -> psycopg.Cursor[Row]:
-        if isinstance(query, Statement):
-            return self._connection.execute(query.text(DIALECT).encode(), params)
-        text, values = render(DIALECT, query)
-        return self._connection.execute(text.encode(), values)
+        text, values = (query.text(DIALECT), params) if isinstance(query, Statement) else render(DIALECT, query)
+        done = self._connection.execute(text.encode(), values)
+        self.wrote = self.wrote or (done.rowcount != 0 and not text.startswith("SELECT"))
+        return done
 
     def run(self, query: Statement | pw.Node, params: Sequence[Any] = ()) -> int:
         """See Tx.run."""
@@ -41,15 +41,23 @@ class PostgresTx(Tx):
 
     def insert(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> int:
         """See Tx.insert."""
-        statements = self._inserts.of(table, columns, rows, "ON CONFLICT DO NOTHING")
-        return sum(self._connection.execute(text.encode(), values).rowcount for text, values in statements)
+        return sum(done.rowcount for done in self._insert(table, columns, rows, "ON CONFLICT DO NOTHING"))
 
     def insert_returning(self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row]) -> list[int]:
         """See Tx.insert_returning."""
-        ids: list[int] = []
-        for text, values in self._inserts.of(table, columns, rows, "RETURNING id"):
-            ids += sorted([row[0] for row in self._connection.execute(text.encode(), values).fetchall()])
-        return ids
+        return [
+            row[0] for done in self._insert(table, columns, rows, "RETURNING id") for row in sorted(done.fetchall())
+        ]
+
+    def _insert(
+        self, table: type[pw.Model], columns: Sequence[str], rows: Sequence[Row], end: str
+    ) -> Iterator[psycopg.Cursor[Row]]:
+        self.wrote = self.wrote or bool(rows)
+        if len(rows) == 1:
+            yield self._connection.execute(inserts.for_one(table, tuple(columns), end), rows[0])
+        elif rows:
+            for some in inserts.parameters(rows):
+                yield self._connection.execute(inserts.for_many(table, tuple(columns), end), (some,))
 
     def now(self, now: int) -> int:
         """See Tx.now."""
