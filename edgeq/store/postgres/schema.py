@@ -18,10 +18,13 @@ VERSION_MIN = 140000
 
 # Any number will do that nobody else locks: held while tables are made.
 _MAKING = 0x65646765_71303031 & 0x7FFF_FFFF_FFFF_FFFF
+# Before the statement, so before it takes an id; of type 6: for each statement, before INSERT, and for nothing else.
 _TRIGGER = b"""
-SELECT tgenabled IN ('O', 'A') FROM pg_trigger
+SELECT tgenabled IN ('O', 'A') AND tgtype = 6 AND tgqual IS NULL AND prosrc LIKE %s
+FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
 WHERE tgrelid = 'events'::regclass AND tgname = 'events_in_commit_order'
 """
+_TAKES_LOCK = "%PERFORM pg_advisory_xact_lock(TG_RELID::bigint);%"
 _IDENTITY = b"""
 SELECT attidentity = 'a', seqcache = 1, seqincrement > 0 AND NOT seqcycle FROM pg_attribute, pg_sequence
 WHERE attrelid = 'events'::regclass AND attname = 'id'
@@ -45,8 +48,12 @@ def prepare(url: str, *, may_change: bool) -> str:
         done = _applied(connection, url)
         if done != known():
             if not may_change:
-                kind = StoreError if done else StoreMissing
-                raise kind(
+                if not done:
+                    raise StoreMissing(
+                        f"{place(url)} has no tables of edgeq yet",
+                        hint="start edgeq once, or name the right configuration with -c",
+                    )
+                raise StoreError(
                     f"{place(url)} has no tables of this version yet", hint="start the new edgeq once, then try again"
                 )
             connection.execute(b"SELECT pg_advisory_lock(%s)", (_MAKING,))
@@ -110,8 +117,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> None:
 def check_order(connection: psycopg.Connection[Any], url: str) -> None:
     """Raise StoreError unless events can only become visible in the order of their ids."""
     missing = []
-    if connection.execute(_TRIGGER).fetchall() != [(True,)]:
-        missing.append("the trigger events_in_commit_order is missing or disabled")
+    if connection.execute(_TRIGGER, (_TAKES_LOCK,)).fetchall() != [(True,)]:
+        missing.append("the trigger events_in_commit_order is missing, disabled or another one")
     always, cached, grows = (connection.execute(_IDENTITY).fetchall() or [(False, False, False)])[0]
     if not always:
         missing.append("events.id is not GENERATED ALWAYS AS IDENTITY")
