@@ -11,30 +11,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from support.jobs_model import FINISHED, SECOND, JobsModel
+from support.stores import Database, emptied
 
 from edgeq.store import breakers, claims, dead_letters, jobs, queues
 from edgeq.store.claims import BreakerSettings, Rate
 from edgeq.store.jobs import Limit, NewJob, StoredJob, Unique
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Store, Unit
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
 
 T = TypeVar("T")
 
 EXAMPLES = int(os.environ.get("JOBS_EXAMPLES", "0"))
+FEW = {"sqlite": 70, "postgresql": 20}  # each of the many steps is a way to a server and back
 QUEUES = ("a", "b", "slow")
 LEASE = 60.0
 LEASE_US = round(LEASE * SECOND)
@@ -98,20 +96,21 @@ SELDOM = (
 class JobsMachine(RuleBasedStateMachine):
     """Workers, and whoever dispatches jobs, on one store."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         super().__init__()
+        self.database = database
         self.clock = FakeClock()
         self.model = JobsModel(RATES, BREAKERS)
         self.model.clock_is(self.clock.now())
         self.numbers = itertools.count()
         self.claims: list[StoredJob] = []  # all that were ever made, the last ones last
-        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
         self.runner = asyncio.Runner()
         self.store = self.open()
+        self.write(emptied)
 
     def open(self) -> Store:
-        """The store under test, opened: made at the first call, and found again at any other."""
-        store = SqliteStore(str(self.folder / "edgeq.db"), metrics=Metrics(), clock=self.clock, durability="normal")
+        """The store under test, opened."""
+        store = self.database.store(clock=self.clock, durability="normal")
         self.runner.run(store.open())
         return store
 
@@ -378,7 +377,6 @@ class JobsMachine(RuleBasedStateMachine):
         finally:
             self.runner.run(self.store.close())
             self.runner.close()
-            shutil.rmtree(self.folder)
 
     def finish(self) -> None:
         self.finish_queues([queue for queue in QUEUES if queue not in self.model.paused])
@@ -401,12 +399,14 @@ class JobsMachine(RuleBasedStateMachine):
         raise AssertionError("not all jobs come to an end")
 
 
-TestJobs = JobsMachine.TestCase
-TestJobs.settings = settings(
-    max_examples=EXAMPLES or 70,
-    stateful_step_count=60,
-    derandomize=not EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.timeout(600 + EXAMPLES)
+def test_whatever_is_done_in_any_order(database: Database) -> None:
+    how = settings(
+        max_examples=EXAMPLES or FEW[database.kind],
+        stateful_step_count=60,
+        derandomize=not EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(lambda: JobsMachine(database), settings=how)

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from support.outbox import Scripted
+from support.stores import Database, emptied
 
 from edgeq.backoff import Backoff
 from edgeq.clock import MICROSECONDS
@@ -29,13 +27,13 @@ from edgeq.notifications.notification import Notification
 from edgeq.notifications.outbox import Sender
 from edgeq.store import dead_letters, notifications
 from edgeq.store.notifications import Group, NewNotification, StoredNotification
-from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
 
 T = TypeVar("T")
 
 EXAMPLES = int(os.environ.get("OUTBOX_EXAMPLES", "0"))
+FEW = {"sqlite": 25, "postgresql": 10}  # each of the many steps is a way to a server and back
 ROUNDS_MAX = 2000
 
 fingerprints = st.sampled_from([f"f{number}" for number in range(4)])
@@ -90,13 +88,13 @@ class Target(Scripted):
 class OutboxMachine(RuleBasedStateMachine):
     """A phone, that people read, and a siren, to which it may fail over."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.clock = FakeClock()
-        self.folder = Path(tempfile.mkdtemp())
-        self.store = SqliteStore(str(self.folder / "edgeq.db"), metrics=Metrics(), clock=self.clock)
+        self.store = database.store(clock=self.clock)
         self.do(self.store.open())
+        self.do(self.store.write(emptied))
         self.targets = {"phone": Target(True, Limit(0.2, 10)), "siren": Target(False, None)}
         self.senders = {name: self.sender(name) for name in self.targets}
         self.added = 0
@@ -115,7 +113,6 @@ class OutboxMachine(RuleBasedStateMachine):
         finally:
             self.do(self.store.close())
             self.runner.close()
-            shutil.rmtree(self.folder)
 
     @rule(
         channel=channels,
@@ -282,19 +279,21 @@ class OutboxMachine(RuleBasedStateMachine):
                     last = max(by_message[message])
 
 
-TestOutbox = OutboxMachine.TestCase
-TestOutbox.settings = settings(
-    max_examples=EXAMPLES or 25,
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=not EXAMPLES,
-    suppress_health_check=list(HealthCheck),
-)
+@pytest.mark.timeout(600 + EXAMPLES)
+def test_whatever_befalls_it(database: Database) -> None:
+    how = settings(
+        max_examples=EXAMPLES or FEW[database.kind],
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=not EXAMPLES,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(lambda: OutboxMachine(database), settings=how)
 
 
 @pytest.mark.parametrize("mood", ["gone", "busy", "fails"])
-def test_what_the_target_may_have_from_before_a_crash_stays_as_it_is(mood: str) -> None:
-    machine = OutboxMachine()
+def test_what_the_target_may_have_from_before_a_crash_stays_as_it_is(database: Database, mood: str) -> None:
+    machine = OutboxMachine(database)
     machine.crash(channel="phone", fingerprint="f0", kind="update")
     machine.change(channel="phone", mood=mood)
     machine.wait(seconds=1)

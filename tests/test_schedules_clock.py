@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.schedules import DAY, HOUR, MINUTE, NOON, SECOND, Report, cron, hourly, opened, runs, started, times
-from support.stores import Database, SqliteDatabase
+from support.stores import Database, SqliteDatabase, emptied
 
 from edgeq.clock import Clock
 from edgeq.jobs.schedules.rule import Every, Rule
@@ -26,7 +26,6 @@ from edgeq.jobs.schedules.schedule import Schedule
 from edgeq.jobs.schedules.scheduler import LOOK_SECONDS, Scheduler
 from edgeq.store import schedules as table
 from edgeq.store.store import Store
-from edgeq.store.tables import Jobs, Schedules
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
@@ -175,7 +174,7 @@ def processes(database: Database, schedule: Schedule, course: Callable[[Processe
     async def main() -> None:
         clock = FakeClock()
         async with opened(database, clock) as store:
-            await store.write(lambda tx: [tx.run(table.delete()) for table in (Jobs, Schedules)])
+            await store.write(emptied)
             both = Processes(store, clock, schedule)
             await both.restart(0)
             await both.restart(1)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.processing import writer_blocked
-from support.stores import Database, SqliteDatabase
+from support.stores import Database, SqliteDatabase, emptied
 
 import edgeq.store
 from edgeq.errors import StoreError, StoreUnavailable
@@ -195,7 +195,7 @@ def test_insert_counts_what_it_stored(database: Database, keys: list[int], fresh
 
     async def run() -> None:
         async with database.opened() as store:
-            await store.write(lambda tx: tx.run(Events.delete()))
+            await store.write(emptied)
             appended = await store.write(lambda tx: events.append(tx, rows))
             assert appended.stored == fresh + len(set(keys))
             assert appended.duplicates == len(keys) - len(set(keys))

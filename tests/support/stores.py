@@ -21,12 +21,35 @@ import psycopg
 
 from edgeq.clock import Clock
 from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Row, Store
+from edgeq.store.store import Row, Store, Tx
+from edgeq.store.tables import (
+    Breakers,
+    ContractStates,
+    Cursors,
+    DeadLetters,
+    Events,
+    Jobs,
+    Limits,
+    Notifications,
+    Queues,
+    Schedules,
+    Silences,
+    Threads,
+)  # fmt: skip
 from edgeq.telemetry.metrics import Metrics
 
 from .postgres import Postgres
 
 KINDS = ("sqlite", "postgresql")
+
+
+def emptied(tx: Tx) -> None:
+    """Nothing is left that was stored: a unit for between two examples on one database."""
+    for table in (
+        Events, Cursors, Jobs, Queues, Limits, Breakers, Schedules, DeadLetters, Notifications, Threads, Silences,
+        ContractStates,
+    ):  # fmt: skip
+        tx.run(table.delete())
 
 
 class Database(ABC):
