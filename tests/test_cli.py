@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.commands import Edgeq, commands, store
+from support.stores import Database
 
 from edgeq.clock import Clock
 from edgeq.events import NewEvent, to_json
@@ -33,8 +34,18 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
+def edgeq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Database
+) -> Iterator[Edgeq]:
     """Calls commands in a folder with a configuration."""
+    yield from commands(CONFIGURATION, tmp_path, monkeypatch, capsys, database)
+
+
+@pytest.fixture
+def edgeq_on_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Edgeq]:
+    """The same, always with a file as the database."""
     yield from commands(CONFIGURATION, tmp_path, monkeypatch, capsys)
 
 
@@ -117,8 +128,10 @@ def test_what_is_not_there_ends_with_1(edgeq: Edgeq, words: str, told: str) -> N
     assert done.err == f"edgeq: {told}\n"
 
 
-def test_without_a_database_each_command_says_so_and_status_says_it_too(edgeq: Edgeq, tmp_path: Path) -> None:
-    told = f"there is no database at {tmp_path}/edgeq.db"
+def test_without_a_database_each_command_says_so_and_status_says_it_too(
+    edgeq: Edgeq, tmp_path: Path, database: Database
+) -> None:
+    told = f"there is no database at {tmp_path}/edgeq.db" if database.kind == "sqlite" else "has no tables of edgeq yet"
     for words in (["events", "list"], ["jobs", "show", "1"], ["emit", "a"], ["processors", "pause", "courier"]):
         done = edgeq(*words)
         assert done.status == 1
@@ -169,20 +182,20 @@ def test_the_file_and_wordiness_may_be_said_before_and_after_the_command(edgeq: 
     assert edgeq("jobs", "list", "-c", "gone.yaml").err.startswith("edgeq: gone.yaml: there is no such file")
 
 
-def test_a_file_that_is_no_database_is_left_alone(edgeq: Edgeq, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_left_alone(edgeq_on_file: Edgeq, tmp_path: Path) -> None:
     (tmp_path / "edgeq.db").write_text("a shopping list, more than sixteen bytes of it")
-    done = edgeq("events", "list")
+    done = edgeq_on_file("events", "list")
     assert done.status == 1
     assert "the database file is damaged" in done.err
     assert (tmp_path / "edgeq.db").read_text().startswith("a shopping list")
 
 
-def test_what_to_do_with_a_damaged_database_is_told(edgeq: Edgeq, tmp_path: Path) -> None:
+def test_what_to_do_with_a_damaged_database_is_told(edgeq_on_file: Edgeq, tmp_path: Path) -> None:
     store()
     with (tmp_path / "edgeq.db").open("r+b") as database:
         database.seek(100)  # after what makes it a database
         database.write(b"\xde\xad" * 2000)
-    done = edgeq("jobs", "list")
+    done = edgeq_on_file("jobs", "list")
     assert done.status == 1
     assert "the database file is damaged" in done.err
     assert "edgeq run puts it aside at its next start" in done.err
@@ -432,7 +445,7 @@ def test_a_full_disk_behind_a_pipe_is_a_sentence(edgeq: Edgeq, tmp_path: Path) -
     assert done.stderr == b"edgeq: [Errno 28] No space left on device\n"
 
 
-def test_check_says_what_would_run(edgeq: Edgeq, tmp_path: Path) -> None:
+def test_check_says_what_would_run(edgeq: Edgeq, tmp_path: Path, database: Database) -> None:
     (tmp_path / "edgeq.yaml").write_text(
         CONFIGURATION.replace("emit: reading", "emit: reading, qos: 2")
         + "mqtt: {url: 'mqtts://h', username: me, password: geheim}\n"
@@ -446,7 +459,8 @@ def test_check_says_what_would_run(edgeq: Edgeq, tmp_path: Path) -> None:
         "contracts   1: alive",
         "channels    1: hook",
         "sentinel, courier",
-        f"store       {tmp_path}/edgeq.db (durability full)",
+        f"store       {tmp_path}/edgeq.db (" if database.kind == "sqlite" else "store       database test_",
+        " (durability full)",
     ):
         assert expected in done.out
     assert "routes[0].qos: 2 is taken as 1" in done.err

@@ -18,8 +18,10 @@ import pytest
 from support.commands import Edgeq, commands, store
 from support.contracts import ABSENCE, contracts_of
 from support.judged import add, ago, judge
+from support.stores import Database
 
 from edgeq.clock import Clock, rfc3339
+from edgeq.config.schema import LoadedConfig
 from edgeq.contracts import KINDS
 from edgeq.contracts.explain import conditions, held_back
 from edgeq.contracts.instance import Instance, Report
@@ -39,9 +41,11 @@ MINUTE = 60_000_000
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
+def edgeq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Database
+) -> Iterator[Edgeq]:
     """Calls commands in a folder."""
-    yield from commands(BASE, tmp_path, monkeypatch, capsys)
+    yield from commands(BASE, tmp_path, monkeypatch, capsys, database)
 
 
 def configure(*contracts: str) -> None:
@@ -295,11 +299,10 @@ def test_what_the_running_appliance_has_counted(edgeq: Edgeq, monkeypatch: pytes
     judge(ago(9, "reading", "f-1", {"value": -20}))
     last = {"event_id": 7, "reason": "late", "subject": "f-1"}
 
-    async def ask(path: str, name: str) -> dict[str, Any]:
-        assert (path, name) == (f"{Path.cwd()}/edgeq.db-control", "status")
+    async def ask(loaded: LoadedConfig) -> dict[str, Any]:
         return {"contracts": [{"contract": "cold", "ok": 1, "skipped": {"late": 3}, "last_skipped": last}]}
 
-    monkeypatch.setattr("edgeq.cli.contracts.explain.ask", ask)
+    monkeypatch.setattr("edgeq.cli.contracts.explain.ask_appliance", ask)
     assert said(edgeq, "cold")["skipped"] == {"late": 3}
     told = "skipped      3 late since the start, the last one event 7 of f-1"
     assert told in lines(edgeq("contracts", "explain", "cold"))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Edgeq, commands, store
+from support.commands import Edgeq, commands, remove_store, store
+from support.stores import Database
 
 from edgeq.clock import Clock
 from edgeq.store import claims, jobs
@@ -53,10 +54,12 @@ HOUR = 3_600_000_000
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
+def edgeq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Database
+) -> Iterator[Edgeq]:
     """Calls commands in a folder with an app and an empty database."""
     (tmp_path / "commanded.py").write_text(APP)
-    for call in commands(CONFIGURATION, tmp_path, monkeypatch, capsys):
+    for call in commands(CONFIGURATION, tmp_path, monkeypatch, capsys, database):
         store()
         yield call
 
@@ -161,9 +164,8 @@ def test_what_can_not_be_dispatched_is_refused(edgeq: Edgeq, words: list[str], s
     assert found(edgeq) == []
 
 
-def test_the_first_job_makes_the_database(edgeq: Edgeq, tmp_path: Path) -> None:
-    for path in tmp_path.glob("edgeq.db*"):
-        path.unlink()
+def test_the_first_job_makes_the_database(edgeq: Edgeq) -> None:
+    remove_store()
     assert edgeq("jobs", "list").status == 1
     assert edgeq("jobs", "dispatch", "commanded:greet", "name=Ann").out.endswith("as job 1\n")
     assert states(edgeq) == {1: "available"}

@@ -12,6 +12,7 @@ from support.appliance import Appliance
 from support.commands import Edgeq, commands, store
 from support.mosquitto import Mosquitto, Peer
 from support.programs import script
+from support.stores import Database
 from support.targets import Answer, HttpTarget, MailTarget, closing
 
 from edgeq.clock import Clock
@@ -27,9 +28,11 @@ SECOND = 1_000_000
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
+def edgeq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Database
+) -> Iterator[Edgeq]:
     """Calls commands in a folder with an empty database."""
-    for call in commands(CONFIGURATION, tmp_path, monkeypatch, capsys):
+    for call in commands(CONFIGURATION, tmp_path, monkeypatch, capsys, database):
         store()
         yield call
 

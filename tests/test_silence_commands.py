@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.appliance import Appliance
 from support.commands import Edgeq, commands, store
+from support.stores import Database
 
 from edgeq.clock import Clock
 from edgeq.config.schema import NotificationMatch
@@ -34,11 +35,13 @@ HOUR = 3_600_000_000
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
+def edgeq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], database: Database
+) -> Iterator[Edgeq]:
     """Calls commands in a folder without a database."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
-    yield from commands(CONFIGURATION, tmp_path, monkeypatch, capsys)
+    yield from commands(CONFIGURATION, tmp_path, monkeypatch, capsys, database)
     monkeypatch.undo()
     time.tzset()
 

@@ -18,18 +18,25 @@ from typing import Any
 from edgeq.control import ask, socket_path
 from edgeq.errors import EdgeqError
 
+from .stores import Database, PostgresDatabase
+
 DEADLINE_SECONDS = 30.0
 
 
 class Appliance:
     """One appliance in `folder`. `configuration` is YAML; `start` returns when it runs (or has ended).
 
-    `database` is the file that `sql` reads, and `command` what is started; a test may change either.
+    `database` is the file that `sql` reads, and `command` what is started; a test may change either. The file is not
+    used when the store is `on` a server.
     """
 
-    def __init__(self, folder: Path, configuration: str) -> None:
+    def __init__(self, folder: Path, configuration: str, on: Database | None = None) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._server = on if isinstance(on, PostgresDatabase) else None
+        self._settings: dict[str, str] = {}
+        if self._server is not None:
+            self._settings = {"EDGEQ_STORE__URL": self._server.url, "RUNTIME_DIRECTORY": str(folder)}
         self.database = folder / "edgeq.db"
         self.log_file = folder / "edgeq.log"
         self.command: tuple[str, ...] = (sys.executable, "-m", "edgeq.cli.main", "run")
@@ -47,7 +54,7 @@ class Appliance:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
-                env={**kept, **environment},
+                env={**kept, **self._settings, **environment},
                 stdout=log,
                 stderr=log,
             )
@@ -94,10 +101,11 @@ class Appliance:
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Call `edgeq` with these words, as in another terminal."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
         return subprocess.run(
             [sys.executable, "-m", "edgeq.cli.main", *words],
             cwd=self.folder,
-            env={name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")},
+            env={**kept, **self._settings},
             capture_output=True,
             text=True,
             timeout=60,
@@ -105,8 +113,9 @@ class Appliance:
 
     def status(self) -> dict[str, Any]:
         """What it says of itself; `running` is false when it isn't."""
-        answer = asyncio.run(ask(socket_path(str(self.database)), "status"))
-        return answer or {"running": False}
+        found = [Path(socket_path(str(self.database)))] if self._server is None else self.folder.glob("*-control")
+        answers = [asyncio.run(ask(str(path), "status")) for path in found]
+        return next((answer for answer in answers if answer is not None), {"running": False})
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -121,7 +130,9 @@ class Appliance:
         return self.ended()
 
     def sql(self, text: str, *params: Any) -> list[Any]:
-        """Rows of a query, as anybody with a SQLite tool would read them; none before there is a database."""
+        """Rows of a query, as anybody with a tool for the database would read them; none before there is one."""
+        if self._server is not None:
+            return self._server.sql(text, *params)
         if not self.database.exists():
             return []
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)) as connection:

@@ -9,13 +9,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 
 from edgeq.cli.main import main
 from edgeq.clock import Clock
-from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Unit
+from edgeq.config.schema import Config
+from edgeq.config.schema import Store as Settings
+from edgeq.store.opening import make_store
+from edgeq.store.store import Store, Unit
 from edgeq.telemetry.metrics import Metrics
+
+from .stores import Database, PostgresDatabase
+
+_URL = "EDGEQ_STORE__URL"
 
 
 class Done(NamedTuple):
@@ -30,13 +37,23 @@ Edgeq = Callable[..., Done]
 
 
 def commands(
-    configuration: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    configuration: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    database: Database | None = None,
 ) -> Iterator[Edgeq]:
-    """For a fixture: calls commands in `folder`, with this configuration there."""
+    """For a fixture: calls commands in `folder`, with this configuration there.
+
+    The store is `edgeq.db` in that folder, unless `database` is of another kind: then it is empty, on its server.
+    """
     monkeypatch.chdir(folder)
     for name in list(os.environ):
         if name.startswith("EDGEQ_"):
             monkeypatch.delenv(name)
+    if isinstance(database, PostgresDatabase):
+        monkeypatch.setenv(_URL, database.server.fresh_database())
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
     (folder / "edgeq.yaml").write_text(configuration)
     root, own = logging.getLogger(), logging.getLogger("edgeq")
     kept = root.handlers[:], root.level, own.level
@@ -55,11 +72,18 @@ def commands(
     own.setLevel(kept[2])
 
 
+def make_commands_store() -> Store:
+    """The store of the commands, as `edgeq run` would open it; not open yet."""
+    settings = Settings(url=os.environ.get(_URL, "edgeq.db"), durability="normal")
+    config = Config(gateway="g", store=settings)
+    return make_store(config, "test", metrics=Metrics(), clock=Clock(), exclusive=True, make=True)
+
+
 def store(unit: Unit[Any] = lambda tx: None) -> Any:
-    """Make the database of the present folder, as `edgeq run` would, and commit a unit to it; what that returns."""
+    """Make the database of the commands and commit a unit to it; what that returns."""
 
     async def commit() -> Any:
-        made = SqliteStore("edgeq.db", metrics=Metrics(), clock=Clock(), durability="normal")
+        made = make_commands_store()
         await made.open()
         try:
             return await made.write(unit)
@@ -67,3 +91,13 @@ def store(unit: Unit[Any] = lambda tx: None) -> Any:
             await made.close()
 
     return asyncio.run(commit())
+
+
+def remove_store() -> None:
+    """Remove the database of the commands, or what is in it."""
+    if _URL in os.environ:
+        with psycopg.connect(os.environ[_URL], autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+    for path in Path().glob("edgeq.db*"):
+        path.unlink()

@@ -15,9 +15,10 @@ from edgeq.processors.sentinel import Sentinel
 from edgeq.store import cursors, events
 from edgeq.store.cursors import Cursor
 from edgeq.store.decisions import record
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Tx
 from edgeq.telemetry.metrics import Metrics
+
+from .commands import make_commands_store
 
 _PAGE = 1000
 
@@ -30,7 +31,7 @@ def ago(minutes: float, type: str, subject: str = "", data: Any = None, *, late:
 
 
 def add(*new: NewEvent) -> None:
-    """Store events in the database of the present folder, which is made if it isn't there."""
+    """Store events in the database of the commands, which is made if it isn't there."""
     asyncio.run(_with_store(lambda tx: events.append(tx, new)))
 
 
@@ -42,7 +43,7 @@ def judge(*new: NewEvent, configuration: str = "edgeq.yaml", look: bool = True) 
 
 
 async def _with_store(unit: Any) -> Any:
-    store = _store()
+    store = make_commands_store()
     await store.open()
     try:
         return await store.write(unit)
@@ -52,7 +53,7 @@ async def _with_store(unit: Any) -> Any:
 
 async def _judge(configuration: str, look: bool) -> Sentinel:
     contracts = load_contracts(load(configuration).config.contracts, [])
-    metrics, clock, store = Metrics(), Clock(), _store()
+    metrics, clock, store = Metrics(), Clock(), make_commands_store()
     sentinel = Sentinel(contracts, metrics, clock)
     await store.open()
     try:
@@ -78,7 +79,3 @@ async def _judge(configuration: str, look: bool) -> Sentinel:
 def _commit(tx: Tx, ctx: ProcessorContext, place: Cursor, last: int) -> None:
     record(tx, ctx.decisions)
     cursors.move(tx, place, last, ctx.now)
-
-
-def _store() -> SqliteStore:
-    return SqliteStore("edgeq.db", metrics=Metrics(), clock=Clock(), durability="normal")
