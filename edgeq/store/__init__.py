@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..lean import without
 
 # peewee imports every driver that is installed, psycopg with its 11 MiB among them, and here only renders SQL and runs
-# migrations. Nor is pysqlite3 for it: to the locks on a file, two SQLites in one process are one that forgets.
+# migrations. pysqlite3 is a second SQLite: when that closes a file, the locks that the first one holds on it are gone.
 _DRIVERS = ("psycopg", "psycopg2", "psycopg2cffi", "pymysql", "MySQLdb", "pysqlite3")
 
 with without(dict.fromkeys(_DRIVERS)):
