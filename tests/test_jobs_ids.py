@@ -86,9 +86,9 @@ def by_another_process(queue: Queue) -> int:
     program = """\
 import sys
 from edgeq.store import jobs
-from edgeq.store.direct import Direct
+from edgeq.store.direct_sqlite import SqliteDirect
 new = jobs.NewJob(queue="default", kind="m:Work", args="{}")
-print(Direct(sys.argv[1]).write(lambda tx: jobs.add(tx, [new]), single=True)[0].id)
+print(SqliteDirect(sys.argv[1]).write(lambda tx: jobs.add(tx, [new]), single=True)[0].id)
 """
     done = subprocess.run([sys.executable, "-c", program, queue.path], capture_output=True, check=True, timeout=60)
     return int(done.stdout)

@@ -497,8 +497,8 @@ def test_waiting_has_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     waiting = watch.Waiting(str(path), None)
     with contextlib.closing(waiting):
         assert waiting.seconds == 0.06
-        waiting.waited(waiting.watch.wait(waiting.seconds))
+        waiting.wait()
         path.touch()
-        waiting.waited(waiting.watch.wait(waiting.seconds))
+        waiting.wait()
         path.write_text("x")
-        assert waiting.watch.wait(10)
+        assert waiting._watch.wait(10)

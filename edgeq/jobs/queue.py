@@ -19,16 +19,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from ..clock import Clock
-from ..config.checks import label, sqlite_path
+from ..config.checks import is_postgres, label, postgres_url, sqlite_path
 from ..context import Dispatchable, How, delay_seconds, new_job
-from ..errors import EdgeqError
+from ..errors import EdgeqError, MissingExtra
 from ..store import jobs, queues
 from ..store.direct import Direct
+from ..store.direct_sqlite import SqliteDirect
 from ..store.jobs import FINISHED, STATES, Dispatched, NewJob, StoredJob
-from ..store.store import Unit
+from ..store.listening import wait_for, wait_for_async
+from ..store.store import Tx, Unit
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection
+    import sqlite3
+
+    import psycopg
+
+    Connection = sqlite3.Connection | psycopg.Connection[Any]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,15 +65,15 @@ class Queue:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         try:
-            self._direct = Direct(sqlite_path(os.fspath(url)))
+            self._direct = _direct(os.fspath(url))
         except ValueError as error:
             raise ValueError(f"Queue({os.fspath(url)!r}): the url {error}") from None
         self._clock = Clock()
 
     @property
     def path(self) -> str:
-        """The database file."""
-        return self._direct.path
+        """The database file; or where the database is, without user and password."""
+        return self._direct.place
 
     def close(self) -> None:
         """Disconnect, for good. Safe to call twice."""
@@ -99,10 +105,7 @@ class Queue:
         it is there once you commit, and never if you don't. Raises ValueError that names the job and what is wrong.
         """
         new = self._new(job, self._clock.now(), delay, run_at, how)
-        if connection is not None:
-            return self._direct.within(connection, lambda tx: jobs.add(tx, (new,)))[0]
-        plain = new.unique_key is None and new.limit is None and new.needs is None
-        return self._direct.write(lambda tx: jobs.add(tx, (new,)), single=plain)[0]
+        return self._add([new], connection)[0]
 
     def dispatch_many(
         self,
@@ -117,7 +120,7 @@ class Queue:
         """Store many jobs in one commit, all or none of them; what became of each, in their order."""
         now = self._clock.now()
         new = [self._new(job, now, delay, run_at, how) for job in jobs_]
-        return self._write(lambda tx: jobs.add(tx, new), connection)
+        return self._add(new, connection)
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """`with queue.transaction() as connection:` all that this thread dispatches, cancels and so on in the block is
@@ -154,12 +157,13 @@ class Queue:
         Raises TimeoutError after `timeout_seconds` (None: wait for as long as it takes), EdgeqError when there is no
         such job (any more).
         """
-        found = self._direct.wait_for(lambda: self._finished(job_id), timeout_seconds)
+        found = wait_for(self._direct.listen(timeout_seconds), lambda: self._finished(job_id))
         return _in_time(found, job_id, timeout_seconds)
 
     async def wait_async(self, job_id: int, timeout_seconds: float | None = None) -> StoredJob:
         """`wait` for a coroutine."""
-        found = await self._direct.wait_for_async(lambda: asyncio.to_thread(self._finished, job_id), timeout_seconds)
+        listening = self._direct.listen(timeout_seconds)
+        found = await wait_for_async(listening, lambda: asyncio.to_thread(self._finished, job_id))
         return _in_time(found, job_id, timeout_seconds)
 
     # Changing
@@ -222,8 +226,17 @@ class Queue:
         _check_importable(new)
         return new
 
-    def _write(self, unit: Unit[T], connection: Connection | None = None) -> T:
-        return self._direct.write(unit) if connection is None else self._direct.within(connection, unit)
+    def _add(self, new: list[NewJob], connection: Connection | None) -> list[Dispatched]:
+        def unit(tx: Tx) -> list[Dispatched]:
+            return jobs.add(tx, new)
+
+        plain = all(each.unique_key is None and each.limit is None and each.needs is None for each in new)
+        if connection is not None:
+            return self._direct.within(connection, unit, plain=plain)
+        return self._direct.write(unit, single=plain and len(new) == 1)
+
+    def _write(self, unit: Unit[T]) -> T:
+        return self._direct.write(unit)
 
     def _pages(self, unit: Unit[int]) -> int:
         """A commit for each page: others can write in between."""
@@ -239,6 +252,17 @@ class Queue:
         if job is None:
             raise EdgeqError(f"there is no job {job_id}", hint="finished jobs are removed after store.retention.jobs")
         return job if job.state in FINISHED else None
+
+
+def _direct(url: str) -> Direct:
+    if not is_postgres(url):
+        return SqliteDirect(sqlite_path(url))
+    postgres_url(url)
+    try:
+        from ..store.postgres.direct import PostgresDirect  # who uses SQLite does without its driver
+    except ImportError:
+        raise MissingExtra("a queue on PostgreSQL", "postgres") from None
+    return PostgresDirect(url)
 
 
 def _in_time(job: StoredJob | None, job_id: int, timeout_seconds: float | None) -> StoredJob:

@@ -128,7 +128,7 @@ def claim(
     """Take up to `limit` jobs of `queue`, in the order of their turn; none while the queue is paused.
 
     What is due by `now` is made available first (at most PROMOTED_AT_ONCE_MAX at once); what isn't due is never looked
-    at. The lease ends `lease_seconds` after `now`, which is Tx.now, here and in the other verbs. A job whose `expires_at`
+    at. The lease ends `lease_seconds` after `now`, which is Tx.now, here and in all verbs. A job whose `expires_at`
     has passed is claimed like any other, for its worker to bury. `rate` is that of the queue.
     """
     ahead = look(tx, queue, now)

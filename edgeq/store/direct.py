@@ -2,71 +2,116 @@
 
 - `write` returns when what the unit did is on disk, or raises, and then nothing of it is left behind. Units of other
   processes are waited for up to BUSY_SECONDS; what the store can't take now (disk full, locked) is an error at once.
-- Any number of threads may share one Direct; they take turns. Before a fork it disconnects, and parent and child go on
-  with connections of their own: SQLite's locks don't pass on to a child.
-- The database is made when it isn't there, at the first use.
+- Any number of threads may share one Direct; they take turns. A process that forks goes on with connections of its own
+  on both sides.
+- The tables are made when they aren't there, at the first use.
+
+What the two databases do in different ways is in `direct_sqlite` and `postgres.direct`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import sqlite3
 import threading
-import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import peewee as pw
 
 from ..errors import StoreError, StoreUnavailable
-from . import borrowed
-from .making import ensure
-from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine, log_path, patiently
+from . import forks, writer
+from .listening import Listening
 from .store import Row, Statement, Store, Tx, Unit
-from .watch import Waiting
 
-log = logging.getLogger("edgeq.store")
 T = TypeVar("T")
 
-_all: weakref.WeakSet[Direct] = weakref.WeakSet()
-_minds_forks = False
-_forking: list[Direct] = []
-_left_to_parents: list[SqliteEngine] = []
-_ORPHANED = "this process was forked while its parent was connected, and SQLite can't be used here"
-_ORPHANED_HINT = "fork outside of transactions and with os.fork (or multiprocessing), or before the queue is used"
+class Engine(writer.Engine, Protocol):
+    """The writing connection."""
+
+    def connected(self) -> tuple[Any, Tx]:
+        """The connection, made if there is none; outside of a transaction, what it runs stands alone."""
 
 
-class Direct:
+class Direct(ABC):
     """See the module's text for what can be relied on. Every method raises StoreError for what the store can't do,
-    and StoreUnavailable (of that kind, too) for what may be tried again later."""
+    and StoreUnavailable (of that kind, too) for what may be tried again later. `place` says where the store is."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._database = pw.SqliteDatabase(None)
+    driver_error: ClassVar[type[Exception]]
+    forked: ClassVar[tuple[str, str]]
+    """What to say, and what to do, when the child of a fork can't go on."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._closed = False
         self._lock = threading.Lock()
         self._begin_anew()
-        self._closed = self._orphaned = False
-        _mind_forks()
-        _all.add(self)
+        forks.mind(self)
 
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
-        self._engine = SqliteEngine(self.path, "full", self._database)
+        self._engine = self._make_engine()
         self._made = False
         self._owner: tuple[int, object] | None = None
 
+    # What each database does in its own way
+
+    @abstractmethod
+    def _make_engine(self) -> Engine:
+        """What connects, not connected yet."""
+
+    def _begin(self) -> Tx:
+        """Open a transaction that has the store for itself."""
+        return self._engine.begin()
+
+    @abstractmethod
+    def _make_tables(self) -> None:
+        """Have the tables there. Raises StoreError, or an error of the driver."""
+
+    @abstractmethod
+    def _run(self, unit: Unit[T], *, single: bool) -> T:
+        """Run the unit and commit it."""
+
+    @abstractmethod
+    def _commit(self) -> None:
+        """Commit a transaction that can't be run again."""
+
+    @abstractmethod
+    def _fetch(self, query: Statement | pw.Node, params: Sequence[Any]) -> list[Row]:
+        """All rows of a query, outside of a transaction."""
+
+    @abstractmethod
+    def _borrow(self, connection: object, unit: Unit[T], *, plain: bool) -> T:
+        """See `within`."""
+
+    @abstractmethod
+    def _is_open(self, connection: Any) -> bool:
+        """Whether there is still a transaction on the connection."""
+
+    @abstractmethod
+    def _refusal(self, error: Any) -> StoreError:
+        """What to raise for an error of the driver."""
+
+    def _check(self) -> None:  # noqa: B027 - most have nothing to check
+        """Raise StoreError when nothing can be used any more."""
+
+    # Its life
+
+    @abstractmethod
+    def listen(self, timeout_seconds: float | None) -> Listening:
+        """Begin to listen to what others commit, for so long (None: for as long as it takes)."""
+
     def open(self) -> None:
         """Connect now rather than at the first use."""
-        with self._turn():
+        with self._turn(), self._errors():
             self._engine.connected()
 
     def close(self) -> None:
         """Disconnect. Safe to call twice; whatever is asked for later raises StoreUnavailable."""
         if self._pid != os.getpid():
-            self._leave_to_parent()
+            self.leave_to_parent()
         with self._lock:
             self._closed = True
             self._engine.disconnect()
@@ -76,30 +121,24 @@ class Direct:
     def write(self, unit: Unit[T], *, single: bool = False) -> T:
         """Run the unit and commit it; within `transaction`, in the same thread, as a part of that one.
 
-        `single`: the unit runs a single statement, which by itself is a transaction to SQLite, too, at less cost.
+        `single`: the unit inserts a single row that depends on no others. That is one statement, which by itself is a
+        transaction to the database, too, at less cost.
         """
         if self._owner is not None and self.joined:
             return self._join(unit)
         if self._pid != os.getpid():
-            self._leave_to_parent()
+            self.leave_to_parent()
         with self._lock:
             self._prepare()
             try:
-                if single:
-                    tx = self._connected()
-                    result = patiently(lambda: unit(tx))
-                else:
-                    result = unit(self._begin())
-                    self._engine.commit()
+                return self._run(unit, single=single)
             except BaseException as error:
                 self._engine.rollback()
                 self._refuse(error)
                 raise
-            self._tend()
-            return result
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[Any]:
         """Everything that this thread writes in the block is one commit, made at its end unless it raises.
 
         It yields the connection, for statements of the caller's own. Others can't write meanwhile.
@@ -115,38 +154,27 @@ class Direct:
             try:
                 yield connection
                 if self._engine is not engine:
-                    raise StoreError(_ORPHANED, hint=_ORPHANED_HINT)
-                if not connection.in_transaction:
+                    raise StoreError(self.forked[0], hint=self.forked[1])
+                if not self._is_open(connection):
                     raise StoreError("the transaction was ended inside of its block", hint="leave that to the block")
                 with self._errors():
-                    engine.commit()
+                    self._commit()
             except BaseException:
                 if self._engine is engine:
                     engine.rollback()
                 raise
             finally:
                 self._owner = None
-            self._tend()
 
-    def within(self, connection: object, unit: Unit[T]) -> T:
+    def within(self, connection: object, unit: Unit[T], *, plain: bool = False) -> T:
         """Run the unit as a part of the transaction that is open on the caller's own connection, or that is begun with
-        it: what it does is done when the caller commits. See `borrowed`."""
-        if not isinstance(connection, sqlite3.Connection):
-            raise StoreError(
-                f"connection must be a sqlite3.Connection, not {type(connection).__name__}",
-                hint="libraries that wrap one give it out, as connection.driver_connection or the like",
-            )
+        it: what it does is done when the caller commits. `plain`: it only adds rows, and depends on no others."""
         if self.joined and connection is self._engine.connected()[0]:
             return self._join(unit)
         if not self._made:
             with self._turn():
                 pass
-        try:
-            return borrowed.run(connection, self.path, unit, self._database)
-        except sqlite3.ProgrammingError:
-            raise  # such as: the connection belongs to another thread
-        except sqlite3.Error as error:
-            raise self._engine.refusal(error) from error
+        return self._borrow(connection, unit, plain=plain)
 
     @property
     def joined(self) -> bool:
@@ -169,28 +197,11 @@ class Direct:
             try:
                 result = unit(tx)
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # a full disk has ended the transaction itself
+                with contextlib.suppress(self.driver_error):  # a full disk has ended the transaction itself
                     self._engine.rollback_to()
                 raise
             self._engine.release()
             return result
-
-    def _connected(self) -> Tx:
-        try:
-            return self._engine.connected()[1]
-        except FileGone:
-            self._take_new_file()
-            return self._engine.connected()[1]
-
-    def _begin(self) -> Tx:
-        self._connected()
-        return self._engine.begin()
-
-    def _tend(self) -> None:
-        try:
-            self._engine.tend()
-        except (sqlite3.Error, OSError) as error:  # the commit is done; the next one will say what is wrong
-            log.debug("housekeeping failed: %s", error)
 
     # Reading
 
@@ -200,8 +211,7 @@ class Direct:
             with self._errors():
                 return self._engine.connected()[1].rows(query, params)
         with self._turn(), self._errors():
-            tx = self._connected()
-            return patiently(lambda: tx.rows(query, params))
+            return self._fetch(query, params)
 
     def ask(self, question: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
         """What one of the store's questions answers, such as `ask(lambda store: jobs.one(store, 5))`: they are written
@@ -214,28 +224,13 @@ class Direct:
         asked.close()
         raise TypeError("a question that does more than read")
 
-    def wait_for(self, look: Callable[[], T | None], timeout_seconds: float | None) -> T | None:
-        """The first answer of `look` that isn't None: it is asked again when anybody has written, and a last time when
-        the time is over. None: wait for as long as it takes."""
-        with contextlib.closing(Waiting(log_path(self.path), timeout_seconds)) as waiting:
-            while (found := look()) is None and waiting.seconds > 0:
-                waiting.waited(waiting.watch.wait(waiting.seconds))
-            return found
-
-    async def wait_for_async(self, look: Callable[[], Awaitable[T | None]], timeout_seconds: float | None) -> T | None:
-        """`wait_for` for a coroutine."""
-        with contextlib.closing(Waiting(log_path(self.path), timeout_seconds)) as waiting:
-            while (found := await look()) is None and waiting.seconds > 0:
-                waiting.waited(await waiting.watch.heard(waiting.seconds))
-            return found
-
     # Turns, errors, forks
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         """Have the connection for this thread alone."""
         if self._pid != os.getpid():
-            self._leave_to_parent()
+            self.leave_to_parent()
         lock = self._lock
         with lock:
             self._prepare()
@@ -244,56 +239,42 @@ class Direct:
     def _prepare(self) -> None:
         if self._closed:
             raise StoreUnavailable("the queue is closed")
-        if self._orphaned:
-            raise StoreError(_ORPHANED, hint=_ORPHANED_HINT)
+        self._check()
         if not self._made:
             with self._errors():
-                ensure(self.path)
+                self._make_tables()
             self._made = True
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except self.driver_error as error:
             self._refuse(error)
             raise
 
     def _refuse(self, error: BaseException) -> None:
         """Raise what says what is wrong, instead of an error of the driver."""
-        if isinstance(error, sqlite3.Error):
-            refusal = self._engine.refusal(error)
+        if isinstance(error, self.driver_error):
+            refusal = self._refusal(error)
             if self._owner is None:
                 self._engine.disconnect()
             raise refusal from error
 
-    def _take_new_file(self) -> None:
-        """Somebody has removed or replaced the file. Nothing of ours is under way: go on with what is there now."""
-        self._engine.disconnect()
-        self._begin_anew()
-        self._prepare()
+    # Forks: see `forks`
 
-    def _leave_to_parent(self) -> None:
-        """Forget the connection without closing it, which would touch the parent's locks.
+    def before_fork(self) -> bool:
+        """Whether `after_fork` is to be called, in the parent and in the child, and not `leave_to_parent` there."""
+        return False
 
-        If there was one, SQLite takes those for locks of this process: a connection of our own wouldn't have any.
-        """
-        _left_to_parents.append(self._engine)
-        self._orphaned = self._engine.is_connected
+    def after_fork(self) -> None:  # noqa: B027 - see before_fork
+        """Undo what `before_fork` has done."""
+
+    def leave_to_parent(self) -> None:
+        """Forget the connection without closing it: to the database, it is the parent's."""
+        forks.keep(self._engine)
         self._lock = threading.Lock()
         self._begin_anew()
-
-    def _before_fork(self) -> bool:
-        """Disconnect and keep the lock. False when that can't be: this thread or another one is in a transaction."""
-        if self._owner is not None and self._owner[0] == threading.get_ident():
-            return False
-        if not self._lock.acquire(timeout=BUSY_SECONDS):
-            return False
-        self._engine.disconnect()
-        return True
-
-    def _after_fork(self) -> None:
-        self._lock.release()
 
 
 class _Reader:
@@ -313,27 +294,3 @@ def _caller() -> tuple[int, object]:
         return threading.get_ident(), asyncio.current_task()
     except RuntimeError:
         return threading.get_ident(), None
-
-
-def _mind_forks() -> None:
-    global _minds_forks
-    if not _minds_forks:
-        _minds_forks = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-
-def _before_fork() -> None:
-    _forking[:] = [direct for direct in list(_all) if direct._before_fork()]
-
-
-def _after_fork() -> None:
-    for direct in _forking:
-        direct._after_fork()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for direct in list(_all):
-        if direct not in _forking:
-            direct._leave_to_parent()
-    _after_fork()

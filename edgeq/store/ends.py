@@ -128,7 +128,10 @@ def _follow_up(tx: Tx, ends: Sequence[End], now: int) -> None:
     dead_letters.add(tx, [_letter(end, now) for end in _of(ends, Buried)])
     jobs.add(tx, [callback for end in ends if end.job.options is not None for callback in _callbacks(end, now)])
     limits.admit(tx, (end.job.limit_key for end in ends), now)
-    if not all(isinstance(end, Completed | Buried) for end in ends):
+    finished = sum(isinstance(end, Completed | Buried) for end in ends)
+    if finished:
+        tx.touch("finished")
+    if finished < len(ends):
         tx.touch("jobs")
 
 

@@ -33,7 +33,16 @@ from .ownership import Ownership
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Topic = Literal[
-    "events", "jobs", "claimed", "cancelled", "dead_letters", "notifications", "threads", "silences", "cursors"
+    "events",
+    "jobs",
+    "claimed",
+    "finished",
+    "cancelled",
+    "dead_letters",
+    "notifications",
+    "threads",
+    "silences",
+    "cursors",
 ]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 

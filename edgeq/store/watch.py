@@ -96,37 +96,43 @@ class Watch:
 
 
 class Waiting:
-    """The way to wait for what somebody will commit, up to `timeout_seconds` (None: for ever): look; as long as there
-    are `seconds` left, wait on the `watch` for as many, say with `waited` what came of it, and look again.
+    """Listening to the file at `path`. See listening.Listening.
 
     Something that was heard is looked for again and again, with growing pauses in which nothing more is heard: on a
     database that is never quiet, that comes to some eighty looks a second.
     """
 
     def __init__(self, path: str, timeout_seconds: float | None) -> None:
-        self.watch = Watch(path)
+        self._watch = Watch(path)
         self._clock = Clock()
         self._until = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
         self._pause = _NET_SECONDS
-        self.watch.listen()
+        self._watch.listen()
 
     @property
     def seconds(self) -> float:
-        """For how long to wait now; nothing when the time is over."""
+        """See Listening.seconds."""
         return self._pause if self._until is None else min(self._pause, self._until - self._clock.monotonic())
 
-    def waited(self, heard: bool) -> None:
-        """A wait is over, because something was heard or not."""
+    def wait(self) -> None:
+        """See Listening.wait."""
+        self._waited(self._watch.wait(self.seconds))
+
+    async def heard(self) -> None:
+        """See Listening.heard."""
+        self._waited(await self._watch.heard(self.seconds))
+
+    def _waited(self, heard: bool) -> None:
         if heard:
-            self.watch.mute()
-            self.watch.drain()
+            self._watch.mute()
+            self._watch.drain()
             self._pause = _LOOK_SECONDS
         elif self._pause < _LOOK_SECONDS_MAX:
             self._pause *= 1.5
         else:
-            self.watch.listen()
+            self._watch.listen()
             self._pause = _NET_SECONDS
 
     def close(self) -> None:
-        """End it."""
-        self.watch.close()
+        """See Listening.close."""
+        self._watch.close()

@@ -81,6 +81,21 @@ class PostgresEngine:
             with contextlib.suppress(psycopg.Error):
                 self._connection.execute(b"DELETE FROM writers WHERE name = %s", (self.name,))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and not self._connection.closed
+
+    @property
+    def sender(self) -> str:
+        """How notifications of this writer begin: the store's number, and who tells."""
+        return f"{self._lock} {self.name}"
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a commit was sent of which it isn't known what has become of it. See `landed`."""
+        return self._unknown
+
     def connected(self) -> tuple[psycopg.Connection[Any], PostgresTx]:
         """The connection, made if there is none; outside of a transaction, what it runs stands alone."""
         if self._connection is None or self._connection.closed or self._tx is None:
@@ -126,7 +141,7 @@ class PostgresEngine:
                 "ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, used_at = excluded.used_at; "
             )
         if tx.touched:
-            text += f"SELECT pg_notify('{CHANNEL}', '{self._lock} {self.name} {' '.join(sorted(tx.touched))}'); "
+            text += f"SELECT pg_notify('{CHANNEL}', '{self.sender} {' '.join(sorted(tx.touched))}'); "
         self._unknown = tx.wrote
         connection.execute(f"{text}COMMIT".encode())
         self._unknown = False

@@ -41,6 +41,11 @@ def parameters(rows: Sequence[Row]) -> Iterator[str]:
     return batches(rows)
 
 
+def typed(table: type[pw.Model], columns: tuple[str, ...]) -> str:
+    """A parameter for each column, where nothing else says which type it has."""
+    return ",".join(f"%s::{_TYPES.get(table._meta.fields[name].field_type, 'text')}" for name in columns)
+
+
 def _value(field_type: str, number: int) -> str:
     text = f"(v.value ->> {number})"
     return f"decode({text}, 'base64')" if field_type == "BLOB" else f"{text}::{_TYPES.get(field_type, 'text')}"

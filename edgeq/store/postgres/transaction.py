@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import peewee as pw
 import psycopg
@@ -15,11 +15,18 @@ DIALECT = pw.PostgresqlDatabase(None)
 """Renders queries, and never connects."""
 
 
+class Executor(Protocol):
+    """What a transaction needs of a connection, with rows as tuples."""
+
+    def execute(self, query: bytes, params: Sequence[Any] = ..., /) -> psycopg.Cursor[Row]:
+        """See psycopg.Connection.execute."""
+
+
 class PostgresTx(Tx):
     """See store.Tx. `stored_now` is the database's clock, None to go by the clock of whoever asks. `wrote`: it may have
     changed something."""
 
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+    def __init__(self, connection: Executor) -> None:
         super().__init__()
         self.shared = self.wrote = False
         self.stored_now: int | None = None
