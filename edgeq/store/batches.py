@@ -23,7 +23,7 @@ def each(p: pw.SQL) -> pw.Node:
     """For FROM: the parameter's elements, one row for each."""
     return ByDialect(
         sqlite=pw.SQL(f"json_each({p.sql}) AS v"),
-        postgresql=pw.SQL(f"json_array_elements({p.sql}::json) AS v"),
+        postgresql=pw.SQL(f"jsonb_array_elements({p.sql}::jsonb) AS v"),
     )
 
 
@@ -41,7 +41,7 @@ def elements(p: pw.SQL, kind: type[int] | type[str] = str) -> pw.Node:
     return ByDialect(
         sqlite=pw.SQL(f"(SELECT value FROM json_each({p.sql}))"),  # noqa: S608 - a placeholder
         postgresql=pw.SQL(
-            f"(SELECT value{'::bigint' if kind is int else ''} FROM json_array_elements_text({p.sql}::json))"  # noqa: S608
+            f"(SELECT value{'::bigint' if kind is int else ''} FROM jsonb_array_elements_text({p.sql}::jsonb))"  # noqa: S608
         ),
     )
 

@@ -29,7 +29,7 @@ def for_one(table: type[pw.Model], columns: tuple[str, ...], end: str) -> bytes:
 def for_many(table: type[pw.Model], columns: tuple[str, ...], end: str) -> bytes:
     """For rows in their order, which together are the one parameter. Bytes are in base 64 there."""
     values = ",".join(_value(table._meta.fields[name].field_type, number) for number, name in enumerate(columns))
-    return _insert(table, columns, f"SELECT {values} FROM json_array_elements(%s::json) AS v", end)  # noqa: S608
+    return _insert(table, columns, f"SELECT {values} FROM jsonb_array_elements(%s::jsonb) AS v", end)  # noqa: S608
 
 
 def parameters(rows: Sequence[Row]) -> Iterator[str]:
