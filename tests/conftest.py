@@ -104,7 +104,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "sqlite":
         yield SqliteDatabase(tmp_path)
     else:
-        made = PostgresDatabase(request.getfixturevalue("postgres"))
+        made = PostgresDatabase.on(request.getfixturevalue("postgres"))
         yield made
         made.drop()
 

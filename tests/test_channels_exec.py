@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.outbox import outbox
 from support.programs import script
+from support.stores import Database
 from support.targets import until
 from test_channels_config import build as built
 from test_channels_kinds import build
@@ -192,11 +193,11 @@ def test_a_program_of_the_system_needs_no_path() -> None:
     assert channels["it"].kind == "exec"
 
 
-async def test_over_an_outage_of_its_target_no_attempt_is_counted(tmp_path: Path) -> None:
+async def test_over_an_outage_of_its_target_no_attempt_is_counted(tmp_path: Path, database: Database) -> None:
     away = tmp_path / "away"
     away.touch()
     channel = program(tmp_path, f"[ -e {away} ] && {{ echo no signal >&2; exit 75; }}; cat >> {tmp_path}/got")
-    async with outbox(tmp_path, Clock()) as box:
+    async with outbox(database, Clock()) as box:
         await box.start(channel, "sms")
         await box.queue("low", channel="sms")
         row = await box.failed("low")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from support.outbox import NOON, outbox
+from support.stores import Database
 from test_channels_kinds import build
 
 from edgeq.store import history, notifications
 from edgeq.testing.clock import FakeClock
 
 
-async def test_what_is_queued_is_sent_at_once_and_unread(tmp_path: Path) -> None:
-    async with outbox(tmp_path, FakeClock(NOON)) as box:
+async def test_what_is_queued_is_sent_at_once_and_unread(database: Database) -> None:
+    async with outbox(database, FakeClock(NOON)) as box:
         await box.start(build(kind="inbox"), "inbox")
         await box.queue("door open", "window open", channel="inbox")
         await box.until({"door open": "sent", "window open": "sent"})
@@ -23,9 +22,9 @@ async def test_what_is_queued_is_sent_at_once_and_unread(tmp_path: Path) -> None
         assert [row.title for row in unread] == ["window open"]
 
 
-async def test_after_a_pause_each_is_there_by_itself(tmp_path: Path) -> None:
+async def test_after_a_pause_each_is_there_by_itself(database: Database) -> None:
     clock = FakeClock(NOON)
-    async with outbox(tmp_path, clock) as box:
+    async with outbox(database, clock) as box:
         titles = [f"door {number} open" for number in range(20)]
         await box.queue(*titles, channel="inbox")
         clock.advance(86_400)

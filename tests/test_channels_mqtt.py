@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from support.fakebroker import FakeBroker, Line
 from support.mosquitto import Mosquitto, Peer
 from support.outbox import outbox
 from support.sessions import running
+from support.stores import Database
 from support.targets import until
 from test_channels_kinds import build
 
@@ -28,10 +28,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_it_arrives_at_once_or_when_the_broker_is_back(
-    mosquitto: Callable[..., Mosquitto], tmp_path: Path
+    mosquitto: Callable[..., Mosquitto], database: Database
 ) -> None:
     broker = mosquitto()
-    async with running(broker.url, FILTERS) as rig, outbox(tmp_path, Clock()) as box:
+    async with running(broker.url, FILTERS) as rig, outbox(database, Clock()) as box:
         await rig.ready()
         sender = await box.start(build(rig.session.publish, kind="mqtt", topic="alarms", retain=True), "siren")
         await box.queue("first", channel="siren")
@@ -52,7 +52,7 @@ async def test_it_arrives_at_once_or_when_the_broker_is_back(
     assert payload["idempotency_key"] == f"{box.store.id}-3"
 
 
-async def test_it_stays_queued_until_the_broker_has_acknowledged_it(tmp_path: Path) -> None:
+async def test_it_stays_queued_until_the_broker_has_acknowledged_it(database: Database) -> None:
     arrived, acknowledge = asyncio.Event(), asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -65,7 +65,7 @@ async def test_it_stays_queued_until_the_broker_has_acknowledged_it(tmp_path: Pa
                 await acknowledge.wait()
             await line.acknowledge(head, body)
 
-    async with FakeBroker(script) as broker, running(broker.url, FILTERS) as rig, outbox(tmp_path, Clock()) as box:
+    async with FakeBroker(script) as broker, running(broker.url, FILTERS) as rig, outbox(database, Clock()) as box:
         await rig.ready()
         await box.start(build(rig.session.publish, kind="mqtt", topic="siren/set", payload="ON"), "siren")
         await box.queue("alarm", channel="siren")
@@ -77,11 +77,11 @@ async def test_it_stays_queued_until_the_broker_has_acknowledged_it(tmp_path: Pa
 
 
 async def test_a_siren_that_could_not_be_reached_sounds_and_stops_in_order(
-    mosquitto: Callable[..., Mosquitto], tmp_path: Path
+    mosquitto: Callable[..., Mosquitto], database: Database
 ) -> None:
     broker = mosquitto()
     keys = {"kind": "mqtt", "topic": "siren/set", "payload": "ON", "resolved_payload": "OFF"}
-    async with running(broker.url, FILTERS) as rig, outbox(tmp_path, Clock()) as box:
+    async with running(broker.url, FILTERS) as rig, outbox(database, Clock()) as box:
         await rig.ready()
         broker.kill()
         await rig.until(lambda: not rig.session.connected_since)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.outbox import outbox
+from support.stores import Database
 from support.targets import DripTarget, MailTarget, certificate, closing
 from test_channels_kinds import build
 from test_channels_webhook import await_threads_gone
@@ -83,10 +84,10 @@ async def test_any_thread_has_a_reference_that_can_stand_in_a_header(start: Star
     assert all(re.fullmatch(r"<[A-Za-z0-9_-]{1,64}@example\.net>", each) for each in references)
 
 
-async def test_a_digest_is_one_mail_that_says_how_many(start: Start, tmp_path: Path) -> None:
+async def test_a_digest_is_one_mail_that_says_how_many(start: Start, database: Database) -> None:
     target = start()
     clock = FakeClock(NOON)
-    async with outbox(tmp_path, clock) as box:
+    async with outbox(database, clock) as box:
         await box.queue(*(f"door {number} open" for number in range(40)), severity="warning")
         await box.queue("door 7 closed", fingerprint="of door 7 open", kind="resolved")
         clock.advance(3600)

@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import sqlite3
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from support.programs import of_tests
+from support.stores import Database
 
-PROGRAM = Path(__file__).parent / "support" / "killable_courier.py"
+PROGRAM = ("-m", "support.killable_courier")
 ROUNDS = 8
 
 
-def test_none_is_lost_or_queued_twice_however_often_it_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
+def test_none_is_lost_or_queued_twice_however_often_it_is_killed(database: Database) -> None:
     dice = random.Random(5)
     for _ in range(ROUNDS):
-        with subprocess.Popen([sys.executable, PROGRAM, path], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(**of_tests(*PROGRAM, database.where), stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             time.sleep(dice.uniform(0.0, 0.4))
             process.kill()
-        audit(path)
-    subprocess.run([sys.executable, PROGRAM, path, "drain"], check=True, stdout=subprocess.DEVNULL, timeout=90)
-    told, reminders = audit(path)
+        audit(database)
+    drain(database)
+    told, reminders = audit(database)
     assert told > 50
     assert reminders > 20
 
 
 @pytest.mark.parametrize("place", ["processor.handled", "processor.committed"])
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_killed_before_and_after_the_commit(tmp_path: Path, place: str, count: int) -> None:
-    path = tmp_path / "edgeq.db"
-    environ = {**os.environ, "EDGEQ_FAILPOINT": f"{place}:{count}"}
-    killed = subprocess.run([sys.executable, PROGRAM, path], env=environ, stdout=subprocess.DEVNULL, timeout=60)
-    assert killed.returncode == -signal.SIGKILL
-    audit(path)
-    subprocess.run([sys.executable, PROGRAM, path, "drain"], check=True, stdout=subprocess.DEVNULL, timeout=90)
-    audit(path)
+def test_killed_before_and_after_the_commit(database: Database, place: str, count: int) -> None:
+    how = of_tests(*PROGRAM, database.where, EDGEQ_FAILPOINT=f"{place}:{count}")
+    assert subprocess.run(**how, stdout=subprocess.DEVNULL, timeout=60).returncode == -signal.SIGKILL
+    audit(database)
+    drain(database)
+    audit(database)
 
 
-def audit(path: Path) -> tuple[int, int]:
+def drain(database: Database) -> None:
+    how = of_tests(*PROGRAM, database.where, "drain")
+    subprocess.run(**how, check=True, stdout=subprocess.DEVNULL, timeout=90)
+
+
+def audit(database: Database) -> tuple[int, int]:
     """How many events were told, and how often was reminded of them."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)  # recovery is left to the store
-    try:
-        (cursor,) = connection.execute("SELECT max(last_consumed_id) FROM cursors").fetchone()
-        stored = connection.execute("SELECT id, type FROM events WHERE id <= ?", (cursor or 0,)).fetchall()
-        rows = connection.execute("SELECT event_id, channel, kind, title FROM notifications").fetchall()
-        threads = connection.execute("SELECT event_id, reminder FROM threads").fetchall()
-    finally:
-        connection.close()
+    (cursor,) = database.look("SELECT max(last_consumed_id) FROM cursors")[0]
+    stored = database.look("SELECT id, type FROM events WHERE id <= ?", cursor or 0)
+    rows = database.look("SELECT event_id, channel, kind, title FROM notifications")
+    threads = database.look("SELECT event_id, reminder FROM threads")
     kinds = {"contract.violated": "alert", "contract.resolved": "resolved", "thing": "alert"}
     expected = {(number, channel, kinds[name]) for number, name in stored for channel in ("phone", "mail")}
     told = [row[:3] for row in rows if row[2] != "reminder"]

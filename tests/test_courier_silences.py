@@ -200,8 +200,8 @@ async def test_one_that_another_process_made_counts_and_its_end_too(database: Da
         policy = Policy(routes({**PHONE, "match": {"types": ["contract.violated"]}, "repeat": ["1h"]}), ["phone"])
         await bench.run("courier", Courier(policy, bench.metrics, bench.clock))
         now = bench.clock.now()
-        new_silence = "INSERT INTO silences (match, starts_at, ends_at, created_at) VALUES ('{}', ?, ?, ?)"
-        database.sql(new_silence, now, now + HOUR, now)
+        async with database.opened(clock=bench.clock, beside=True) as other:
+            await other.write(lambda tx: silences.add(tx, NewSilence("{}", now, now + HOUR, now)))
         await until(lambda: bench.store.signal.version("silences") > 0, "the sign", store=bench.store)
         data = {"contract": "cold", "episode": 1, "title": "cold"}
         new = NewEvent("contract.violated", now, now, data_json=to_json(data), tags=("notification",))
@@ -217,7 +217,8 @@ async def test_one_that_another_process_made_counts_and_its_end_too(database: Da
             return await rows() == ["queued", "silenced"]
 
         await until(silenced, "the silenced row", store=bench.store)
-        database.sql("UPDATE silences SET ends_at = ?", now)
+        async with database.opened(clock=bench.clock, beside=True) as other:
+            await other.write(lambda tx: silences.end(tx, 1, now))
         await until(told, "the alert", store=bench.store)
 
 

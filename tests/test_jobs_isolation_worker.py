@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import isolated_jobs as sample
 from support.processes import gone, there, written
+from support.stores import Database
 
 from edgeq import Job
 from edgeq.clock import Clock
@@ -18,7 +19,6 @@ from edgeq.jobs.isolation.pool import ProcessPool
 from edgeq.jobs.worker import Worker
 from edgeq.store import dead_letters, events, jobs
 from edgeq.store.jobs import StoredJob
-from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.notified import notified
 from edgeq.testing.waiting import until
@@ -27,10 +27,10 @@ from edgeq.testing.waiting import until
 class Bench:
     """A store and a worker of the queue `default`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self.clock = Clock()
         self.metrics = Metrics()
-        self.store = SqliteStore(str(path / "edgeq.db"), metrics=self.metrics, clock=self.clock)
+        self.store = database.store(metrics=self.metrics, clock=self.clock)
         self.worker: Worker | None = None
         self.pool: ProcessPool | None = None
 
@@ -72,8 +72,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(tmp_path)
+async def bench(database: Database) -> AsyncIterator[Bench]:
+    made = Bench(database)
     await made.store.open()
     yield made
     if made.worker is not None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from support.outbox import Outbox, outbox
+from support.programs import of_tests
+from support.stores import Database
 from support.targets import HttpTarget, Request, closing
 
 from edgeq.clock import MICROSECONDS, Clock
@@ -21,15 +20,15 @@ from edgeq.store.notifications import Group
 
 PROGRAM = """
 import asyncio, os, sys
-from pathlib import Path
 from edgeq.clock import Clock
 from edgeq.failpoints import arm
 from support.outbox import outbox
+from support.stores import at
 from test_channels_kinds import build
 
-async def main(folder, url):
+async def main(where, url):
     arm(os.environ)
-    async with outbox(Path(folder), Clock()) as box:
+    async with outbox(at(where), Clock()) as box:
         channel = build(kind="webhook", url=url)
         channel.digests = True
         sender = await box.start(channel, "hook")
@@ -60,17 +59,17 @@ async def fill(box: Outbox) -> None:
 @pytest.mark.parametrize("number", [1, 2, 5])
 @pytest.mark.parametrize("step", ["rendered", "committed", "sent", "marked"])
 async def test_killed_at_each_step_nothing_is_lost_and_little_comes_again(
-    tmp_path: Path, target: HttpTarget, step: str, number: int
+    database: Database, target: HttpTarget, step: str, number: int
 ) -> None:
-    async with outbox(tmp_path, Clock()) as box:
+    async with outbox(database, Clock()) as box:
         await fill(box)
-    killed = await asyncio.to_thread(program, tmp_path, target.url, EDGEQ_FAILPOINT=f"notification.{step}:{number}")
+    killed = await asyncio.to_thread(program, database, target.url, EDGEQ_FAILPOINT=f"notification.{step}:{number}")
     assert killed == -signal.SIGKILL
     before = len(target.requests)
     assert before == number - (step in ("rendered", "committed"))
-    async with outbox(tmp_path, Clock()) as box:  # more to tell of what was begun
+    async with outbox(database, Clock()) as box:  # more to tell of what was begun
         await box.queue("closed again", channel="hook", fingerprint="door", kind="update")
-    assert await asyncio.to_thread(program, tmp_path, target.url) == 0
+    assert await asyncio.to_thread(program, database, target.url) == 0
 
     again = 1 if step == "sent" else 0
     requests = target.requests
@@ -80,7 +79,7 @@ async def test_killed_at_each_step_nothing_is_lost_and_little_comes_again(
         assert requests[before].body == requests[before - 1].body, "not what the target has already"
     bodies = [json.loads(request.body) for request in requests]
     assert bodies[0]["title"] == "urgent"
-    async with outbox(tmp_path, Clock()) as box:
+    async with outbox(database, Clock()) as box:
         store_id = box.store.id
         for row in await box.rows():
             assert row.state in ("sent", "grouped")
@@ -91,17 +90,17 @@ async def test_killed_at_each_step_nothing_is_lost_and_little_comes_again(
     assert [line.split()[1] for line in digest["body"].splitlines()] == ["one", "two", "three"]
 
 
-async def test_killed_again_and_again(tmp_path: Path, target: HttpTarget) -> None:
-    async with outbox(tmp_path, Clock()) as box:
+async def test_killed_again_and_again(database: Database, target: HttpTarget) -> None:
+    async with outbox(database, Clock()) as box:
         await fill(box)
     steps = ["sent", "committed", "rendered", "marked", "sent", "sent", "marked"]
     for step in steps:
-        await asyncio.to_thread(program, tmp_path, target.url, EDGEQ_FAILPOINT=f"notification.{step}:1")
-    assert await asyncio.to_thread(program, tmp_path, target.url) == 0
+        await asyncio.to_thread(program, database, target.url, EDGEQ_FAILPOINT=f"notification.{step}:1")
+    assert await asyncio.to_thread(program, database, target.url) == 0
     keys = [request.headers["Idempotency-Key"] for request in target.requests]
     assert len(keys) <= len(set(keys)) + steps.count("sent")
     assert same_text(target.requests)
-    async with outbox(tmp_path, Clock()) as box:
+    async with outbox(database, Clock()) as box:
         assert set((await box.states()).values()) == {"sent", "grouped"}
 
 
@@ -110,10 +109,5 @@ def same_text(requests: list[Request]) -> bool:
     return len({request.body for request in requests}) == len({r.headers["Idempotency-Key"] for r in requests})
 
 
-def program(folder: Path, url: str, **environ: str) -> int:
-    tests = Path(__file__).parent
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), url],
-        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", **environ},
-        timeout=60,
-    ).returncode
+def program(database: Database, url: str, **environ: str) -> int:
+    return subprocess.run(**of_tests("-c", PROGRAM, database.where, url, **environ), timeout=60).returncode

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import random
-import sqlite3
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-PROGRAM = Path(__file__).parent / "support" / "killable.py"
+from support.programs import of_tests
+from support.stores import Database
+
+PROGRAM = ("-m", "support.killable")
 ROUNDS = 10
+INPUTS = "SELECT id, data FROM events WHERE type = 'in' ORDER BY id"
 
 
-def test_one_output_for_each_input_however_often_it_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
+def test_one_output_for_each_input_however_often_it_is_killed(database: Database) -> None:
     dice = random.Random(4)
     for _ in range(ROUNDS):
-        with subprocess.Popen([sys.executable, PROGRAM, path], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(**of_tests(*PROGRAM, database.where), stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             time.sleep(dice.uniform(0.0, 0.3))
             process.kill()
-        audit(path, complete=False)
-    subprocess.run([sys.executable, PROGRAM, path, "drain"], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    audit(path, complete=True)
+        audit(database, complete=False)
+    subprocess.run(**of_tests(*PROGRAM, database.where, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=60)
+    audit(database, complete=True)
 
 
-def audit(path: Path, *, complete: bool) -> None:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)  # recovery is left to the store
-    try:
-        (cursor,) = connection.execute("SELECT last_consumed_id FROM cursors").fetchone()
-        (head,) = connection.execute("SELECT max(id) FROM events").fetchone()
-        inputs = connection.execute("SELECT id, json_extract(data, '$.n') FROM events WHERE type = 'in'").fetchall()
-        outputs = connection.execute("SELECT cause_id, count(*) FROM events WHERE type = 'out' GROUP BY 1").fetchall()
-        letters = connection.execute("SELECT event_id, count(*) FROM dead_letters GROUP BY 1").fetchall()
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    finally:
-        connection.close()
+def audit(database: Database, *, complete: bool) -> None:
+    (cursor,) = database.look("SELECT last_consumed_id FROM cursors")[0]
+    (head,) = database.look("SELECT max(id) FROM events")[0]
+    inputs = [(number, json.loads(data)["n"]) for number, data in database.look(INPUTS)]
+    outputs = database.look("SELECT cause_id, count(*) FROM events WHERE type = 'out' GROUP BY 1")
+    letters = database.look("SELECT event_id, count(*) FROM dead_letters GROUP BY 1")
+    if database.kind == "sqlite":
+        assert database.look("PRAGMA integrity_check") == [("ok",)]
     assert cursor <= (head or 0)
     assert all(count == 1 for _, count in outputs + letters), "something was done twice"
     decided = {cause for cause, _ in outputs}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,11 +13,13 @@ from pathlib import Path
 import pytest
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD, contracts_of, micro
 from support.processing import Bench
+from support.programs import of_tests
 from support.stores import Database
 from support.watched_doors import CONTRACT
 
 from edgeq.contracts.watch import SETTLE_SECONDS
 from edgeq.events import Event, NewEvent
+from edgeq.processors import progress
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.sentinel import Sentinel
 from edgeq.store import contract_states, cursors, events
@@ -87,7 +86,10 @@ async def test_a_deadline_that_passed_while_nobody_looked(bench: Bench) -> None:
     await bench.close()
 
 
-async def test_events_without_verdicts_cost_no_commit_of_their_own(bench: Bench) -> None:
+async def test_events_without_verdicts_cost_no_commit_of_their_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LAZY_SECONDS", 3600.0)
     runner = await bench.run("sentinel", sentinel(bench, ABSENCE))
     await bench.add("reading", subject="a")
     await bench.settled(runner)
@@ -195,24 +197,20 @@ async def cause(bench: Bench, told: Event) -> int:
     return found.recorded_at
 
 
-def test_each_verdict_exactly_once_however_often_it_is_killed(tmp_path: Path) -> None:
-    path = tmp_path / "edgeq.db"
-    program = [sys.executable, "-m", "support.watched_doors", str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+def test_each_verdict_exactly_once_however_often_it_is_killed(database: Database) -> None:
+    program = ("-m", "support.watched_doors", database.where)
     dice = random.Random(2)
     for _ in range(KILLS):
-        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        with subprocess.Popen(**of_tests(*program), stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             time.sleep(
                 dice.uniform(0.1, 0.5)
             )  # killed while deadlines are open; the next start comes after some passed
             process.kill()
-    subprocess.run([*program, "drain"], check=True, stdout=subprocess.DEVNULL, env=environment, timeout=60)
+    subprocess.run(**of_tests(*program, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=60)
 
-    connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT type, subject, recorded_at, occurred_at, data FROM events ORDER BY id").fetchall()
-    connection.close()
+    rows = database.sql("SELECT type, subject, recorded_at, occurred_at, data FROM events ORDER BY id")
     opened = {subject: recorded for what, subject, recorded, _, _ in rows if what == "opened"}
     closed = {subject: recorded for what, subject, recorded, _, _ in rows if what == "closed"}
     within = Duration.parse(CONTRACT["within"]).microseconds

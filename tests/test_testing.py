@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.processing import Bench
+from support.stores import Database
 
 from edgeq.store import cursors
 from edgeq.testing import FakeClock, Harness, Notified, cursor_at, events_stored, until
@@ -32,8 +33,8 @@ async def test_until_returns_the_first_true_value_and_says_what_did_not_come() -
         await until(lambda: None, "a sign", deadline_seconds=0.05)
 
 
-async def test_waiting_for_events_and_cursors(tmp_path: Path) -> None:
-    async with Bench(tmp_path) as bench:
+async def test_waiting_for_events_and_cursors(database: Database) -> None:
+    async with Bench(database) as bench:
         waiting = asyncio.create_task(events_stored(bench.store, 2, "in.*"))
         await bench.add("in.a", "out")
         await bench.add("in.b")

@@ -1,6 +1,6 @@
 """A small program that adds events and has a processor on them, to be killed at any moment.
 
-`python killable.py FILE` runs until it is killed; `python killable.py FILE drain` adds nothing, and ends when all is
+`-m support.killable DATABASE` runs until it is killed; with `drain` it adds nothing, and ends when all is
 processed.
 """
 
@@ -19,9 +19,11 @@ from edgeq.processors.processor import ProcessorContext, QueueProcessor
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import events
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
+
+from .stores import at
 
 
 class Doubler(QueueProcessor):
@@ -38,7 +40,7 @@ class Doubler(QueueProcessor):
             await asyncio.sleep(0.004)
 
 
-async def feed(store: SqliteStore, clock: Clock) -> None:
+async def feed(store: Store, clock: Clock) -> None:
     n = await events.head(store)
     while True:
         new = []
@@ -48,11 +50,11 @@ async def feed(store: SqliteStore, clock: Clock) -> None:
         await store.write(lambda tx, new=tuple(new): events.append(tx, new))
 
 
-async def main(path: str, drain: bool) -> None:
+async def main(where: str, drain: bool) -> None:
     progress.DECIDED_SECONDS = 0.002
     progress.LAZY_SECONDS = 0.01
     clock, metrics = Clock(), Metrics()
-    store = SqliteStore(path, metrics=metrics, clock=clock)
+    store = at(where).store(metrics=metrics, clock=clock)
     await store.open()
     settings = ProcessorSettings(start="beginning", on_error=OnError(attempts=2, backoff=Backoff(0.0, 0.0)))
     runner = ProcessorRunner("double", Doubler(), settings, store, metrics, clock)

@@ -1,7 +1,7 @@
 """A small program that adds events and has a courier on them, to be killed at any moment.
 
-`python killable_courier.py FILE` runs until it is killed; `python killable_courier.py FILE drain` adds nothing, and
-ends when all is told and nothing is due any more.
+`-m support.killable_courier DATABASE` runs until it is killed; with `drain` it adds nothing, and ends when all is told
+and nothing is due any more.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from edgeq.processors.courier import Courier
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import events, outbox, threads
-from edgeq.store.sqlite import SqliteStore
-from edgeq.store.store import Tx
+from edgeq.store.store import Store, Tx
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
 from edgeq.units import Duration
 
+from .stores import at
+
 ROUTE = NotificationRoute(channels=["phone", "mail"], repeat=[Duration(0.02), Duration(0.05)])
 
 
-async def feed(store: SqliteStore, clock: Clock) -> None:
+async def feed(store: Store, clock: Clock) -> None:
     n = await events.head(store)
     while True:
         new = []
@@ -53,11 +54,11 @@ def send(tx: Tx, now: int) -> None:
             outbox.mark_sent(tx, row.id, attempt=1, now=now)
 
 
-async def main(path: str, drain: bool) -> None:
+async def main(where: str, drain: bool) -> None:
     failpoints.arm(os.environ)
     progress.DECIDED_SECONDS = 0.002
     clock, metrics = Clock(), Metrics()
-    store = SqliteStore(path, metrics=metrics, clock=clock)
+    store = at(where).store(metrics=metrics, clock=clock)
     await store.open()
     courier = Courier(Policy([ROUTE], ROUTE.channels), metrics, clock)
     runner = ProcessorRunner("courier", courier, ProcessorSettings(start="beginning"), store, metrics, clock)

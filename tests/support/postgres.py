@@ -101,6 +101,15 @@ def _free_port() -> int:
             return port
 
 
+def sql(url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Run statements (without `params` there may be several) on a connection of its own; the rows of the last."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="test") as connection:
+        cursor = connection.execute(text, params or None)
+        while cursor.nextset():
+            pass
+        return cursor.fetchall() if cursor.description else []
+
+
 class Postgres:
     """One server with a cluster of its own. `settings` are those of postgresql.conf.
 
@@ -187,12 +196,8 @@ class Postgres:
         self.sql(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
     def sql(self, url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run statements (without `params` there may be several) on a connection of its own; the rows of the last."""
-        with psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="test") as connection:
-            cursor = connection.execute(text, params or None)
-            while cursor.nextset():
-                pass
-            return cursor.fetchall() if cursor.description else []
+        """See the function `sql`."""
+        return sql(url, text, params)
 
     # Its troubles
 

@@ -38,7 +38,7 @@ from edgeq.store.tables import (
 )  # fmt: skip
 from edgeq.telemetry.metrics import Metrics
 
-from .postgres import Postgres
+from .postgres import Postgres, sql
 
 KINDS = ("sqlite", "postgresql")
 
@@ -56,6 +56,8 @@ class Database(ABC):
     """Where stores are opened, one after the other or several at once."""
 
     kind: str
+    where: str
+    """The file's path, or the URL: with it, `at` finds the database in another process."""
 
     @abstractmethod
     def store(
@@ -71,6 +73,10 @@ class Database(ABC):
     @abstractmethod
     def sql(self, text: str, *values: Any) -> list[Row]:
         """What any other program may read or write. Values stand for `?`."""
+
+    def look(self, text: str, *values: Any) -> list[Row]:
+        """`sql` that only reads, and leaves the recovery from a crash to the store."""
+        return self.sql(text, *values)
 
     @abstractmethod
     def locked(self) -> AbstractContextManager[None]:
@@ -101,7 +107,7 @@ class SqliteDatabase(Database):
     kind = "sqlite"
 
     def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "edgeq.db")
+        self.path = self.where = str(folder / "edgeq.db")
         self._folder = folder
         self._numbers = itertools.count(1)
 
@@ -121,6 +127,11 @@ class SqliteDatabase(Database):
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=10)) as connection:
+            return connection.execute(text, values).fetchall()
+
+    def look(self, text: str, *values: Any) -> list[Row]:
+        """See Database.look."""
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
             return connection.execute(text, values).fetchall()
 
     @contextmanager
@@ -144,15 +155,19 @@ class SqliteDatabase(Database):
 
 
 class PostgresDatabase(Database):
-    """A database on `server` that belongs to nobody else. With a clock of the test's own, that one is gone by and not
-    the server's."""
+    """The database at `url`. With a clock of the test's own, that one is gone by and not the server's."""
 
     kind = "postgresql"
 
-    def __init__(self, server: Postgres) -> None:
-        self.server = server
-        self.url = server.fresh_database(_template(server))
+    def __init__(self, url: str, server: Postgres | None = None) -> None:
+        self.url = self.where = url
+        self._server = server
         self._others: list[PostgresDatabase] = []
+
+    @classmethod
+    def on(cls, server: Postgres) -> PostgresDatabase:
+        """A new one, to be dropped."""
+        return cls(server.fresh_database(_template(server)), server)
 
     def store(
         self, *, clock: Clock | None = None, metrics: Metrics | None = None, beside: bool = False, **settings: Any
@@ -164,7 +179,8 @@ class PostgresDatabase(Database):
 
     def fresh(self) -> PostgresDatabase:
         """See Database.fresh."""
-        self._others.append(PostgresDatabase(self.server))
+        assert self._server is not None
+        self._others.append(self.on(self._server))
         return self._others[-1]
 
     @asynccontextmanager
@@ -178,11 +194,12 @@ class PostgresDatabase(Database):
         """Remove it, and those that `fresh` made."""
         for other in self._others:
             other.drop()
-        self.server.drop(self.url)
+        assert self._server is not None
+        self._server.drop(self.url)
 
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
-        return self.server.sql(self.url, text.replace("?", "%s"), values)
+        return sql(self.url, text.replace("?", "%s"), values)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -198,6 +215,11 @@ class PostgresDatabase(Database):
     def written(self) -> object:
         """See Database.written. Only what writes takes a transaction's number, anywhere on the server."""
         return self.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+
+
+def at(where: str) -> Database:
+    """The database that another process calls so."""
+    return PostgresDatabase(where) if where.startswith("postgresql:") else SqliteDatabase(Path(where).parent)
 
 
 def _postgres_store(url: str, **settings: Any) -> Store:

@@ -1,6 +1,6 @@
 """A small program in which doors are opened and mostly closed again, watched by a Sentinel, to be killed at any moment.
 
-`-m support.watched_doors FILE` runs until it is killed; with `drain` it opens no more doors, and ends
+`-m support.watched_doors DATABASE` runs until it is killed; with `drain` it opens no more doors, and ends
 when no deadline is open.
 """
 
@@ -17,16 +17,17 @@ from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.sentinel import Sentinel
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import contract_states, events
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
 
 from .contracts import DEADLINE, contracts_of
+from .stores import at
 
 CONTRACT = {**DEADLINE, "within": "200ms"}
 
 
-async def doors(store: SqliteStore, clock: Clock) -> None:
+async def doors(store: Store, clock: Clock) -> None:
     door = await events.head(store)
     opened: list[str] = []
     while True:
@@ -38,16 +39,16 @@ async def doors(store: SqliteStore, clock: Clock) -> None:
         await asyncio.sleep(0.01)
 
 
-async def happen(store: SqliteStore, clock: Clock, what: str, door: str) -> None:
+async def happen(store: Store, clock: Clock, what: str, door: str) -> None:
     now = clock.now()
     new = NewEvent(what, subject=door, occurred_at=now, recorded_at=now)
     await store.write(lambda tx: events.append(tx, [new]))
 
 
-async def main(path: str, drain: bool) -> None:
+async def main(where: str, drain: bool) -> None:
     progress.LAZY_SECONDS = 0.02
     clock, metrics = Clock(), Metrics()
-    store = SqliteStore(path, metrics=metrics, clock=clock)
+    store = at(where).store(metrics=metrics, clock=clock)
     await store.open()
     sentinel = Sentinel(contracts_of(CONTRACT), metrics, clock)
     runner = ProcessorRunner("sentinel", sentinel, ProcessorSettings(start="beginning"), store, metrics, clock)
