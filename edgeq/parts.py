@@ -3,12 +3,18 @@
 Started: processors, senders, workers, sources, schedules, intake, and last the session, so that nothing arrives before
 there is somebody to take it. Drained the other way round: reading ends, what was taken in is committed and
 acknowledged, then the rest finish what they have in hand.
+
+Where several machines share the store, each processor and each channel is one process's at a time, and so is what goes
+by the clock for all, the leader's (see `owned`). Workers and the intake are everybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .clock import Clock
@@ -21,6 +27,7 @@ from .mqtt.inbox import Inbox
 from .mqtt.session import Session
 from .notifications.outbox import Sender
 from .notifications.words import here
+from .owned import Owned
 from .plan import Plan
 from .processors.runner import ProcessorRunner
 from .processors.sentinel import Sentinel, close_all
@@ -64,17 +71,34 @@ class Parts:
             metrics,
             clock,
             packet_bytes_max=plan.packet_bytes_max,
-            known_filters=_Filters(store),
+            known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}"),
         )
         self.intake = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
         self.link = Link(self.session, self.inbox, self.intake, clock)
         self.runners = {
-            name: ProcessorRunner(name, processor.make(self.link), processor.settings, store, metrics, clock)
+            name: ProcessorRunner(
+                name,
+                processor.make(self.link),
+                processor.settings,
+                store,
+                metrics,
+                clock,
+                owned=partial(store.ownership.holds, f"processor:{name}"),
+            )
             for name, processor in plan.processors.items()
         }
         place = here(config.gateway)
         self.senders = {
-            name: Sender(name, channel, store, metrics, clock, place, plan.policy.quiet)
+            name: Sender(
+                name,
+                channel,
+                store,
+                metrics,
+                clock,
+                place,
+                plan.policy.quiet,
+                owned=partial(store.ownership.holds, f"channel:{name}"),
+            )
             for name, channel in plan.channels.items()
         }
         slots = Slots(config.jobs.concurrency)
@@ -119,7 +143,9 @@ class Parts:
             },
             store,
             clock,
+            mine=self._is_mine,
         )
+        self._started: list[Service] = []
         self._landed_before = 0
 
     @property
@@ -129,26 +155,43 @@ class Parts:
         return next((each for each in processors if isinstance(each, Sentinel)), None)
 
     def services(self) -> list[Service]:
-        """Everything but the session and the intake, in the order of starting."""
-        parts = [*self.runners.values(), *self.senders.values(), *self.workers.values()]
-        scheduler = [] if self.scheduler is None else [self.scheduler]
+        """Everything but the session and the intake, whether or not it is this process's to do."""
+        arranged = self._arranged(once=False)
+        owned = (each.services if isinstance(each, Owned) else [each] for each in arranged)
+        return [service for services in owned for service in services]
+
+    def _arranged(self, *, once: bool) -> list[Service]:
+        """What there is to start, in this order."""
+        processors = [self._owned(f"processor:{name}", runner) for name, runner in self.runners.items()]
+        channels = [self._owned(f"channel:{name}", sender) for name, sender in self.senders.items()]
+        timed = [] if once else [*self.sources, *([] if self.scheduler is None else [self.scheduler])]
+        leader = self._owned("leader", *timed, self.retention, first=self._close_what_is_gone)
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
         web = [] if self.web is None else [self.web]
-        return [*parts, *self.sources, *scheduler, self.redriver, self.retention, *heartbeat, *web]
+        one_at_a_time = [*chain(*processors), *chain(*channels)]
+        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web]
+
+    def _owned(
+        self, name: str, *services: Service, first: Callable[[], Awaitable[None]] | None = None
+    ) -> Sequence[Service]:
+        if not self._store.ownership.shared:
+            return services
+        return [Owned(name, services, self._store.ownership, self._clock, first=first)]
 
     async def start(self, *, once: bool = False) -> None:
         """Start everything; with `once`, all but what goes by the clock: that is asked once by who wants it."""
-        await self._close_what_is_gone()
-        for service in [*self.services(), self.intake, self.session]:
-            if not once or service not in (self.scheduler, *self.sources):
-                await service.start()
+        if not self._store.ownership.shared:
+            await self._close_what_is_gone()
+        self._started = self._arranged(once=once)
+        for service in [*self._started, self.intake, self.session]:
+            await service.start()
 
     async def _close_what_is_gone(self) -> None:
         """Without contracts there is no sentinel to close what earlier ones have left open, and without schedules no
         scheduler to forget when earlier ones ran."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                if not self._plan.contracts:
+                if not self._plan.contracts and not await self._store.ownership.owner_of(["processor:sentinel"]):
                     await close_all(self._store, self._metrics, self._clock)
                 if not self._plan.schedules and await schedules.every(self._store):
                     await self._store.write(lambda tx: schedules.adopt(tx, {}))
@@ -165,7 +208,7 @@ class Parts:
         """
         self.session.stop_reading()
         await self.intake.stop(grace_seconds)
-        await asyncio.gather(*(service.stop(grace_seconds) for service in self.services()))
+        await asyncio.gather(*(service.stop(grace_seconds) for service in self._started))
         await self.session.stop(grace_seconds)
 
     def progressing(self) -> bool:
@@ -177,6 +220,12 @@ class Parts:
         moved = landed != self._landed_before
         self._landed_before = landed
         return moved or not self.intake.in_flight() or self.intake.handling or self._store.busy
+
+    def _is_mine(self, letter: DeadLetter) -> bool:
+        """Whether it is this process that gives a dead letter another chance."""
+        holds = self._store.ownership.holds
+        name = letter.source.removeprefix("processor:")
+        return holds(letter.source) if name != letter.source and name in self.runners else holds("leader")
 
     async def _redrive_processor(self, letter: DeadLetter) -> None:
         name = letter.source.partition(":")[2]
@@ -211,13 +260,17 @@ class Parts:
 
 
 class _Filters:
-    """Keeps in the store which topic filters the broker holds for us. See mqtt.session.SubscriptionMemory."""
+    """Keeps in the store which topic filters the broker holds for a client. See mqtt.session.SubscriptionMemory."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, client_id: str) -> None:
         self._store = store
+        self._key = f"{_FILTERS_KEY}:{client_id}"
 
     async def load(self) -> list[str]:
-        return (await meta.get(self._store, _FILTERS_KEY) or "").splitlines()
+        found = await meta.get(self._store, self._key)
+        if found is None:  # what an earlier version has stored, of its only client
+            found = await meta.get(self._store, _FILTERS_KEY)
+        return (found or "").splitlines()
 
     async def save(self, filters: list[str]) -> None:
-        await self._store.write(lambda tx: meta.put(tx, _FILTERS_KEY, "\n".join(filters)))
+        await self._store.write(lambda tx: meta.put(tx, self._key, "\n".join(filters)))

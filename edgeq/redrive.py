@@ -15,6 +15,7 @@ from .store.dead_letters import DeadLetter
 from .store.store import Store
 
 _PAGE = 50
+_LOOK_SECONDS = 2.0
 
 Handler = Callable[[DeadLetter], Awaitable[None]]
 
@@ -24,29 +25,43 @@ class Redriver(Service):
 
     `handlers` maps a source (`intake`) or the part of it before the colon (`processor`) to a function that does the
     work again and, in the commit of what comes of it, marks the letter redriven; it raises when that fails, and then
-    the request is taken back and the reason kept.
+    the request is taken back and the reason kept. Letters that aren't `mine` are left to another process, or to a time
+    when they are.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        clock: Clock,
+        *,
+        mine: Callable[[DeadLetter], bool] = lambda letter: True,
+    ) -> None:
         super().__init__("redrive", clock)
         self._handlers = handlers
         self._store = store
+        self._mine = mine
 
     async def run(self) -> None:
         """Works until it is stopped."""
         while not self.stopping.is_set():
             seen = self._store.signal.version("dead_letters")
-            await self._all()
-            await self._store.signal.wait("dead_letters", seen, unless=self.stopping)
+            left = await self._all()
+            await self._store.signal.wait("dead_letters", seen, _LOOK_SECONDS if left else None, unless=self.stopping)
 
-    async def _all(self) -> None:
-        after_id = 0
+    async def _all(self) -> int:
+        """How many were left to others."""
+        after_id = left = 0
         while letters := await dead_letters.redrive_requests(self._store, after_id, _PAGE):
             for letter in letters:
                 if self.stopping.is_set():
-                    return
+                    return left
                 after_id = letter.id
-                await self._one(letter)
+                if self._mine(letter):
+                    await self._one(letter)
+                else:
+                    left += 1
+        return left
 
     async def _one(self, letter: DeadLetter) -> None:
         handler = self._handlers.get(letter.source) or self._handlers.get(letter.source.partition(":")[0])

@@ -1,4 +1,4 @@
-"""The one form that every long-lived part has: start, run, stop, and run again after a crash."""
+"""The one form that every long-lived part has: start, run, stop, and run again, also after a crash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Service:
         raise NotImplementedError
 
     async def start(self) -> None:
-        """Begin. Returns at once; the work goes on in a task of its own."""
+        """Begin, or begin again after a stop. Returns at once; the work goes on in a task of its own."""
+        self.stopping.clear()
         self._task = asyncio.create_task(self._supervise(), name=self.name)
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
@@ -50,11 +51,17 @@ class Service:
             return
         _, pending = await asyncio.wait([task], timeout=grace_seconds)
         if pending:
-            self.log.warning("did not stop within %gs and was cancelled", grace_seconds)
+            if grace_seconds:
+                self.log.warning("did not stop within %gs and was cancelled", grace_seconds)
             task.cancel()
             _, pending = await asyncio.wait([task], timeout=_CANCEL_SECONDS)
             if pending:  # there is code in it that isn't ours, and that may do as it likes
                 self.log.error("goes on though it was cancelled, and is left behind")
+
+    async def ended(self) -> None:
+        """Return when nothing of it runs any more: after `stop`, also of what was left behind."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def pause(self, seconds: float) -> None:
         """Wait `seconds`, or less when the service is asked to stop."""

@@ -11,6 +11,8 @@
 - Nothing below critical goes out in the quiet hours of its route, however late it became due.
 - A clock that is set ahead is no time that passed: what has a time to live keeps what is left of it.
 - A sender waits for nobody else: one target that hangs delays no other channel.
+- Where several machines share the store, one sender at a time works for a channel. One that was frozen, and goes on
+  when another has taken over, begins nothing more, and what it marks late counts once: who was first counts.
 - What is queued for a channel that the configuration no longer has stays queued, until that channel is back.
 """
 
@@ -55,7 +57,7 @@ _UNREACHED_MAX = 100
 
 class Sender(Service):
     """Sends what is queued for the channel `name`; times in texts are those of `place`. `quiet` says which routes have
-    quiet hours at a moment, and until when: see Policy.quiet.
+    quiet hours at a moment, and until when: see Policy.quiet. `owned` says whether the channel is this process's now.
 
     `sent` counts what it has sent since the start, `last_error` says why the last attempt failed (None after one that
     did not), `waiting_until` (microseconds since 1970 UTC) until when the channel waits as a whole.
@@ -70,6 +72,8 @@ class Sender(Service):
         clock: Clock,
         place: Place | None = None,
         quiet: Callable[[int], Mapping[str, int]] = lambda at: {},
+        *,
+        owned: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(f"channel.{name}", clock)
         self.channel = channel
@@ -79,6 +83,7 @@ class Sender(Service):
         self._metrics = metrics
         self._place = place or Place()
         self._quiet = quiet
+        self._owned = owned
         self._calm = Calm(self.log, clock.monotonic)
         self._pace = Pace(channel.limit, channel.backoff, clock.monotonic)
         # What this sender was the first to try, and the target surely hasn't got; and the last that failed so.
@@ -91,6 +96,12 @@ class Sender(Service):
         """See the class."""
         rest = self._pace.pause_seconds
         return self.clock.now() + round(rest * MICROSECONDS) if rest else None
+
+    async def start(self) -> None:
+        """See Service.start. Another one may have been at it since the last stop."""
+        self._in_hand, self._offset = None, self.clock.offset()
+        self._unreached.clear()
+        await super().start()
 
     async def run(self) -> None:
         """See Service.run."""
@@ -191,6 +202,9 @@ class Sender(Service):
         self._pace.take()
         unreached = row.id in self._unreached
         self._unreached.pop(row.id, None)
+        if not self._owned():
+            await self.stopping.wait()
+            return
         outcome = await self._send(row)
         failpoint("notification.sent")
         if isinstance(outcome, Retry) and outcome.target_down:
@@ -224,9 +238,9 @@ class Sender(Service):
         self.last_error = missed
         if missed:
             self._calm.warning("missed", "notification %d was delivered, but %s", row.id, missed)
-        await self._store.write(lambda tx: outbox.mark_sent(tx, row.id, attempt=attempt, now=now, error=missed))
-        self.sent += 1
-        self._metrics.notifications.add(1, "sent")
+        if await self._store.write(lambda tx: outbox.mark_sent(tx, row.id, attempt=attempt, now=now, error=missed)):
+            self.sent += 1
+            self._metrics.notifications.add(1, "sent")
 
     async def _wait(self, row: StoredNotification, outcome: Retry) -> None:
         """The channel waits; the notification keeps its place."""
@@ -246,22 +260,25 @@ class Sender(Service):
         seconds = min(self.channel.backoff.delay(attempt), WAIT_SECONDS_MAX)
         at, now = self.clock.now() + round(seconds * MICROSECONDS), self.clock.now()
 
-        def unit(tx: Tx) -> bool:
+        def unit(tx: Tx) -> tuple[bool, bool]:
             waits = outbox.mark_retry(tx, row, attempt=attempt, next_attempt_at=at, error=error)
-            return waits and attempt >= FAILOVER_ATTEMPTS and _queue_elsewhere(tx, row, now)
+            return waits, waits and attempt >= FAILOVER_ATTEMPTS and _queue_elsewhere(tx, row, now)
 
-        elsewhere = await self._store.write(unit)
-        self._metrics.notifications.add(1, "retried")
+        waits, elsewhere = await self._store.write(unit)
+        self._metrics.notifications.add(int(waits), "retried")
         self._count_elsewhere(int(elsewhere))
 
     async def _give_up(self, row: StoredNotification, reason: str, error: str) -> None:
         self.last_error = error = _short(error)
         now = self.clock.now()
 
-        def unit(tx: Tx) -> bool:
-            return self._bury(tx, row, row.attempt + 1, reason, error) and _queue_elsewhere(tx, row, now)
+        def unit(tx: Tx) -> tuple[bool, bool]:
+            buried = self._bury(tx, row, row.attempt + 1, reason, error)
+            return buried, buried and _queue_elsewhere(tx, row, now)
 
-        elsewhere = await self._store.write(unit)
+        buried, elsewhere = await self._store.write(unit)
+        if not buried:
+            return
         self._count_dead(1)
         self._count_elsewhere(int(elsewhere))
         self._calm.warning("dead", "notification %d became a dead letter (%s): %s", row.id, reason, error)

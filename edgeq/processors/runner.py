@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -50,7 +50,7 @@ class _Redrive:
 
 
 class ProcessorRunner(Service):
-    """Runs `processor` under the cursor `name`."""
+    """Runs `processor` under the cursor `name`, for as long as it is `owned` by this process."""
 
     def __init__(
         self,
@@ -60,6 +60,8 @@ class ProcessorRunner(Service):
         store: Store,
         metrics: Metrics,
         clock: Clock,
+        *,
+        owned: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(name, clock)
         self.log = logging.getLogger(f"edgeq.processors.{name}")
@@ -67,6 +69,7 @@ class ProcessorRunner(Service):
         self.settings = settings
         self._store = store
         self._metrics = metrics
+        self._owned = owned
         self._calm = Calm(self.log, clock.monotonic)
         self._calls = Calls(name, processor, settings, store, metrics, clock)
         self._progress = Progress(name, store, metrics, clock)
@@ -206,6 +209,9 @@ class ProcessorRunner(Service):
     # The cursor
 
     async def _take(self) -> None:
+        if not self._owned():  # another process may have it, and is not to lose it to us
+            await self.stopping.wait()
+            return
         self._cursors_seen = self._store.signal.version("cursors")
         cursor = await self._progress.take(self.settings.start)
         self._calls.fresh = False

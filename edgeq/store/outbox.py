@@ -184,11 +184,15 @@ _SENT = Statement(
     ).where((_row.id == p) & QUEUED)
 )  # fmt: skip
 _RETRY = Statement(
-    lambda p: _row.update({_row.attempt: p, _row.next_attempt_at: p, _row.error: p}).where((_row.id == p) & QUEUED)
+    lambda p: _row.update({_row.attempt: p, _row.next_attempt_at: p, _row.error: p}).where(
+        (_row.id == p) & QUEUED & (_row.attempt < p)
+    )
 )
 _NOTE = Statement(lambda p: _row.update({_row.error: p}).where((_row.id == p) & QUEUED))
 _DEAD = Statement(
-    lambda p: _row.update({_row.state: literal("dead"), _row.attempt: p, _row.error: p}).where((_row.id == p) & QUEUED)
+    lambda p: _row.update({_row.state: literal("dead"), _row.attempt: p, _row.error: p}).where(
+        (_row.id == p) & QUEUED & (_row.attempt <= p)
+    )
 )
 _FAILED_OVER = Statement(
     lambda p: _row.update({_row.failover: NULL}).where((_row.id == p) & _row.failover.is_null(False))
@@ -291,16 +295,17 @@ def mark_sent(tx: Tx, notification_id: int, *, attempt: int, now: int, error: st
 
 def mark_retry(tx: Tx, row: StoredNotification, *, attempt: int, next_attempt_at: int, error: str) -> bool:
     """Say that an attempt failed, perhaps by its own fault: neither it nor what is behind it is due again before
-    `next_attempt_at` microseconds. False when it isn't queued any more."""
-    if not tx.run(_RETRY, (attempt, next_attempt_at, storable(error), row.id)):
+    `next_attempt_at` microseconds. False when it isn't queued any more, or somebody else tried it as often since."""
+    if not tx.run(_RETRY, (attempt, next_attempt_at, storable(error), row.id, attempt)):
         return False
     postpone(tx, row.channel, row.fingerprint, next_attempt_at)
     return True
 
 
 def mark_dead(tx: Tx, notification_id: int, *, attempt: int, error: str) -> bool:
-    """Give it up; False when it isn't queued any more. The caller adds the dead letter in the same unit."""
-    return tx.run(_DEAD, (attempt, storable(error), notification_id)) > 0
+    """Give it up; False when it isn't queued any more, or somebody else has tried it more often since. The caller adds
+    the dead letter in the same unit."""
+    return tx.run(_DEAD, (attempt, storable(error), notification_id, attempt)) > 0
 
 
 def note_error(tx: Tx, notification_id: int, error: str) -> bool:
