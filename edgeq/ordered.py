@@ -12,18 +12,18 @@ import uuid
 
 from msgspec.structs import replace
 
-from ..clock import Clock
-from ..config.schema import Mqtt
-from ..errors import StoreUnavailable
-from ..mqtt.inbox import Inbox
-from ..mqtt.session import Session
-from ..mqtt.subscriptions import SubscriptionMemory
-from ..service import Service
-from ..store import meta
-from ..store.store import Store, Tx
-from ..telemetry.metrics import Metrics
-from .intake import Intake
-from .table import RouteTable
+from .clock import Clock
+from .config.schema import Mqtt
+from .errors import StoreUnavailable
+from .intake.intake import Intake
+from .intake.table import RouteTable
+from .mqtt.inbox import Inbox
+from .mqtt.session import Session
+from .mqtt.subscriptions import SubscriptionMemory
+from .service import Service
+from .store import meta
+from .store.store import Store, Tx
+from .telemetry.metrics import Metrics
 
 _GRACE_SECONDS = 2.0
 

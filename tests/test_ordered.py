@@ -16,7 +16,7 @@ from support.stores import Database
 from edgeq.clock import Clock
 from edgeq.config.schema import Mqtt, Route
 from edgeq.errors import StoreUnavailable
-from edgeq.intake.ordered import OrderedIntake
+from edgeq.ordered import OrderedIntake
 from edgeq.store import events
 from edgeq.store.store import Store, Unit
 from edgeq.telemetry.metrics import Metrics
