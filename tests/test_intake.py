@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.intake import Rig, running, table_of
+from support.stores import Database
 
 from edgeq.config.schema import Limit, Route
 from edgeq.errors import EdgeqError
@@ -25,15 +24,11 @@ READINGS = Route(topic="sensors/{device}/{metric}", emit="{metric}.reading", sub
 
 def on_disk(rig: Rig) -> list[str]:
     """The subjects of all events, as another program reads them."""
-    connection = sqlite3.connect(rig.path)
-    try:
-        return [subject for (subject,) in connection.execute("SELECT subject FROM events ORDER BY id")]
-    finally:
-        connection.close()
+    return [subject for (subject,) in rig.database.sql("SELECT subject FROM events ORDER BY id")]
 
 
-async def test_a_message_is_acknowledged_when_another_program_can_read_its_event(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS])) as rig:
+async def test_a_message_is_acknowledged_when_another_program_can_read_its_event(database: Database) -> None:
+    async with running(database, table_of([READINGS])) as rig:
         seen_at_ack: list[list[str]] = []
         ack = rig.acks.ack
 
@@ -46,8 +41,8 @@ async def test_a_message_is_acknowledged_when_another_program_can_read_its_event
         assert seen_at_ack == [["d-1"]]
 
 
-async def test_nothing_is_acknowledged_while_the_commit_is_under_way(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS])) as rig:
+async def test_nothing_is_acknowledged_while_the_commit_is_under_way(database: Database) -> None:
+    async with running(database, table_of([READINGS])) as rig:
         async with rig.busy_store():
             mids = rig.send_all([(f"sensors/d-{number}/t", "1") for number in range(1200)])
             await until(lambda: rig.intake.in_flight() == 1000, "the window to be full")
@@ -58,8 +53,8 @@ async def test_nothing_is_acknowledged_while_the_commit_is_under_way(tmp_path: P
         assert rig.metrics.commits.total() < 20  # many messages a commit
 
 
-async def test_no_more_than_the_window_is_taken(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS]), window=10) as rig:
+async def test_no_more_than_the_window_is_taken(database: Database) -> None:
+    async with running(database, table_of([READINGS]), window=10) as rig:
         async with rig.busy_store():
             mids = rig.send_all([("sensors/d/t", "1")] * 35)
             await until(lambda: rig.intake.in_flight() == 10, "the window to be full")
@@ -67,10 +62,10 @@ async def test_no_more_than_the_window_is_taken(tmp_path: Path) -> None:
         await rig.acked(*mids)
 
 
-async def test_no_more_bytes_than_the_bound_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_bytes_than_the_bound_are_taken(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "BYTES_MAX", 50_000)
     monkeypatch.setattr(intake, "BATCH_MAX", 2)
-    async with running(tmp_path, table_of([READINGS])) as rig:
+    async with running(database, table_of([READINGS])) as rig:
         async with rig.busy_store():
             mids = rig.send_all([("sensors/d/t", '"' + "x" * 10_000 + '"')] * 20)
             await until(lambda: rig.intake.in_flight() == 6, "the bound to be reached")
@@ -78,7 +73,7 @@ async def test_no_more_bytes_than_the_bound_are_taken(tmp_path: Path, monkeypatc
         await rig.acked(*mids)
 
 
-async def test_every_route_that_matches_decides_in_one_commit(tmp_path: Path) -> None:
+async def test_every_route_that_matches_decides_in_one_commit(database: Database) -> None:
     router = Router()
 
     @router.on("#")
@@ -86,7 +81,7 @@ async def test_every_route_that_matches_decides_in_one_commit(tmp_path: Path) ->
         ctx.emit("third", subject=ctx.topic)
 
     table = table_of([Route(topic="a/+", emit="first"), Route(topic="a/{b}", emit="second", subject="{b}")], [router])
-    async with running(tmp_path, table) as rig:
+    async with running(database, table) as rig:
         await rig.acked(rig.send("a/b", "{}"))
         assert [(event.type, event.subject) for event in await rig.events()] == [
             ("first", ""),
@@ -97,9 +92,9 @@ async def test_every_route_that_matches_decides_in_one_commit(tmp_path: Path) ->
         assert rig.metrics.commits.total() == 1
 
 
-async def test_what_nobody_wants_is_acknowledged_in_its_turn_and_counted(tmp_path: Path) -> None:
+async def test_what_nobody_wants_is_acknowledged_in_its_turn_and_counted(database: Database) -> None:
     table = table_of([READINGS, Route(topic="kept/{x}", emit="kept", retained="handle")])
-    async with running(tmp_path, table) as rig:
+    async with running(database, table) as rig:
         mids = [
             rig.send("nobody/here", "1"),
             rig.send("sensors/d/t", ""),
@@ -114,15 +109,15 @@ async def test_what_nobody_wants_is_acknowledged_in_its_turn_and_counted(tmp_pat
         assert await rig.dead_letters() == []
 
 
-async def test_messages_that_are_only_dropped_cause_no_commit(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS])) as rig:
+async def test_messages_that_are_only_dropped_cause_no_commit(database: Database) -> None:
+    async with running(database, table_of([READINGS])) as rig:
         await rig.acked(rig.send("nobody/here"), rig.send("sensors/d/t", ""))
         assert rig.metrics.commits.total() == 0
 
 
-async def test_a_message_that_comes_again_is_stored_once_with_dedup(tmp_path: Path) -> None:
+async def test_a_message_that_comes_again_is_stored_once_with_dedup(database: Database) -> None:
     table = table_of([Route(topic="a/{b}", emit="x", dedup="{b}:{payload.seq}")])
-    async with running(tmp_path, table) as rig:
+    async with running(database, table) as rig:
         await rig.acked(rig.send("a/b", '{"seq": 1}'), rig.send("a/b", '{"seq": 1}', dup=True))
         await rig.acked(rig.send("a/b", '{"seq": 1}'), rig.send("a/b", '{"seq": 2}'))
         assert [event.idempotency_key for event in await rig.events()] == ["x/b:1", "x/b:2"]
@@ -130,7 +125,7 @@ async def test_a_message_that_comes_again_is_stored_once_with_dedup(tmp_path: Pa
         assert rig.metrics.events.total() == 2
 
 
-async def test_a_limit_drops_or_keeps_what_is_over_it(tmp_path: Path) -> None:
+async def test_a_limit_drops_or_keeps_what_is_over_it(database: Database) -> None:
     clock = FakeClock()
     table = table_of(
         [
@@ -140,7 +135,7 @@ async def test_a_limit_drops_or_keeps_what_is_over_it(tmp_path: Path) -> None:
         ],
         clock=clock,
     )
-    async with running(tmp_path, table, clock=clock) as rig:
+    async with running(database, table, clock=clock) as rig:
         await rig.acked(*rig.send_all([("drop/a", "1")] * 5 + [("drop/b", "1")] * 2 + [("keep/a", "1")] * 3))
         clock.advance(1)
         await rig.acked(*rig.send_all([("drop/a", "1")] * 5 + [("by/payload", "{}")]))
@@ -149,17 +144,17 @@ async def test_a_limit_drops_or_keeps_what_is_over_it(tmp_path: Path) -> None:
         assert [letter.reason for letter in await rig.dead_letters()] == ["over_limit", "over_limit", "missing_field"]
 
 
-async def test_a_payload_above_the_routes_limit_is_kept_as_a_dead_letter(tmp_path: Path) -> None:
+async def test_a_payload_above_the_routes_limit_is_kept_as_a_dead_letter(database: Database) -> None:
     table = table_of([Route(topic="a", emit="x", max_payload=Size(10)), Route(topic="a", emit="y")])
-    async with running(tmp_path, table) as rig:
+    async with running(database, table) as rig:
         await rig.acked(rig.send("a", "12345678901"), rig.send("a", "1234567890"))
         [letter] = await rig.dead_letters()
         assert (letter.reason, letter.payload, letter.detail["route"]) == ("too_large", b"12345678901", "a")
         assert [event.type for event in await rig.events()] == ["y", "x", "y"]
 
 
-async def test_of_an_oversize_message_the_beginning_and_the_size_are_kept(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([Route(topic="a", emit="x")])) as rig:
+async def test_of_an_oversize_message_the_beginning_and_the_size_are_kept(database: Database) -> None:
+    async with running(database, table_of([Route(topic="a", emit="x")])) as rig:
         await rig.acked(rig.send("a", b"x" * 4096, payload_size=300_000_000))
         [letter] = await rig.dead_letters()
         assert (letter.reason, len(letter.payload or b"")) == ("too_large", 4096)
@@ -168,8 +163,8 @@ async def test_of_an_oversize_message_the_beginning_and_the_size_are_kept(tmp_pa
             await rig.intake.redrive(letter)
 
 
-async def test_closing_the_inbox_drains(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS])) as rig:
+async def test_closing_the_inbox_drains(database: Database) -> None:
+    async with running(database, table_of([READINGS])) as rig:
         async with rig.busy_store() as release:
             mids = rig.send_all([("sensors/d/t", "1")] * 700)
             rig.inbox.close()
@@ -180,8 +175,8 @@ async def test_closing_the_inbox_drains(tmp_path: Path) -> None:
         assert rig.intake.crashes == 0
 
 
-async def test_the_end_waits_no_longer_than_it_may_and_acknowledges_nothing_uncommitted(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([READINGS])) as rig, rig.busy_store():
+async def test_the_end_waits_no_longer_than_it_may_and_acknowledges_nothing_uncommitted(database: Database) -> None:
+    async with running(database, table_of([READINGS])) as rig, rig.busy_store():
         rig.send("sensors/d/t", "1")
         await rig.taken()
         rig.inbox.close()
@@ -190,7 +185,7 @@ async def test_the_end_waits_no_longer_than_it_may_and_acknowledges_nothing_unco
         assert rig.intake.in_flight() == 1
 
 
-async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path: Path) -> None:
+async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(database: Database) -> None:
     clock = FakeClock()
     error: BaseException | None = RuntimeError("not today")
     router = Router()
@@ -202,7 +197,7 @@ async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path:
         ctx.emit("mended", subject=b, data=ctx.json())
 
     table = table_of([Route(topic="a/+", emit="always")], [router], clock=clock)
-    async with running(tmp_path, table, clock=clock) as rig:
+    async with running(database, table, clock=clock) as rig:
         arrived = clock.now()
         await rig.acked(rig.send("a/b", '{"n": 1}'))
         clock.advance(3600)
@@ -223,10 +218,10 @@ async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(tmp_path:
         assert (rig.metrics.events.total(), rig.metrics.duplicates.total()) == (2, 0)
 
 
-async def test_a_dead_letter_whose_route_is_gone_is_handled_by_those_that_take_its_topic(tmp_path: Path) -> None:
-    async with running(tmp_path, table_of([Route(topic="a/{b}/#", emit="x", data={"v": "{v}"})])) as rig:
+async def test_a_dead_letter_whose_route_is_gone_is_handled_by_those_that_take_its_topic(database: Database) -> None:
+    async with running(database, table_of([Route(topic="a/{b}/#", emit="x", data={"v": "{v}"})])) as rig:
         await rig.acked(rig.send("a/b", "{}"))
-    async with running(tmp_path, table_of([Route(topic="a/+", emit="new")])) as rig:
+    async with running(database, table_of([Route(topic="a/+", emit="new")])) as rig:
         [letter] = await rig.dead_letters()
         await rig.intake.redrive(letter)
         assert [event.type for event in await rig.events()] == ["new"]

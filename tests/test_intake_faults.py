@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.intake import Rig, running, table_of
+from support.stores import Database, emptied
 
 from edgeq.config.schema import EmitMap, Limit, Route
 from edgeq.intake import intake
@@ -42,10 +42,10 @@ POISON: list[tuple[bytes, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("payload", "keys"), POISON)
 async def test_poison_becomes_a_dead_letter_and_stops_nothing(
-    tmp_path: Path, payload: bytes, keys: dict[str, Any]
+    database: Database, payload: bytes, keys: dict[str, Any]
 ) -> None:
     table = table_of([Route(topic="good", emit="good"), Route(**{"topic": "bad/#", "emit": "bad", **keys})])
-    async with running(tmp_path, table) as rig:
+    async with running(database, table) as rig:
         mids = rig.send_all([("good", "1"), ("bad/x", payload), ("good", "2")])
         await rig.acked(*mids)
         assert rig.acks.mids == mids
@@ -57,24 +57,24 @@ async def test_poison_becomes_a_dead_letter_and_stops_nothing(
         assert rig.metrics.rejected.values == {letter.reason: 1}
 
 
-async def test_numbers_beyond_64_bits_and_null_characters_in_data_are_kept(tmp_path: Path) -> None:
+async def test_numbers_beyond_64_bits_and_null_characters_in_data_are_kept(database: Database) -> None:
     data = {"big": 2**70, "small": -(2**70), "text": "a\0b", "deep": [[[{}]]]}
-    async with running(tmp_path, table_of([Route(topic="a", emit="x")])) as rig:
+    async with running(database, table_of([Route(topic="a", emit="x")])) as rig:
         await rig.acked(rig.send("a", json.dumps(data)))
         assert [event.data for event in await rig.events()] == [data]
         assert await rig.dead_letters() == []
 
 
-async def test_topics_of_any_shape(tmp_path: Path) -> None:
+async def test_topics_of_any_shape(database: Database) -> None:
     topics = ["/".join(["x"] * 200), "/", "//", "a//b", "ä/ö", "a b", "\\xff/x", "x" * 65_000]
-    async with running(tmp_path, table_of([Route(topic="#", emit="x", subject="{topic}")])) as rig:
+    async with running(database, table_of([Route(topic="#", emit="x", subject="{topic}")])) as rig:
         await rig.acked(*(rig.send(topic, "1") for topic in [*topics, "$SYS/broker/uptime"]))
         assert [event.subject for event in await rig.events()] == topics
         assert rig.metrics.dropped.values == {"unrouted": 1}
 
 
-async def test_a_stream_of_poison_says_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with running(tmp_path, table_of([Route(topic="a", emit="x")])) as rig:
+async def test_a_stream_of_poison_says_it_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(database, table_of([Route(topic="a", emit="x")])) as rig:
         await rig.acked(*rig.send_all([("a", "poison\nERROR forged"), ("a", "{}")] * 300))
         assert len(await rig.events()) == 300
         assert len(await rig.dead_letters()) == 300
@@ -84,14 +84,14 @@ async def test_a_stream_of_poison_says_it_once(tmp_path: Path, caplog: pytest.Lo
     assert "became a dead letter (undecodable)" in said[0]
 
 
-async def test_an_error_cannot_forge_lines_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_cannot_forge_lines_of_the_log(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     router = Router()
 
     @router.on("a", payload="text")
     async def fails(ctx: Any) -> None:
         raise ValueError(ctx.text())
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(rig.send("a", "x\nedgeq: all is well\x1b[2J\u2028\u202e"))
     [record] = [record for record in caplog.records if record.name == "edgeq.intake"]
     assert record.getMessage().isprintable()
@@ -126,7 +126,7 @@ payloads: Any = st.one_of(
 )
 @given(messages=st.lists(st.tuples(st.sampled_from(TOPICS), payloads), min_size=1, max_size=25))
 def test_whatever_comes_is_acknowledged_in_order_and_accounted_for(
-    tmp_path_factory: pytest.TempPathFactory, messages: list[tuple[str, bytes]]
+    database: Database, messages: list[tuple[str, bytes]]
 ) -> None:
     router = Router()
 
@@ -135,7 +135,8 @@ def test_whatever_comes_is_acknowledged_in_order_and_accounted_for(
         ctx.emit("own", subject=ctx.json()["s"], data=ctx.json(), idempotency_key=ctx.json().get("id"))
 
     async def scenario() -> None:
-        async with running(tmp_path_factory.mktemp("intake"), table_of(MANY, [router])) as rig:
+        async with running(database, table_of(MANY, [router])) as rig:
+            await rig.store.write(emptied)
             mids = rig.send_all(messages)
             await rig.acked(*mids)
             assert rig.acks.mids == mids
@@ -153,7 +154,7 @@ def test_whatever_comes_is_acknowledged_in_order_and_accounted_for(
 
 
 async def test_a_database_that_is_locked_stops_the_acknowledgements_until_it_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgeq.store.sqlite.BUSY_SECONDS", 0.2)
     router = Router()
@@ -162,8 +163,8 @@ async def test_a_database_that_is_locked_stops_the_acknowledgements_until_it_is_
     async def own(ctx: Any, n: str) -> None:
         ctx.emit("own", subject=n)
 
-    async with running(tmp_path, table_of([Route(topic="a/{n}", emit="x", subject="{n}")], [router])) as rig:
-        async with rig.locked_database():
+    async with running(database, table_of([Route(topic="a/{n}", emit="x", subject="{n}")], [router])) as rig:
+        with rig.database.locked():
             mids = rig.send_all([(f"{'own' if n % 7 == 0 else 'a'}/{n}", "1") for n in range(300)])
             await until(lambda: not rig.store.health.ok, "the store to notice")
             assert rig.acks.mids == []
@@ -174,8 +175,8 @@ async def test_a_database_that_is_locked_stops_the_acknowledgements_until_it_is_
         assert await rig.dead_letters() == []
 
 
-async def test_a_store_that_closes_first_leaves_the_rest_unacknowledged(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, table_of([Route(topic="a", emit="x")]))
+async def test_a_store_that_closes_first_leaves_the_rest_unacknowledged(database: Database) -> None:
+    rig = Rig(database, table_of([Route(topic="a", emit="x")]))
     await rig.store.open()
     await rig.intake.start()
     await rig.acked(rig.send("a", "1"))
@@ -203,11 +204,11 @@ def refusing(monkeypatch: pytest.MonkeyPatch, refused: Any) -> None:
 
 
 async def test_of_messages_committed_together_only_the_one_that_the_store_refuses_is_put_aside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing(monkeypatch, lambda decisions: any(event.subject == "3" for event in decisions.events))
     routes = [Route(topic="a/{n}", emit="x", subject="{n}"), Route(topic="dropped/+", emit="x")]
-    async with running(tmp_path, table_of(routes)) as rig:
+    async with running(database, table_of(routes)) as rig:
         mids = rig.send_all([("dropped/1", ""), *((f"a/{n}", "1") for n in range(6)), ("dropped/2", ""), ("a/9", "1")])
         await rig.acked(*mids)
         assert rig.acks.mids == mids
@@ -218,7 +219,7 @@ async def test_of_messages_committed_together_only_the_one_that_the_store_refuse
 
 
 async def test_a_dead_letter_that_the_store_refuses_is_offered_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "_REFUSED_RETRY_SECONDS", 0.01)
     refusals = 3
@@ -231,7 +232,7 @@ async def test_a_dead_letter_that_the_store_refuses_is_offered_again(
         return False
 
     refusing(monkeypatch, refuse)
-    async with running(tmp_path, table_of([Route(topic="a", emit="x")])) as rig:
+    async with running(database, table_of([Route(topic="a", emit="x")])) as rig:
         mids = rig.send_all([("a", "poison")]) + rig.send_all([("a", "1")])
         await rig.acked(*mids)
         assert rig.acks.mids == mids
@@ -240,7 +241,7 @@ async def test_a_dead_letter_that_the_store_refuses_is_offered_again(
         assert [event.type for event in await rig.events()] == ["x"]
 
 
-async def test_what_a_controller_wants_stored_beside_events_may_be_refused_too(tmp_path: Path) -> None:
+async def test_what_a_controller_wants_stored_beside_events_may_be_refused_too(database: Database) -> None:
     router = Router()
 
     @router.on("a")
@@ -250,7 +251,7 @@ async def test_what_a_controller_wants_stored_beside_events_may_be_refused_too(t
 
         ctx.decisions.also.append(unit)
 
-    async with running(tmp_path, table_of([Route(topic="b", emit="x")], [router])) as rig:
+    async with running(database, table_of([Route(topic="b", emit="x")], [router])) as rig:
         mids = rig.send_all([("a", "1"), ("b", "1")])
         await rig.acked(*mids)
         [letter] = await rig.dead_letters()
@@ -260,10 +261,10 @@ async def test_what_a_controller_wants_stored_beside_events_may_be_refused_too(t
 
 
 async def test_an_intake_that_crashed_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    async with running(tmp_path, table_of([Route(topic="a", emit="x")])) as rig:
+    async with running(database, table_of([Route(topic="a", emit="x")])) as rig:
         monkeypatch.setattr(type(rig.intake), "restart_backoff", _Soon())
         get_batch = rig.inbox.get_batch
         crashes = 1

@@ -7,11 +7,11 @@ import contextlib
 import functools
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.intake import running, table_of
+from support.stores import Database
 
 from edgeq.config.schema import Route
 from edgeq.errors import RejectedMessage
@@ -20,7 +20,7 @@ from edgeq.intake.router import Router
 from edgeq.testing import until
 
 
-async def test_async_and_plain_functions_get_their_parameters(tmp_path: Path) -> None:
+async def test_async_and_plain_functions_get_their_parameters(database: Database) -> None:
     router = Router()
     threads: list[str] = []
 
@@ -44,7 +44,7 @@ async def test_async_and_plain_functions_get_their_parameters(tmp_path: Path) ->
     def hidden(ctx: Any) -> Any:
         return coroutine_with("e", ctx, "")
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         for topic, payload in (("a/7/x/y", '{"n": 1}'), ("b/bee", "hello"), ("c", ""), ("d/dee", ""), ("e", "")):
             await rig.acked(rig.send(topic, payload))
         assert [(event.type, event.subject, event.data) for event in await rig.events()] == [
@@ -61,7 +61,7 @@ async def coroutine_with(kind: str, ctx: Any, name: str) -> None:
     ctx.emit(kind, subject=name)
 
 
-async def test_a_message_says_what_it_is(tmp_path: Path) -> None:
+async def test_a_message_says_what_it_is(database: Database) -> None:
     router = Router()
     seen: list[Any] = []
 
@@ -70,7 +70,7 @@ async def test_a_message_says_what_it_is(tmp_path: Path) -> None:
         seen.append((ctx.topic, ctx.payload, ctx.qos, ctx.retain, ctx.dup, ctx.received_at, ctx.route, ctx.value()))
         seen.append(ctx.properties.user)
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         properties = b"\x26\x00\x01k\x00\x01v"
         await rig.acked(
             rig.send("a/b", b"\xff", qos=0, retain=True, dup=True, received_at=5, properties_raw=properties)
@@ -78,7 +78,7 @@ async def test_a_message_says_what_it_is(tmp_path: Path) -> None:
         assert seen == [("a/b", b"\xff", 0, True, True, 5, "a/+", b"\xff"), [("k", "v")]]
 
 
-async def test_a_slow_one_does_not_hold_up_what_comes_behind_but_its_acknowledgement(tmp_path: Path) -> None:
+async def test_a_slow_one_does_not_hold_up_what_comes_behind_but_its_acknowledgement(database: Database) -> None:
     router = Router()
     finish = asyncio.Event()
 
@@ -88,7 +88,7 @@ async def test_a_slow_one_does_not_hold_up_what_comes_behind_but_its_acknowledge
         ctx.emit("slow", subject=name)
 
     async with running(
-        tmp_path, table_of([Route(topic="fast/{name}", emit="fast", subject="{name}")], [router])
+        database, table_of([Route(topic="fast/{name}", emit="fast", subject="{name}")], [router])
     ) as rig:
         before = rig.send("fast/0", "1")
         mids = rig.send_all([("slow/1", "1"), ("fast/2", "1"), ("slow/3", "1"), ("fast/4", "1")])
@@ -105,7 +105,7 @@ async def test_a_slow_one_does_not_hold_up_what_comes_behind_but_its_acknowledge
         assert rig.acks.mids == [before, *mids]
 
 
-async def test_messages_of_one_topic_are_handled_in_order_and_others_meanwhile(tmp_path: Path) -> None:
+async def test_messages_of_one_topic_are_handled_in_order_and_others_meanwhile(database: Database) -> None:
     router = Router()
     running_now: dict[str, int] = {}
     overlaps: list[str] = []
@@ -121,7 +121,7 @@ async def test_messages_of_one_topic_are_handled_in_order_and_others_meanwhile(t
         order.append(f"{topic}{ctx.text()}")
         running_now[topic] -= 1
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         mids = rig.send_all([(f"t/{topic}", str(number)) for topic in "ab" for number in range(5)])
         await rig.acked(*mids)
         assert rig.acks.mids == mids
@@ -181,11 +181,11 @@ def explode_async(error: BaseException) -> Callable[..., Any]:
     ],
 )
 async def test_whatever_is_raised_makes_a_dead_letter_and_nothing_else(
-    tmp_path: Path, make: Callable[[BaseException], Any], error: BaseException, reason: str | None, said: str
+    database: Database, make: Callable[[BaseException], Any], error: BaseException, reason: str | None, said: str
 ) -> None:
     router = Router()
     router.on("bad")(make(error))
-    async with running(tmp_path, table_of([Route(topic="good", emit="good")], [router])) as rig:
+    async with running(database, table_of([Route(topic="good", emit="good")], [router])) as rig:
         mids = rig.send_all([("good", "1"), ("bad", b"\0raw"), ("good", "2"), ("bad", "again")])
         await rig.acked(*mids)
         assert rig.acks.mids == mids
@@ -219,7 +219,7 @@ async def test_whatever_is_raised_makes_a_dead_letter_and_nothing_else(
     ],
 )
 async def test_decisions_that_no_store_can_take_make_a_dead_letter(
-    tmp_path: Path, decide: Callable[[Any], None]
+    database: Database, decide: Callable[[Any], None]
 ) -> None:
     router = Router()
 
@@ -227,7 +227,7 @@ async def test_decisions_that_no_store_can_take_make_a_dead_letter(
     async def bad(ctx: Any) -> None:
         decide(ctx)
 
-    async with running(tmp_path, table_of([Route(topic="good", emit="good")], [router])) as rig:
+    async with running(database, table_of([Route(topic="good", emit="good")], [router])) as rig:
         mids = rig.send_all([("good", "1"), ("bad", "raw"), ("good", "2")])
         await rig.acked(*mids)
         [letter] = await rig.dead_letters()
@@ -235,7 +235,7 @@ async def test_decisions_that_no_store_can_take_make_a_dead_letter(
         assert [event.type for event in await rig.events()] == ["good", "good"]
 
 
-async def test_one_that_takes_too_long_becomes_a_dead_letter(tmp_path: Path) -> None:
+async def test_one_that_takes_too_long_becomes_a_dead_letter(database: Database) -> None:
     router = Router()
 
     @router.on("slow", timeout="20ms")
@@ -243,7 +243,7 @@ async def test_one_that_takes_too_long_becomes_a_dead_letter(tmp_path: Path) -> 
         ctx.emit("never")
         await asyncio.Event().wait()
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(rig.send("slow", "raw"))
         [letter] = await rig.dead_letters()
         assert (letter.reason, letter.payload) == ("timeout", b"raw")
@@ -252,7 +252,7 @@ async def test_one_that_takes_too_long_becomes_a_dead_letter(tmp_path: Path) -> 
 
 
 async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "THREADS_MAX", 2)
     router = Router()
@@ -269,7 +269,7 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
     def works(ctx: Any) -> None:
         ctx.emit("works")
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(rig.send("hangs/1"))
         await rig.acked(rig.send("works"))  # there is another thread
         mids = rig.send_all([("hangs/2", ""), ("hangs/3", ""), ("works", "")])
@@ -282,7 +282,7 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
 
 
 async def test_a_coroutine_that_will_not_be_cancelled_holds_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "THREADS_MAX", 2)
     monkeypatch.setattr(calls, "_CANCEL_SECONDS", 0.02)
@@ -301,7 +301,7 @@ async def test_a_coroutine_that_will_not_be_cancelled_holds_up_nobody(
     async def works(ctx: Any) -> None:
         ctx.emit("works")
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(rig.send("deaf/1"))
         await rig.acked(rig.send("works"))
         await rig.acked(*rig.send_all([("deaf/2", ""), ("deaf/3", "")]))
@@ -318,7 +318,7 @@ async def test_a_coroutine_that_will_not_be_cancelled_holds_up_nobody(
         assert letters[3].error.startswith("not called: ")
 
 
-async def test_the_end_does_not_wait_for_a_function_that_hangs(tmp_path: Path) -> None:
+async def test_the_end_does_not_wait_for_a_function_that_hangs(database: Database) -> None:
     router = Router()
     wake = threading.Event()
 
@@ -326,7 +326,7 @@ async def test_the_end_does_not_wait_for_a_function_that_hangs(tmp_path: Path) -
     def hangs(ctx: Any) -> None:
         wake.wait(20)
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         rig.send("hangs")
         await rig.taken()
         await until(lambda: any(t.name == "edgeq-controller" for t in threading.enumerate()), "the call")
@@ -337,7 +337,7 @@ async def test_the_end_does_not_wait_for_a_function_that_hangs(tmp_path: Path) -
     wake.set()
 
 
-async def test_threads_end_with_the_intake(tmp_path: Path) -> None:
+async def test_threads_end_with_the_intake(database: Database) -> None:
     router = Router()
     threads: list[threading.Thread] = []
 
@@ -345,14 +345,14 @@ async def test_threads_end_with_the_intake(tmp_path: Path) -> None:
     def function(ctx: Any) -> None:
         threads.append(threading.current_thread())
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         for _ in range(5):
             await rig.acked(rig.send("a"))
         assert len(set(threads)) == 1  # none is made while another waits
     await until(lambda: not threads[0].is_alive(), "the thread to end")
 
 
-async def test_middleware_stands_around_the_outermost_first(tmp_path: Path) -> None:
+async def test_middleware_stands_around_the_outermost_first(database: Database) -> None:
     said: list[str] = []
 
     def layer(name: str) -> Callable[[Any, Callable[[], Awaitable[None]]], Awaitable[None]]:
@@ -370,7 +370,7 @@ async def test_middleware_stands_around_the_outermost_first(tmp_path: Path) -> N
         def state(ctx: Any, pump: int) -> None:
             said.append(f"state {pump}")
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(rig.send("pumps/7/state"))
     assert said == [
         "router in 7", "group in 7", "route 1 in 7", "route 2 in 7", "state 7", "route 2 out", "route 1 out",
@@ -378,7 +378,7 @@ async def test_middleware_stands_around_the_outermost_first(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-async def test_middleware_may_end_it_and_may_fail(tmp_path: Path) -> None:
+async def test_middleware_may_end_it_and_may_fail(database: Database) -> None:
     async def guard(ctx: Any, call_next: Callable[[], Awaitable[None]]) -> None:
         if ctx.json()["word"] == "wrong":
             raise RejectedMessage("forbidden", "wrong word")
@@ -393,13 +393,13 @@ async def test_middleware_may_end_it_and_may_fail(tmp_path: Path) -> None:
     async def handle(ctx: Any) -> None:
         ctx.emit("handled")
 
-    async with running(tmp_path, table_of([], [router])) as rig:
+    async with running(database, table_of([], [router])) as rig:
         await rig.acked(*(rig.send("a", f'{{"word": "{word}"}}') for word in ("right", "none", "wrong")))
         assert [event.type for event in await rig.events()] == ["handled", "refused"]
         assert [letter.reason for letter in await rig.dead_letters()] == ["forbidden"]
 
 
-async def test_a_route_that_fails_takes_nothing_from_the_others(tmp_path: Path) -> None:
+async def test_a_route_that_fails_takes_nothing_from_the_others(database: Database) -> None:
     router = Router()
 
     @router.on("a")
@@ -421,7 +421,7 @@ async def test_a_route_that_fails_takes_nothing_from_the_others(tmp_path: Path) 
 
         return Broken
 
-    async with running(tmp_path, table_of(routes, [router], resolve_job=no_job)) as rig:
+    async with running(database, table_of(routes, [router], resolve_job=no_job)) as rig:
         await rig.acked(rig.send("a", "1"))
         assert [event.type for event in await rig.events()] == ["before", "after"]
         assert [(letter.detail["route"], letter.reason) for letter in await rig.dead_letters()] == [
@@ -431,7 +431,7 @@ async def test_a_route_that_fails_takes_nothing_from_the_others(tmp_path: Path) 
         assert rig.metrics.routed.values == {"a": 1, "a (2)": 1, "a (3)": 1, "+": 1}
 
 
-async def test_built_in_controllers_that_fail_half_way_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_built_in_controllers_that_fail_half_way_leave_nothing_behind(database: Database) -> None:
     def no_job(_: str) -> Any:
         class Broken:
             @classmethod
@@ -441,7 +441,7 @@ async def test_built_in_controllers_that_fail_half_way_leave_nothing_behind(tmp_
         return Broken
 
     routes = [Route(topic="a", emit="good"), Route(topic="+", emit="half", dispatch="any")]
-    async with running(tmp_path, table_of(routes, resolve_job=no_job)) as rig:
+    async with running(database, table_of(routes, resolve_job=no_job)) as rig:
         await rig.acked(*rig.send_all([("a", "1"), ("a", "2")]))
         assert [event.type for event in await rig.events()] == ["good", "good"]
         assert [letter.detail["route"] for letter in await rig.dead_letters()] == ["+", "+"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from edgeq.clock import Clock
@@ -22,9 +20,10 @@ from edgeq.mqtt.delivery import Delivery
 from edgeq.mqtt.inbox import Inbox
 from edgeq.store import dead_letters, events
 from edgeq.store.dead_letters import DeadLetter
-from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
+
+from .stores import Database
 
 
 def table_of(
@@ -60,13 +59,15 @@ class Acks:
 class Rig:
     """An intake and what stands around it."""
 
-    def __init__(self, folder: Path, table: RouteTable, *, window: int = 1000, clock: Clock | None = None) -> None:
-        self.path = str(folder / "edgeq.db")
+    def __init__(
+        self, database: Database, table: RouteTable, *, window: int = 1000, clock: Clock | None = None
+    ) -> None:
+        self.database = database
         self.clock = clock or Clock()
         self.metrics = Metrics()
         self.inbox = Inbox()
         self.acks = Acks()
-        self.store = SqliteStore(self.path, metrics=self.metrics, clock=self.clock)
+        self.store = database.store(metrics=self.metrics, clock=self.clock)
         self.intake = Intake(table, self.inbox, self.acks, self.store, self.metrics, self.clock, window=window)
         self._mids = itertools.count(1)
 
@@ -128,22 +129,11 @@ class Rig:
             release.set()
             await done
 
-    @asynccontextmanager
-    async def locked_database(self) -> AsyncIterator[None]:
-        """Another program holds the database's lock during the block."""
-        other = sqlite3.connect(self.path, isolation_level=None, timeout=10)
-        other.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            other.execute("ROLLBACK")
-            other.close()
-
 
 @asynccontextmanager
-async def running(folder: Path, table: RouteTable, **more: Any) -> AsyncIterator[Rig]:
+async def running(database: Database, table: RouteTable, **more: Any) -> AsyncIterator[Rig]:
     """A rig whose store is open and whose intake runs; it is drained at the end, unless the block did."""
-    rig = Rig(folder, table, **more)
+    rig = Rig(database, table, **more)
     await rig.store.open()
     await rig.intake.start()
     try:
