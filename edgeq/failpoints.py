@@ -28,6 +28,8 @@ NAMES = (
     "notification.committed",
     "notification.sent",
     "notification.marked",
+    "copy.committed",
+    "copy.compared",
 )
 
 _armed: dict[str, int] = {}

@@ -57,7 +57,8 @@ def _store_warnings(plan: Plan) -> list[str]:
     if not plan.contracts and not is_postgres(plan.loaded.config.store.url):  # a file has nothing to warn of
         return []
     written = [Written(*each) for each in zip(plan.contracts, plan.loaded.config.contracts, strict=True)]
-    seen, found = Seen(), []
+    seen = Seen()
+    found: list[str] = []
     try:
         seen, found = asyncio.run(_look(plan))
     except StoreMissing:

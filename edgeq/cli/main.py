@@ -48,6 +48,7 @@ _COMMANDS = {
     "notifications": ("notifications", "notifications"),
     "silence": ("silence", "silence"),
     "dead-letters": ("dead_letters", "dead_letters"),
+    "db": ("db", "db"),
     "new": ("new", "new"),
 }
 _LONG = ("run", "work")

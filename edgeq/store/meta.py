@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from ..errors import StoreError
 from .store import Statement, Store, Tx
 from .tables import Meta
 
+COPY_OF = "copy_of"
+"""In a store that is copied from another one, until it is complete: the id of that one."""
+
 _VALUE = Statement(lambda p: Meta.select(Meta.value).where(Meta.key == p))
+
+
+def incomplete(place: str) -> StoreError:
+    """What to raise for a store of which `COPY_OF` is set."""
+    return StoreError(
+        f"{place} is the incomplete copy of another store",
+        hint="call edgeq db copy again, with the same two names: it goes on where it was interrupted",
+    )
 
 
 async def get(store: Store, key: str) -> str | None:

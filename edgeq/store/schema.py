@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..lean import without
+from .meta import COPY_OF, incomplete
 
 FOLDER = Path(__file__).parent / "migrations" / "sqlite"
 
@@ -28,13 +29,17 @@ def applied(connection: sqlite3.Connection) -> list[str]:
         raise
 
 
-def current(path: str) -> bool:
-    """Whether the file has all tables of this version. Raises StoreError when it was written by a newer one."""
+def current(path: str, *, copying: bool = False) -> bool:
+    """Whether the file has all tables of this version. Raises StoreError when it was written by a newer one, or, unless
+    that goes on (`copying`), when it is an incomplete copy."""
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None)
     try:
         done = applied(connection)
+        whole = not done or not connection.execute("SELECT 1 FROM meta WHERE key = ?", (COPY_OF,)).fetchall()
     finally:
         connection.close()
+    if not (whole or copying):
+        raise incomplete(path)
     strange = sorted(set(done) - set(known()))
     if strange:
         raise StoreError(
@@ -44,13 +49,13 @@ def current(path: str) -> bool:
     return done == known()
 
 
-def migrate(path: str, *, may_change: bool) -> None:
+def migrate(path: str, *, may_change: bool, copying: bool = False) -> None:
     """Bring the schema up to date. The caller holds the file's lock.
 
     Raises StoreError when the file was written by a newer version, or, unless `may_change`, when it needs a migration;
-    sqlite3.Error when the file can't be written.
+    sqlite3.Error when the file can't be written. For `copying` see `current`.
     """
-    if current(path):
+    if current(path, copying=copying):
         return
     if not may_change:
         raise StoreError(f"{path} has no tables of this version yet", hint="start the new edgeq once, then try again")

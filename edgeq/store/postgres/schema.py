@@ -11,6 +11,7 @@ import peewee as pw
 import psycopg
 
 from ...errors import StoreError, StoreMissing
+from ..meta import COPY_OF, incomplete
 from .connecting import WRITES, connect, place
 
 FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
@@ -32,11 +33,11 @@ AND seqrelid = pg_get_serial_sequence('events', 'id')::regclass
 """
 
 
-def prepare(url: str, *, may_change: bool) -> str:
+def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
     """Bring the tables up to date; the store's own id.
 
-    Raises StoreError when the server or the tables don't fit, or, unless `may_change`, when they need a migration;
-    psycopg.Error.
+    Raises StoreError when the server or the tables don't fit; unless `may_change`, when they need a migration; unless
+    that goes on (`copying`), when they are an incomplete copy; psycopg.Error.
     """
     connection = connect(url, "schema", WRITES)
     try:
@@ -60,7 +61,10 @@ def prepare(url: str, *, may_change: bool) -> str:
             if _applied(connection, url) != known():
                 _migrate(connection)
         check_order(connection, url)
-        return str(connection.execute(b"SELECT value FROM meta WHERE key = 'store_id'").fetchall()[0][0])
+        known_facts = dict(connection.execute(b"SELECT key, value FROM meta").fetchall())
+        if COPY_OF in known_facts and not copying:
+            raise incomplete(place(url))
+        return str(known_facts["store_id"])
     finally:
         connection.close()
 

@@ -83,7 +83,7 @@ class PostgresStore(Store):
 
     async def warnings(self) -> list[str]:
         """See Store.warnings."""
-        found = dict(await self.read(_SAFETY))
+        found: dict[str, str] = dict(await self.read(_SAFETY))
         return [f"{self.place}: {text}" for name, text in _UNSAFE.items() if found[name] == "off"]
 
     async def open(self) -> None:
