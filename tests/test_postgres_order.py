@@ -36,7 +36,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @pytest.fixture
 def database(postgres: Postgres) -> Iterator[PostgresDatabase]:
-    database = PostgresDatabase(postgres)
+    database = PostgresDatabase.on(postgres)
     yield database
     database.drop()
 
@@ -123,11 +123,11 @@ async def test_a_processor_is_given_all_that_is_committed_while_many_write(datab
     assert len(there) < there[-1], "some were rolled back"
 
 
-async def test_without_the_trigger_a_processor_misses_events(postgres: Postgres) -> None:
+def test_without_the_trigger_a_processor_misses_events(postgres: Postgres) -> None:
     """Else the test above could not fail."""
     for _ in range(10):
-        database = PostgresDatabase(postgres)
-        seen, there = await read_while_written(database, foreign_writers=WRITERS)
+        database = PostgresDatabase.on(postgres)
+        seen, there = asyncio.run(read_while_written(database, foreign_writers=WRITERS))
         database.drop()
         assert set(seen) <= set(there)
         if seen != there:

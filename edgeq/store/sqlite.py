@@ -256,6 +256,9 @@ class SqliteEngine:
         """See Engine.release."""
         self._run("RELEASE unit")
 
+    def check(self) -> None:
+        """See Engine.check. A statement that failed has changed nothing; the rest of its unit can stay."""
+
     def rollback_to(self) -> None:
         """See Engine.rollback_to."""
         self._run("ROLLBACK TO unit")

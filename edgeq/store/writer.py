@@ -58,7 +58,10 @@ class Engine(Protocol):
         """Mark a place to come back to."""
 
     def release(self) -> None:
-        """Forget the mark."""
+        """Forget the mark. Raises as `check`."""
+
+    def check(self) -> None:
+        """Raise if a statement of the unit has failed, though the unit went on, so that nothing of it can be kept."""
 
     def rollback_to(self) -> None:
         """Go back to the mark and forget it."""
@@ -272,6 +275,10 @@ class Writer:
                 self._engine.savepoint()
             try:
                 item.result = item.unit(tx)
+                if marked:
+                    self._engine.release()
+                else:
+                    self._engine.check()
             except NotAlone:
                 raise
             except Exception as error:
@@ -286,8 +293,6 @@ class Writer:
                 self._engine.rollback_to()
             else:
                 touched |= tx.touched
-                if marked:
-                    self._engine.release()
         tx.touched.clear()  # of what the last unit touched, if it has failed
         tx.touched |= touched
         self._engine.commit()

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from typing import Literal
+
+Fate = Literal["passes", "lost", "late", "unanswered"]
+"""A piece reaches the server; it doesn't, and the connection is cut; it does, a while after the connection was cut; it
+does, and the connection is cut when the server answers."""
+LATE_SECONDS = 0.2
 
 
 class Proxy:
@@ -11,7 +18,8 @@ class Proxy:
 
     `delay_seconds` holds each piece back, in both directions. After `hold`, nothing passes and nothing is closed, as
     behind a router that forgot the connection, until `release`. `cut_after` is the number of bytes that still reach the
-    clients before everything is cut, in the middle of a packet if need be.
+    clients before everything is cut, in the middle of a packet if need be. `fate` says of each piece that a client
+    sends what becomes of it, and of the connection.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -20,6 +28,7 @@ class Proxy:
         self.refuse = False
         self.cut_after: int | None = None
         self.connections = 0
+        self.fate: Callable[[bytes], Fate] = lambda data: "passes"
         self._server_port = server_port
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,8 +79,8 @@ class Proxy:
                 return
             back, onward = await asyncio.open_connection("127.0.0.1", self._server_port)
             pumps = [
-                asyncio.create_task(self._pump(reader, onward, to_client=False)),
-                asyncio.create_task(self._pump(back, writer, to_client=True)),
+                asyncio.create_task(self._pump(reader, onward, writer)),
+                asyncio.create_task(self._pump(back, writer)),
             ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -90,17 +99,31 @@ class Proxy:
                     with contextlib.suppress(OSError):
                         await end.wait_closed()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, to_client: bool) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter | None = None
+    ) -> None:
+        """Pass on what `client` sends, or, without, what is sent to it."""
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 await self._flowing.wait()
-                if to_client and self.cut_after is not None:
+                fate = "passes" if client is None else self.fate(data)
+                if client is not None and fate in ("lost", "late"):
+                    client.transport.abort()
+                if fate == "lost":
+                    return
+                if fate == "late":
+                    await asyncio.sleep(LATE_SECONDS)
+                if fate == "unanswered":
+                    self.cut_after = 0
+                if client is None and self.cut_after is not None:
                     data = data[: self.cut_after]
                     self.cut_after -= len(data)
                 sink.write(data)
                 await sink.drain()
-                if to_client and self.cut_after == 0:
+                if fate == "late":
+                    return
+                if client is None and self.cut_after == 0:
                     self.cut_after = None
                     return

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from ...errors import StoreError
 from ..store import Tx
 from . import faults
 from .connecting import WRITES, connect, place
@@ -177,7 +178,13 @@ class PostgresEngine:
 
     def release(self) -> None:
         """See Engine.release."""
+        self.check()
         self._begun()[0].execute(b"RELEASE SAVEPOINT unit")
+
+    def check(self) -> None:
+        """See Engine.check."""
+        if self._begun()[0].info.transaction_status == TransactionStatus.INERROR:
+            raise StoreError("the unit went on after one of its statements had failed: nothing of it can be kept")
 
     def rollback_to(self) -> None:
         """See Engine.rollback_to."""
