@@ -105,9 +105,14 @@ async def test_a_wrong_password_is_told_without_it(postgres: Postgres) -> None:
     await target.close()
 
 
-async def test_the_server_may_go_away_and_come_back(store: Store, own_postgres: Callable[..., Postgres]) -> None:
+@pytest.fixture
+def harmed(own_postgres: Callable[..., Postgres]) -> tuple[Postgres, PostgresDatabase]:
     server = own_postgres()
-    site = PostgresDatabase.on(server)
+    return server, PostgresDatabase.on(server)
+
+
+async def test_the_server_may_go_away_and_come_back(store: Store, harmed: tuple[Postgres, PostgresDatabase]) -> None:
+    server, site = harmed
     await add(store, 10)
     runner = forwarder(store, PostgresTarget(settings(site.url), "gw"), Clock(), batch_size=5)
     await runner.start()
