@@ -8,10 +8,12 @@ from typing import Any, Self
 
 from edgeq import Job, Queue
 from edgeq.clock import Clock
+from edgeq.config.schema import Config
 from edgeq.config.schema import Queue as QueueSettings
+from edgeq.config.schema import Store as StoreSettings
 from edgeq.jobs.worker import Worker
 from edgeq.store import jobs
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.opening import make_store
 from edgeq.telemetry.metrics import Metrics
 
 from . import HOW, Side
@@ -83,9 +85,12 @@ class Edgeq(Side):
         async with Running(self.url, self.concurrency) as running:
             began = time.perf_counter()
             await running.worker.start()
-            while done < count or await running.unfinished():  # noqa: ASYNC110 - counting is no event
-                await asyncio.sleep(0.005)
-            return time.perf_counter() - began
+            while done < count:  # noqa: ASYNC110 - counting is no event
+                await asyncio.sleep(0.002)
+            await running.worker.stop()
+            taken = time.perf_counter() - began
+            assert not await running.unfinished()
+            return taken
 
     def close(self) -> None:
         """See Side."""
@@ -96,7 +101,8 @@ class Running:
     """A store and one worker on it, which is to be started."""
 
     def __init__(self, url: str, concurrency: int) -> None:
-        self.store = SqliteStore(url, metrics=Metrics(), clock=Clock())
+        config = Config(gateway="bench", store=StoreSettings(url=url))
+        self.store = make_store(config, "work", metrics=Metrics(), clock=Clock(), make=True)
         self.worker = Worker(
             "default",
             QueueSettings(concurrency=concurrency),

@@ -48,6 +48,7 @@ class Procrastinate(Side):
             )
             taken = time.perf_counter() - began
         self._app.open()
+        assert not list(self._app.job_manager.list_jobs(status="todo"))
         return taken
 
     def close(self) -> None:
