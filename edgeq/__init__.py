@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .jobs.outcome import RetryAfter as RetryAfter
     from .jobs.queue import Queue as Queue
     from .jobs.sources.source import source as source
+    from .processors.processor import NotYet as NotYet
     from .processors.processor import ProcessorContext as ProcessorContext
     from .processors.processor import QueueProcessor as QueueProcessor
 
@@ -55,6 +56,7 @@ _PUBLIC = {
     "JobContext": "jobs.context",
     "Limit": "jobs.keys",
     "MessageContext": "intake.context",
+    "NotYet": "processors.processor",
     "ProcessorContext": "processors.processor",
     "Queue": "jobs.queue",
     "QueueProcessor": "processors.processor",

@@ -124,6 +124,10 @@ class Status:
             place["state"] = runner.state
             if runner.busy_with is not None:
                 place["busy_with"], place["busy_since"] = runner.busy_with
+            if runner.waiting_for:
+                place["error"] = runner.waiting_for
+            if said := runner.says():
+                place["says"] = said
         _add_skips(answer, parts.sentinel)
         answer["workers"] = [
             {

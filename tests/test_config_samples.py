@@ -57,6 +57,9 @@ def uncommented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig
     (tmp_path / "apprise-url").write_text("tgram://z/1\n")
     (tmp_path / "webhook-secret").write_text("z" * 32)
     (tmp_path / "ntfy-token").write_text("tk_z\n")
+    (tmp_path / "site-token").write_text("t\n")
+    (tmp_path / "site-password").write_text("p\n")
+    (tmp_path / "web-token").write_text("w" * 32)
     (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
     return load(str(tmp_path / "edgeq.yaml"), environ={}, overrides={"mqtt.url": "mqtts://localhost:8883"})
 
@@ -98,7 +101,7 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     assert on_error.read(schema.OnError, problems) == schema.OnError()
 
 
-STATIONS = ("edgeq.config.", "edgeq.contracts.", "edgeq.notifications.", "edgeq.processors.")
+STATIONS = ("edgeq.config.", "edgeq.contracts.", "edgeq.forward.", "edgeq.notifications.", "edgeq.processors.")
 
 
 def records(base: type[Any]) -> set[type[Any]]:

@@ -157,6 +157,8 @@ def _processor(place: dict[str, Any], now: int) -> str:
     busy = (now - place["busy_since"]) / MICROSECONDS if place.get("busy_since") else 0.0
     if busy >= _LONG_SECONDS:
         text += f", busy with event {place['busy_with']} for {_time(busy)}"
+    if said := place.get("says"):
+        text += "; " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
     return text + _why(place["error"])
 
 

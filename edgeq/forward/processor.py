@@ -16,7 +16,7 @@ What can be relied on, and why:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -95,6 +95,22 @@ class Forward(QueueProcessor):
         text = await meta.get(store, self._window_key) if self._forward.newest_first else None
         self._stored = text or ""
         self._window = Window.stored(text, last_consumed_id, self._choice)
+
+    def says(self) -> Mapping[str, str | int]:
+        """See QueueProcessor."""
+        owed = sum(high - low for low, high in self._window.owed)
+        said: dict[str, str | int] = {
+            "to": self._target.place,
+            "sent": self._metrics.forwarded.values.get(self._name, 0),
+            "bytes": self._metrics.forwarded_bytes.values.get(self._name, 0),
+        }
+        if self._forward.rate is not None:
+            said["at_most"] = self._forward.rate
+        if owed:
+            said["to_look_through_for_the_newest"] = owed
+        if self.last_error is not None:
+            said["last_error"] = self.last_error
+        return said
 
     async def closed(self) -> None:
         """See QueueProcessor."""

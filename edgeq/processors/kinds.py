@@ -145,10 +145,10 @@ def _own(kind: str) -> type[QueueProcessor]:
 
 def _check(own: type[QueueProcessor], name: str) -> None:
     """Raise ValueError for what would fail at every event, or at the start."""
-    for method in ("process_item", "process_batch", "opened", "on_time"):
+    for method in ("process_item", "process_batch", "opened", "on_time", "closed"):
         if not inspect.iscoroutinefunction(getattr(own, method)):
             raise ValueError(f"{name}.{method} must be written async def")
-    for method in ("filter_item", "due_at"):
+    for method in ("filter_item", "due_at", "says"):
         if inspect.iscoroutinefunction(getattr(own, method)):
             raise ValueError(f"{name}.{method} must be written def, not async def")
     if own.process_item is QueueProcessor.process_item and own.process_batch is QueueProcessor.process_batch:

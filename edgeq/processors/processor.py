@@ -7,7 +7,7 @@ outside (a request to some service) happens at least once; `ctx.idempotency_key`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ..clock import Clock
@@ -90,6 +90,10 @@ class QueueProcessor:
     async def on_time(self, ctx: ProcessorContext) -> None:
         """Called once `due_at` has passed and every event stored so far has been processed. When it fails, what was
         decided is dropped, and it is called again after `on_error.backoff`."""
+
+    def says(self) -> Mapping[str, str | int]:
+        """What `edgeq status` shows of it beside its place: a few words or numbers by name, nothing secret."""
+        return {}
 
     async def closed(self) -> None:
         """Called when the processor stops: let go of connections. It may be `opened` again."""
