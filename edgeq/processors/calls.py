@@ -5,7 +5,7 @@ made anew when it may be wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..clock import Clock
 from ..errors import contained
@@ -84,6 +84,14 @@ class Calls:
         with contained("the processor"):
             await self._processor.on_time(ctx)
         return ctx.decisions
+
+    def says(self) -> Mapping[str, str | int]:
+        """What it says of itself."""
+        try:
+            with contained("says"):
+                return dict(self._processor.says())
+        except Exception as error:  # noqa: BLE001 - G5: the user's code may raise anything
+            return {"fails_to_say": str(error)}
 
     async def close(self) -> None:
         """Have it let go of what it holds."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -116,6 +116,10 @@ class ProcessorRunner(Service):
         if self.waiting_for:
             return "waiting"
         return "running" if self._attempts.failure is None else "retrying"
+
+    def says(self) -> Mapping[str, str | int]:
+        """See QueueProcessor.says."""
+        return self._calls.says()
 
     def idle(self, head: int, soon_seconds: float) -> bool:
         """Whether it has nothing to do now, when `head` is the id of the last event, nor by the clock within
