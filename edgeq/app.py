@@ -17,6 +17,7 @@ from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
 from .hosting import GIVE_UP_SECONDS, settle_process
 from .mqtt.embedded import EmbeddedBroker, is_embedded
+from .naming import GatewayName
 from .once import do_all
 from .parts import DRAIN_SECONDS, Parts
 from .plan import Plan, make_plan
@@ -65,6 +66,7 @@ class App:
         self._hurrying: asyncio.Future[None] | None = None
         self._reload = False
         self._embedded: EmbeddedBroker | None = None
+        self._name = GatewayName(self.plan.loaded.config.gateway, self.store, refused=self.stop)
 
     def stop(self) -> None:
         """Drain and end. Called again: wait for nothing any more, and give back what isn't done. Returns at once; `run`
@@ -105,8 +107,8 @@ class App:
         """Run until `stop()`; or `once`, until all is done that there is to do now. A store that can't be opened now is
         waited for, but not with `once`.
 
-        Raises StoreError when it can't be opened at all, EdgeqError when it turns out to be damaged, and with `once`
-        also when the broker could not be reached.
+        Raises StoreError when it can't be opened at all, or another one goes by this gateway's name on it, EdgeqError
+        when it turns out to be damaged, and with `once` also when the broker could not be reached.
         """
         unreached = ""
         settle_process()
@@ -131,9 +133,10 @@ class App:
             if self._hurrying is not None:
                 await self._hurrying
             await self._stop_embedded()
+            refused = await self._name.give_back()
             await self.store.close()
             attending.cancel()
-        if (error := self.store.fault) is not None:
+        if (error := refused or self.store.fault) is not None:
             raise error
         if unreached:
             raise EdgeqError(
@@ -143,7 +146,8 @@ class App:
         log.info("stopped")
 
     async def _open_store(self, control: ControlServer, *, patient: bool) -> bool:
-        """Open the store, if one is `patient` as soon as that is possible; False when `stop()` comes first."""
+        """Open the store, if one is `patient` as soon as that is possible; False when `stop()` comes first, or the
+        gateway's name is another's there."""
         attempt = 0
         while not self._stop.is_set():
             try:
@@ -158,7 +162,7 @@ class App:
                     await asyncio.wait_for(self._stop.wait(), _OPEN_AGAIN.delay(attempt))
             else:
                 await control.start()
-                return True
+                return await self._name.claim(self._stop)
         return False
 
     async def _start(self, once: bool) -> None:

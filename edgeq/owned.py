@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from .clock import Clock
 from .service import Service
@@ -50,16 +50,11 @@ class Owned(Service):
 
     async def _until_held(self, stack: contextlib.AsyncExitStack) -> Held | None:
         """None when it is to stop before it owns anything."""
-        asking = asyncio.ensure_future(stack.enter_async_context(self._ownership.own(self.name)))
         stopping = asyncio.ensure_future(self.stopping.wait())
-        try:
+        async with asked(stack, self._ownership, self.name) as asking:
             await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
-        finally:
             stopping.cancel()
-            if not asking.done():
-                asking.cancel()
-                await asyncio.wait((asking,))
-        return None if self.stopping.is_set() else asking.result()
+            return None if self.stopping.is_set() else asking.result()
 
     async def _work(self, held: Held) -> None:
         self.log.info("is this process's to do now")
@@ -79,3 +74,17 @@ class Owned(Service):
 
     async def _stop_all(self, grace_seconds: float) -> None:
         await asyncio.gather(*(service.stop(grace_seconds) for service in self.services))
+
+
+@contextlib.asynccontextmanager
+async def asked(
+    stack: contextlib.AsyncExitStack, ownership: Ownership, name: str
+) -> AsyncIterator[asyncio.Future[Held]]:
+    """Ask for `name` and hand its block over to `stack`; asks no longer after the end of this one."""
+    asking = asyncio.ensure_future(stack.enter_async_context(ownership.own(name)))
+    try:
+        yield asking
+    finally:
+        if not asking.done():
+            asking.cancel()
+            await asyncio.wait((asking,))

@@ -32,7 +32,7 @@ def without_net(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database(postgres: Postgres) -> PostgresDatabase:
-    return PostgresDatabase(postgres)
+    return PostgresDatabase.on(postgres)
 
 
 @asynccontextmanager
@@ -88,14 +88,14 @@ async def test_ones_own_commits_and_those_to_other_stores_wake_nobody_twice(data
 
 
 async def test_an_ended_session_comes_back_and_wakes_everybody(
-    database: PostgresDatabase, caplog: pytest.LogCaptureFixture
+    postgres: Postgres, database: PostgresDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "edgeq.store")
     url = database.url
     async with opened(url, "ended") as here, opened(url, "there") as there:
         await listening(here)
         seen = here.signal.version("events")
-        assert database.server.terminate("edgeq ended session") == 1
+        assert postgres.terminate("edgeq ended session") == 1
         await heard(here, "events", seen)
         await until(lambda: "is back" in caplog.text)
         jobs = here.signal.version("jobs")
@@ -104,10 +104,12 @@ async def test_an_ended_session_comes_back_and_wakes_everybody(
     assert caplog.text.count("session at the database") == 1
 
 
-async def test_a_session_that_is_cut_off_without_a_word_is_made_anew(database: PostgresDatabase) -> None:
+async def test_a_session_that_is_cut_off_without_a_word_is_made_anew(
+    postgres: Postgres, database: PostgresDatabase
+) -> None:
     url = database.url
-    async with Proxy(database.server.port) as proxy:
-        through = url.replace(f":{database.server.port}", f":{proxy.port}")
+    async with Proxy(postgres.port) as proxy:
+        through = url.replace(f":{postgres.port}", f":{proxy.port}")
         async with opened(through) as here, opened(url, "there") as there:
             await listening(here)
             connections, seen = proxy.connections, here.signal.version("events")
@@ -127,7 +129,7 @@ async def test_an_outage_is_one_line_and_one_when_it_is_over(
 ) -> None:
     caplog.set_level(logging.INFO, "edgeq.store")
     server = own_postgres()
-    async with opened(await asyncio.to_thread(lambda: PostgresDatabase(server).url)) as here:
+    async with opened(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
         await listening(here)
         await asyncio.to_thread(server.stop, "immediate")
         seen = here.signal.version("events")
@@ -140,20 +142,20 @@ async def test_an_outage_is_one_line_and_one_when_it_is_over(
 
 
 async def test_without_a_session_others_are_noticed_by_looking(
-    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "FOREIGN_NET_SECONDS", 0.05)
     monkeypatch.setattr(session, "_AGAIN", session.Backoff(1e6, 1e6))
     async with opened(database.url, "deaf") as here:
         await listening(here)
-        database.server.terminate("edgeq deaf session")
+        postgres.terminate("edgeq deaf session")
         for _ in range(5):
             await heard(here, "jobs", here.signal.version("jobs"))
 
 
-async def test_closing_leaves_no_session_behind(database: PostgresDatabase) -> None:
+async def test_closing_leaves_no_session_behind(postgres: Postgres, database: PostgresDatabase) -> None:
     url = database.url
     async with opened(url, "gone") as here:
         await listening(here)
     text = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq gone%'"
-    await until(lambda: database.server.sql(database.server.url, text) == [(0,)])
+    await until(lambda: postgres.sql(postgres.url, text) == [(0,)])

@@ -107,4 +107,4 @@ def lock_key(name: str) -> int:
 
 
 def _spoken(application: str) -> str:
-    return application.removeprefix("edgeq ").removesuffix(" session")
+    return application.removeprefix("edgeq ").removesuffix(" session").removesuffix(" run")
