@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.appliance import Appliance
 from support.commands import Edgeq, commands, store
 from support.contracts import contracts_of, event, micro
+from support.stores import Database, emptied
 from support.watching import Bench, FakeLink
 
 from edgeq.clock import Clock, rfc3339
@@ -29,8 +30,6 @@ from edgeq.contracts.replay import Replay, Said
 from edgeq.contracts.watch import LINK_SECONDS, SETTLE_SECONDS
 from edgeq.events import Event, NewEvent
 from edgeq.store import events
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock
 from edgeq.testing.clock import NOON
 
@@ -68,12 +67,13 @@ moments_of_time = st.tuples(
 )
 
 
-async def live(folder: Path, history: Sequence[tuple[float, str, str, Any, float]]) -> tuple[list[Event], list[Said]]:
+async def live(
+    database: Database, history: Sequence[tuple[float, str, str, Any, float]]
+) -> tuple[list[Event], list[Said]]:
     """What the Sentinel says to a history, and what a replay of the events in its store says."""
     clock = FakeClock(NOON)
-    made = SqliteStore(str(folder / "edgeq.db"), metrics=Metrics(), clock=clock, durability="normal")
-    await made.open()
-    try:
+    async with database.opened(clock=clock, durability="normal") as made:
+        await made.write(emptied)
         bench = await Bench(made, clock).start(*CONTRACTS)
         now = 0.0
 
@@ -88,8 +88,6 @@ async def live(folder: Path, history: Sequence[tuple[float, str, str, Any, float
             await bench.hear(kind, subject=subject, value=value, occurred=now - late)
         await pass_time(now + 200)
         stored = await events.after(made, 0, 10_000)
-    finally:
-        await made.close()
     replay = Replay(contracts_of(*CONTRACTS))
     said = replay.begin(NOON)
     for each in stored:
@@ -98,11 +96,11 @@ async def live(folder: Path, history: Sequence[tuple[float, str, str, Any, float
 
 
 @given(st.lists(moments_of_time, max_size=20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_replay_says_what_the_sentinel_has_said(
-    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[float, str, str, Any, float]]
+    database: Database, history: list[tuple[float, str, str, Any, float]]
 ) -> None:
-    told, said = asyncio.run(live(tmp_path_factory.mktemp("live"), history))
+    told, said = asyncio.run(live(database, history))
     again = [each.event for each in said if each.event is not None]
     assert [(each.type, each.subject, each.data, each.idempotency_key, each.occurred_at) for each in told] == [
         (each.type, each.subject, json.loads(each.data_json), each.idempotency_key, each.occurred_at) for each in again
@@ -209,22 +207,19 @@ def test_the_link_is_lost_as_it_is_live() -> None:
     ]  # fmt: skip
 
 
-async def test_the_link_is_lost_live_as_it_is_there(tmp_path: Path) -> None:
-    clock = FakeClock(NOON)
-    made = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=clock)
-    await made.open()
-    link = FakeLink(-100)
-    bench = await Bench(made, clock).start(CARES, link=link)
-    await (await bench.at(1)).hear()
-    await bench.at(5)
-    link.settled = None
-    for second in range(5, 60):
-        await bench.at(second)
-    link.settled = 60
-    for second in range(60, 70):
-        await bench.at(second)
-    told = [(each.type, each.occurred_at) for each in await bench.told()]
-    await made.close()
+async def test_the_link_is_lost_live_as_it_is_there(database: Database) -> None:
+    clock, link = FakeClock(NOON), FakeLink(-100)
+    async with database.opened(clock=clock) as made:
+        bench = await Bench(made, clock).start(CARES, link=link)
+        await (await bench.at(1)).hear()
+        await bench.at(5)
+        link.settled = None
+        for second in range(5, 60):
+            await bench.at(second)
+        link.settled = 60
+        for second in range(60, 70):
+            await bench.at(second)
+        told = [(each.type, each.occurred_at) for each in await bench.told()]
     assert told == [
         ("contract.unknown", micro(5 + LINK_SECONDS)), ("contract.resolved", micro(60 + SETTLE_SECONDS)),
     ]  # fmt: skip

@@ -15,12 +15,10 @@ import pytest
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto, Peer
 from support.power import Disk, NoDiskError
+from support.stores import Database
 
-from edgeq.clock import Clock
 from edgeq.errors import StoreUnavailable
 from edgeq.store import meta
-from edgeq.store.sqlite import SqliteStore
-from edgeq.telemetry.metrics import Metrics
 
 CONFIGURATION = """\
 gateway: gw
@@ -171,18 +169,13 @@ def test_a_database_that_another_program_locks_holds_everything_back(edgeq: Appl
     assert edgeq.sql("SELECT count(*) FROM events WHERE type = 'by.hand'") == [(0,)], "what failed isn't done later"
 
 
-async def test_what_was_told_to_have_failed_is_not_done_later(tmp_path: Path) -> None:
-    store = SqliteStore(str(tmp_path / "edgeq.db"), metrics=Metrics(), clock=Clock())
-    await store.open()
-    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreUnavailable):
+async def test_what_was_told_to_have_failed_is_not_done_later(database: Database) -> None:
+    async with database.opened() as store:
+        with database.locked(), pytest.raises(StoreUnavailable):
             await store.write(lambda tx: meta.put(tx, "late", "1"), timeout_seconds=0.2)
-        other.execute("ROLLBACK")
-    await store.write(lambda tx: meta.put(tx, "in time", "1"))
-    assert await meta.get(store, "in time") == "1"
-    assert await meta.get(store, "late") is None
-    await store.close()
+        await store.write(lambda tx: meta.put(tx, "in time", "1"))
+        assert await meta.get(store, "in time") == "1"
+        assert await meta.get(store, "late") is None
 
 
 def test_it_can_be_stopped_while_the_disk_is_full(edgeq: Appliance, broker: Mosquitto, disk: Disk) -> None:

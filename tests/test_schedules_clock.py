@@ -7,18 +7,17 @@ import asyncio
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.programs import of_tests
 from support.schedules import DAY, HOUR, MINUTE, NOON, SECOND, Report, cron, hourly, opened, runs, started, times
-from support.stores import Database, SqliteDatabase, emptied
+from support.stores import Database, emptied
 
 from edgeq.clock import Clock
 from edgeq.jobs.schedules.rule import Every, Rule
@@ -323,16 +322,16 @@ from edgeq.clock import Clock
 from edgeq.jobs.schedules.rule import Every
 from edgeq.jobs.schedules.schedule import Schedule
 from edgeq.jobs.schedules.scheduler import Scheduler
-from edgeq.store.sqlite import SqliteStore
 from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.units import Duration
+from support.stores import at
 
 class Tick(Job):
     def handle(self, ctx): ...
 
 async def main():
-    store = SqliteStore(sys.argv[1], metrics=Metrics(), clock=Clock(), exclusive=False)
+    store = at(sys.argv[1]).store(beside=True)
     await store.open()
     scheduler = Scheduler([Schedule("s", Every(Duration(1)), Tick(), "all")], store, Clock(), Metrics())
     await scheduler.start()
@@ -343,12 +342,11 @@ asyncio.run(main())
 """
 
 
-async def test_killed_at_any_moment_two_processes_do_each_run_once(tmp_path: Path) -> None:
-    database = SqliteDatabase(tmp_path)
+async def test_killed_at_any_moment_two_processes_do_each_run_once(database: Database) -> None:
     running: list[subprocess.Popen[str]] = []
 
     def start() -> None:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, database.path], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(**of_tests("-c", PROGRAM, database.where), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         running.append(process)

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD
 from support.model_runs import Fate, all_told, end_of, fates, run, scene_lists
 from support.plays import Scene
+from support.stores import Database
 
 from edgeq.events import Event
 from edgeq.testing.clock import NOON
@@ -63,13 +64,19 @@ def histories() -> st.SearchStrategy[list[Scene]]:
     return scene_lists(["reading"] * 4 + ["opened", "closed"], GAPS, LATE, [4, 6], "aaab", at_least=10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contracts(remind=False), histories(), st.sampled_from([0.4, 10, 60]), fates(at_least=8), BATCHES)
 def test_told_as_without_restarts(
-    mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate], batch_size: int
+    database: Database,
+    mappings: list[Mapping[str, Any]],
+    history: list[Scene],
+    after: float,
+    fate: list[Fate],
+    batch_size: int,
 ) -> None:
     until = end_of(history, after)
-    assert all_told(run(mappings, history, until, fate, batch_size)) == all_told(run(mappings, history, until))
+    found = run(mappings, history, until, fate, batch_size, database)
+    assert all_told(found) == all_told(run(mappings, history, until))
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,7 @@ in between: the program ends in peace or is killed, the Sentinel falls behind, e
 from __future__ import annotations
 
 import asyncio
+import functools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -22,12 +23,12 @@ from edgeq.processors.sentinel import Sentinel
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store import events
 from edgeq.store.schema import migrate
-from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing.clock import NOON, FakeClock
 
 from .contracts import contracts_of
 from .plays import Said, Scene
+from .stores import Database, SqliteDatabase, emptied
 
 IN_FLIGHT = round(IN_FLIGHT_SECONDS * 1e6)
 
@@ -116,11 +117,15 @@ def run(
     until: float,
     fates: Sequence[Fate] = (),
     batch_size: int = 100,
+    database: Database | None = None,
 ) -> list[Event]:
     """The verdicts on a history when time goes on to `until`, in seconds after `NOON`, in the order in which they came.
-    Their causes are numbers of the events of the history, from 1 on."""
+    Their causes are numbers of the events of the history, from 1 on. Without a `database`, it is on one of SQLite."""
     with TemporaryDirectory(prefix="edgeq-model-") as folder:
-        return asyncio.run(_Gateway(folder, mappings, batch_size).play(history, until, fates))
+        if database is None:
+            database = SqliteDatabase(Path(folder))
+            shutil.copy(_fresh(), database.path)
+        return asyncio.run(_Gateway(database, mappings, batch_size).play(history, until, fates))
 
 
 def told(found: Iterable[Event]) -> list[Told]:
@@ -147,12 +152,8 @@ def all_told(found: Iterable[Event]) -> list[tuple[Any, ...]]:
 class _Gateway:
     """The program, and the machine that it runs on."""
 
-    _template: str | None = None
-    _templates: TemporaryDirectory[str] | None = None
-
-    def __init__(self, folder: str, mappings: Sequence[Mapping[str, Any]], batch_size: int) -> None:
-        self._path = str(Path(folder) / "edgeq.db")
-        shutil.copy(self._fresh(), self._path)
+    def __init__(self, database: Database, mappings: Sequence[Mapping[str, Any]], batch_size: int) -> None:
+        self._database = database
         self._mappings = mappings
         self._batch_size = batch_size
         self._clock = FakeClock(NOON)
@@ -161,6 +162,7 @@ class _Gateway:
     async def play(self, history: Sequence[Scene], until: float, fates: Sequence[Fate]) -> list[Event]:
         """See `run`."""
         await self._boot()
+        await self._store.write(emptied)
         try:
             return _with_own_numbers(await self._all_of(history, until, fates))
         finally:
@@ -201,7 +203,7 @@ class _Gateway:
 
     async def _boot(self) -> None:
         self._metrics = Metrics()
-        self._store = SqliteStore(self._path, metrics=self._metrics, clock=self._clock, durability="normal")
+        self._store = self._database.store(metrics=self._metrics, clock=self._clock, durability="normal")
         await self._store.open()
 
     async def _wake(self) -> None:
@@ -251,14 +253,18 @@ class _Gateway:
         await self._progress.commit_decided()
         await self._work()
 
-    @classmethod
-    def _fresh(cls) -> str:
-        """A database that nothing has happened to yet."""
-        if cls._template is None:
-            cls._templates = TemporaryDirectory(prefix="edgeq-model-")
-            cls._template = str(Path(cls._templates.name) / "edgeq.db")
-            migrate(cls._template, may_change=True)
-        return cls._template
+
+@functools.cache
+def _templates() -> TemporaryDirectory[str]:
+    return TemporaryDirectory(prefix="edgeq-model-")
+
+
+@functools.cache
+def _fresh() -> str:
+    """A database of SQLite that nothing has happened to yet."""
+    made = SqliteDatabase(Path(_templates().name))
+    migrate(made.path, may_change=True)
+    return made.path
 
 
 def _with_own_numbers(stored: Sequence[Event]) -> list[Event]:
