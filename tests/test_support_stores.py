@@ -26,9 +26,8 @@ async def test_what_is_written_shows_and_what_is_read_does_not(database: Databas
 
 async def test_nobody_commits_while_it_is_locked(database: Database) -> None:
     async with database.opened() as store:
-        with database.locked():
-            with pytest.raises(StoreUnavailable):
-                await store.write(lambda tx: events.append(tx, [EVENT]), timeout_seconds=0.2)
+        with database.locked(), pytest.raises(StoreUnavailable):
+            await store.write(lambda tx: events.append(tx, [EVENT]), timeout_seconds=0.2)
         await store.write(lambda tx: None)
         assert database.sql("SELECT count(*) FROM events") == [(0,)]
 
