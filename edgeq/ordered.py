@@ -9,6 +9,7 @@ was not acknowledged, and all that came since, in the order in which it was publ
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -26,18 +27,14 @@ from .store.store import Store, Tx
 from .telemetry.metrics import Metrics
 
 _GRACE_SECONDS = 2.0
-
-
-def ordered_name(group: str) -> str:
-    """By which the group's session calls itself: in its client id and on its status topic."""
-    return f"{group}-ordered"
+_QOS0_ROOM = 1000
 
 
 class OrderedIntake(Service):
     """Takes in what the routes of `table` want, while it runs. For the member whose turn it is.
 
-    `mqtt` is the configuration's, with its `group`. `session` and `intake` are there while it runs. One that stood
-    still, and goes on when another has taken over, commits nothing any more.
+    `mqtt` is the configuration's, with its `group`; `filters` gives a client id its memory. `session` and `intake` are
+    there while it runs. One that stood still, and goes on when another has taken over, commits nothing any more.
     """
 
     def __init__(
@@ -48,22 +45,22 @@ class OrderedIntake(Service):
         metrics: Metrics,
         clock: Clock,
         *,
-        room: int,
         packet_bytes_max: int,
-        known_filters: SubscriptionMemory,
+        filters: Callable[[str], SubscriptionMemory],
     ) -> None:
-        super().__init__("ordered intake", clock)
+        group = mqtt.group or ""
+        super().__init__(f"ordered:{group}", clock)
         self.session: Session | None = None
         self.intake: Intake | None = None
         self._table = table
-        self._name = ordered_name(mqtt.group or "")
-        self._key = f"intake_turn:{self._name}"
-        self._mqtt = replace(mqtt, group=None, client_id="")
+        self._gateway = f"{group}-ordered"
+        self._key = f"intake_turn:{group}"
+        status_topic = mqtt.status_topic if "{gateway}" in mqtt.status_topic else f"{mqtt.status_topic}-ordered"
+        self._mqtt = replace(mqtt, group=None, client_id="", status_topic=status_topic)
         self._store = store
         self._metrics = metrics
-        self._room = room
         self._packet_bytes_max = packet_bytes_max
-        self._known_filters = known_filters
+        self._known_filters = filters(f"edgeq-{self._gateway}")
 
     async def run(self) -> None:
         """See `Service`. What isn't acknowledged in the end is the next member's."""
@@ -74,10 +71,10 @@ class OrderedIntake(Service):
             if meta.value(tx, self._key) != turn:
                 raise StoreUnavailable("another member has taken over the ordered routes")
 
-        inbox = Inbox(self._room)
+        inbox = Inbox(self._mqtt.receive_maximum + _QOS0_ROOM)
         self.session = Session(
             self._mqtt,
-            self._name,
+            self._gateway,
             self._table.filters(),
             inbox,
             self._metrics,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .jobs.schedules.scheduler import Scheduler
     from .jobs.sources.runner import SourceRunner
     from .notifications.heartbeat import Heartbeat
+    from .ordered import OrderedIntake
     from .web.server import WebServer
 
 log = logging.getLogger("edgeq.app")
@@ -63,17 +64,19 @@ class Parts:
         # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
         window = config.mqtt.receive_maximum
         self.inbox = Inbox(window + _QOS0_ROOM)
+        self.ordered = _ordered(plan, mqtt, store, metrics, clock)
+        table = plan.table if self.ordered is None else plan.table.part(ordered=False)
         self.session = Session(
             mqtt,
             config.gateway,
-            plan.table.filters(),
+            table.filters(),
             self.inbox,
             metrics,
             clock,
             packet_bytes_max=plan.packet_bytes_max,
             known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}"),
         )
-        self.intake = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
+        self.intake = Intake(table, self.inbox, self.session, store, metrics, clock, window=window)
         self.link = Link(self.session, self.inbox, self.intake, clock)
         self.runners = {
             name: ProcessorRunner(
@@ -134,9 +137,11 @@ class Parts:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        # What came in order need not be redriven where that comes in now.
+        any_route = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
         self.redriver = Redriver(
             {
-                "intake": self.intake.redrive,
+                "intake": any_route.redrive,
                 "processor": self._redrive_processor,
                 "job": self._redrive_job,
                 "channel": self._redrive_notification,
@@ -146,7 +151,7 @@ class Parts:
             mine=self._is_mine,
         )
         self._started: list[Service] = []
-        self._landed_before = 0
+        self._landed_before = [0]
 
     @property
     def sentinel(self) -> Sentinel | None:
@@ -169,7 +174,8 @@ class Parts:
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
         web = [] if self.web is None else [self.web]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
-        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web]
+        ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)
+        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web, *ordered]
 
     def _owned(
         self, name: str, *services: Service, first: Callable[[], Awaitable[None]] | None = None
@@ -216,10 +222,17 @@ class Parts:
 
         A message may wait for the disk, and for a controller of one's own, which has its time limit.
         """
-        landed = self.intake.landed
+        intakes = self.intakes()
+        landed = [intake.landed for intake in intakes]
         moved = landed != self._landed_before
         self._landed_before = landed
-        return moved or not self.intake.in_flight() or self.intake.handling or self._store.busy
+        waiting = any(intake.in_flight() and not intake.handling for intake in intakes)
+        return moved or not waiting or self._store.busy
+
+    def intakes(self) -> list[Intake]:
+        """Those that run: that of the session, and that of the ordered routes while it is here."""
+        ordered = None if self.ordered is None else self.ordered.intake
+        return [self.intake] if ordered is None else [self.intake, ordered]
 
     def _is_mine(self, letter: DeadLetter) -> bool:
         """Whether it is this process that gives a dead letter another chance."""
@@ -257,6 +270,18 @@ class Parts:
             dead_letters.mark_redriven(tx, letter.id, now)
 
         await self._store.write(unit)
+
+
+def _ordered(plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Clock) -> OrderedIntake | None:
+    """The intake of the ordered routes, if others take part in taking in the rest."""
+    table = plan.table.part(ordered=True)
+    if not (table.routes and mqtt.group):
+        return None
+    from .ordered import OrderedIntake  # most have no group
+
+    return OrderedIntake(
+        table, mqtt, store, metrics, clock, packet_bytes_max=plan.packet_bytes_max, filters=partial(_Filters, store)
+    )
 
 
 class _Filters:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .clock import Clock
+from .config.checks import is_postgres
 from .config.files import in_order
 from .config.origin import child
 from .config.schema import LoadedConfig
@@ -88,6 +89,7 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
 
         schedules = load_schedules(loaded, problems)
     _check_contexts(loaded, problems)
+    _check_ordered(loaded, table, problems)
     _check_store(loaded, problems)
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
@@ -157,6 +159,14 @@ def _check_contexts(loaded: LoadedConfig, problems: list[Problem]) -> None:
                     raise ValueError(f"{queue.context} isn't a function")
             except ValueError as error:
                 problems.append(Problem(loaded.where(key), key, str(error)))
+
+
+def _check_ordered(loaded: LoadedConfig, table: RouteTable, problems: list[Problem]) -> None:
+    """See that the members of a group can agree on whose turn it is to take the ordered routes in."""
+    config = loaded.config
+    if config.mqtt.group and not is_postgres(config.store.url) and table.part(ordered=True).routes:
+        why = "a group with ordered routes needs one store for all its members: store.url must be postgresql://…"
+        problems.append(Problem(loaded.where("mqtt.group"), "mqtt.group", why))
 
 
 def _warnings(loaded: LoadedConfig, sources: Sequence[Source]) -> list[str]:

@@ -113,7 +113,10 @@ class Status:
             {
                 "topic": route.label,
                 "messages": app.metrics.routed.values.get(route.label, 0),
-                "last_message_at": parts.intake.last_message_at.get(route.label),
+                "last_message_at": max(
+                    (each.last_message_at.get(route.label, 0) for each in parts.intakes()), default=0
+                )
+                or None,
             }
             for route in app.plan.table.routes
         ]

@@ -50,9 +50,8 @@ class Members:
             self._store,
             Metrics(),
             Clock(),
-            room=1000,
             packet_bytes_max=400_000,
-            known_filters=Memory(),
+            filters=lambda client_id: Memory(),
         )
         self._made.append(member)
         await member.start()
