@@ -119,6 +119,7 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakes_at = 0.0
         self._last_commit = 0.0
+        self._said: set[str] = set()  # what was said of this time that it can't
         self._said_at = 0.0
         self._heard = False
         self._unsure = False  # whether another process may be in the midst of a commit
@@ -151,17 +152,20 @@ class Writer:
             self._queue.put(None)
 
     def unavailable(self, reason: str) -> None:
-        """Note, and say once, why no commit can be taken now."""
+        """Note, and say once, why no commit can be taken now; another reason is said once, too."""
         now = self._clock.monotonic()
+        kind = reason.partition(":")[0]
         if self.health.ok:
             self.health = Health(ok=False, reason=reason, since=self._clock.now())
-            self._said_at = now
+            self._said, self._said_at = {kind}, now
             log.error(
                 "the store can't take commits: %s. Nothing is acknowledged until it can; nothing is lost.",
                 reason,
             )
-        elif reason != self.health.reason or now - self._said_at > _REMIND_SECONDS:
-            self.health = Health(ok=False, reason=reason, since=self.health.since)
+            return
+        self.health = Health(ok=False, reason=reason, since=self.health.since)
+        if kind not in self._said or now - self._said_at > _REMIND_SECONDS:
+            self._said.add(kind)
             self._said_at = now
             log.error("the store still can't take commits: %s", reason)
 

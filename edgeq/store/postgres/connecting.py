@@ -21,11 +21,11 @@ _DEFAULTS = {
 # would read the whole table for the next one that waits, again and again. For all that it is asked there is an index.
 _EACH = (
     "SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET client_min_messages = 'warning'; "
-    "SET enable_seqscan = off; SET jit = off"
+    "SET idle_session_timeout = 0; SET enable_seqscan = off; SET jit = off"
 )
 WRITES = (
     f"SET lock_timeout = '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'; "
-    "SET statement_timeout = 0; SET default_transaction_read_only = off; SET plan_cache_mode = force_generic_plan"
+    "SET statement_timeout = 0; SET plan_cache_mode = force_generic_plan"
 )
 READS = "SET default_transaction_read_only = on; SET statement_timeout = '60s'"
 

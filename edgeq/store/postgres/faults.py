@@ -23,6 +23,7 @@ _UNAVAILABLE = {
     "53": "the server has not enough resources",
     "55P03": "another session holds the store's lock",
     "55006": "the database is in use by another session",
+    "57014": "a statement was cancelled at the server",
     "57": "the server has ended the connection: it stops, starts or fails over",
     "58": "the server's disk or system answers with an error",
     "XX": "the database is damaged, or the server has a fault",
@@ -60,7 +61,7 @@ def _refused(error: psycopg.Error) -> bool:
     """Whether the server has refused us for what we are. psycopg gives an error while connecting no SQLSTATE."""
     text = str(error)
     return not error.sqlstate and any(
-        each in text for each in ("authentication failed", "does not exist", "pg_hba.conf")
+        each in text for each in ("authentication failed", "no password supplied", "does not exist", "pg_hba.conf")
     )
 
 
@@ -69,4 +70,6 @@ def _find(table: dict[str, str], sqlstate: str | None) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # Of several addresses, each has failed in its own way.
+    return "; ".join(line.removeprefix("- ") for line in lines[1:]) if lines[0].endswith("failures were:") else lines[0]
