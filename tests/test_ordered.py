@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from support.appliance import Appliance
 from support.intake import table_of
 from support.mosquitto import Mosquitto, Peer
 from support.sessions import Memory
-from support.stores import Database
+from support.stores import Database, PostgresDatabase
 
 from edgeq.clock import Clock
 from edgeq.config.schema import Mqtt, Route
@@ -163,3 +166,54 @@ async def test_a_member_that_was_overtaken_commits_nothing_more(
             await store.submit(unit)
         future.set_exception(StoreUnavailable("as it would have been"))
     assert len(await events.after(store, 0, 10)) == 1
+
+
+# Whole appliances
+
+CONFIGURATION = """
+gateway: {gateway}
+mqtt: {{url: "{url}", group: site, receive_maximum: 20}}
+routes:
+  - {{topic: "pumps/{{pump}}", emit: pump, subject: "{{pump}}", ordered: true}}
+  - {{topic: "sensors/{{sensor}}", emit: reading, subject: "{{sensor}}"}}
+"""
+
+
+def test_another_member_takes_the_ordered_routes_over(tmp_path: Path, broker: Mosquitto, postgres_url: str) -> None:
+    site = PostgresDatabase(postgres_url)
+    members = {
+        name: Appliance(
+            tmp_path / name, CONFIGURATION.format(gateway=name, url=broker.url), on=PostgresDatabase(postgres_url)
+        )
+        for name in ("a", "b")
+    }
+    first = members["a"]
+
+    def stored() -> list[int]:
+        rows = first.sql("SELECT data FROM events WHERE type = 'pump' ORDER BY id")
+        return [json.loads(data)["value"] for (data,) in rows]
+
+    try:
+        for member in members.values():
+            member.start()
+        first.until(lambda: "ordered:site: is this process's to do now" in first.log, "the ordered routes")
+        with Peer(broker.port) as peer:
+            peer.publish_many([("pumps/1", str(number)) for number in range(500)])
+            first.until(lambda: len(stored()) > 50, "some messages")
+            first.kill()
+            peer.publish_many([("pumps/1", str(number)) for number in range(500, 600)])
+            members["b"].until(lambda: len(set(stored())) == 600, "all messages")
+            found = stored()
+            assert list(dict.fromkeys(found)) == list(range(600))
+            assert len(found) <= 600 + 20  # no more than what was not acknowledged yet
+            assert [events for events in members["b"].status()["routes"] if events["topic"] == "pumps/{pump}"]
+    finally:
+        for member in members.values():
+            member.kill()
+
+
+def test_a_group_without_a_common_store_has_no_ordered_routes(tmp_path: Path) -> None:
+    lone = Appliance(tmp_path, CONFIGURATION.format(gateway="a", url="mqtt://127.0.0.1:1"))
+    told = lone.cli("check")
+    assert told.returncode == 78
+    assert "mqtt.group: a group with ordered routes needs one store for all its members" in told.stderr + told.stdout
