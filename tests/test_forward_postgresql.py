@@ -96,6 +96,22 @@ async def test_a_table_that_keeps_no_order_is_waited_for(site: PostgresDatabase,
     assert "trigger" in answer.reason
 
 
+async def test_few_rights_are_enough(site: PostgresDatabase, postgres: Postgres, store: Store) -> None:
+    """Those that the README names."""
+    name = f"barn_{site.url.rpartition('/')[2]}"
+    postgres.sql(postgres.url, f"CREATE ROLE {name} LOGIN")
+    site.sql(f"GRANT INSERT, SELECT ON events TO {name}")
+    site.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON meta, writers TO {name}")
+    user, _, rest = site.url.removeprefix("postgresql://").partition("@")
+    assert user != name
+    target = PostgresTarget(settings(f"postgresql://{name}@{rest}"), "gw")
+    for _ in range(2):
+        assert isinstance(await target.send(parcel(1, 2)), Taken)
+    await target.close()
+    assert keys(site) == ["s1:1", "s1:2"]
+    assert site.sql("SELECT count(*) FROM writers") == [(0,)], "what it left behind"
+
+
 async def test_a_wrong_password_is_told_without_it(postgres: Postgres) -> None:
     url = postgres.url.replace("postgres@", "nobody-there@")
     target = PostgresTarget(settings(url, password="s3cr3t"), "gw")

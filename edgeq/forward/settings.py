@@ -40,7 +40,7 @@ def way(to: str) -> str:
     if scheme in ("postgresql", "postgres"):
         parts = urlsplit(to)
         if not to.isprintable() or " " in to or len(parts.path) < 2:
-            raise ValueError("must be an address such as postgresql://user@host/database")
+            raise ValueError("must be an address such as postgresql://host/database")
         return "postgresql"
     raise ValueError(_FORM)
 
