@@ -4,7 +4,7 @@ Schedules that are due are dispatched, sources are asked once, and what the brok
 then nothing more is read. Processors catch up, senders send what is due, workers run what is ready, and all of that
 again for what comes of it. What has its time later stays for later: scheduled jobs, retries, notifications whose
 channel waits, contracts whose deadlines are to come. So does what can't go on now: paused queues and processors, parts
-that crashed, queues whose context can't be made.
+that crashed, queues whose context can't be made; and what another process on the same store does.
 """
 
 from __future__ import annotations
@@ -62,14 +62,25 @@ async def _backlog(parts: Parts, clock: Clock) -> str:
 async def _is_done(parts: Parts, store: Store, clock: Clock, soon_seconds: float) -> bool:
     """Whether no part has anything to do now, nor a processor within `soon_seconds`."""
     head = await events.head(store)
-    if not all(runner.crashes or runner.idle(head, max(0.0, soon_seconds)) for runner in parts.runners.values()):
-        return False
+    others = await _others(parts, store)
+    for name, runner in parts.runners.items():
+        if f"processor:{name}" not in others and not (runner.crashes or runner.idle(head, max(0.0, soon_seconds))):
+            return False
     if not all(worker.crashes or worker.idle or worker.stuck for worker in parts.workers.values()):
         return False
     for name, sender in parts.senders.items():
-        if sender.crashes or sender.waiting_until is not None:
+        if f"channel:{name}" in others or sender.crashes or sender.waiting_until is not None:
             continue
         due_at = (await outlook.outlook(store, name)).due_at
         if due_at is not None and due_at <= clock.now():
             return False
-    return bool(parts.redriver.crashes) or not await dead_letters.redrive_requests(store, 0, 1)
+    if parts.redriver.crashes or "leader" in others:
+        return True
+    return not await dead_letters.redrive_requests(store, 0, 1)
+
+
+async def _others(parts: Parts, store: Store) -> set[str]:
+    """What other processes on the store have to do, and this one has not."""
+    names = ["leader", *(f"processor:{name}" for name in parts.runners), *(f"channel:{name}" for name in parts.senders)]
+    owners = await store.ownership.owner_of(names)
+    return {name for name in owners if not store.ownership.holds(name)}

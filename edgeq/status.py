@@ -48,7 +48,7 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
                 "updated_at": cursor.updated_at,
             }
         )
-    return {
+    answer = {
         "store": {"place": store.place, "id": store.id, "head": head, **store.disk()},
         "processors": places,
         "jobs": await jobs.counts(store, now),
@@ -61,6 +61,20 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
         "contracts": await contract_states.counts(store),
         "dead_letters": await dead_letters.counts(store),
     }
+    await _add_owners(store, answer)
+    return answer
+
+
+async def _add_owners(store: Store, answer: dict[str, Any]) -> None:
+    """Where several machines may share the store: whose each processor and channel is, and who is the leader."""
+    if not store.ownership.shared:
+        return
+    owned = {f"processor:{place['name']}": place for place in answer["processors"]}
+    owned |= {f"channel:{name}": channel for name, channel in answer["notifications"].items()}
+    owners = await store.ownership.owner_of([*owned, "leader"])
+    for name, each in owned.items():
+        each["owner"] = owners.get(name)
+    answer["leader"] = owners.get("leader")
 
 
 class Status:
@@ -122,7 +136,7 @@ class Status:
         ]
         for place in answer.get("processors", []):
             runner = parts.runners.get(place["name"])
-            if runner is None:
+            if runner is None or not app.store.ownership.holds(f"processor:{place['name']}"):
                 continue
             place["state"] = runner.state
             if runner.busy_with is not None:

@@ -13,7 +13,7 @@ from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
 from ..status import stored
 from ..store import cursors
-from ..store.store import Store, Unit
+from ..store.store import Store, Tx, Unit
 from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
@@ -41,12 +41,13 @@ def list_processors(json_lines: bool) -> None:
         for place in places:
             say_json(place)
         return
+    shared = any("owner" in each for each in places)
     say_table(
-        ("processor", "state", "last_consumed_id", "lag", "oldest", "moved", "error"),
+        ("processor", "state", *["owner"] * shared, "last_consumed_id", "lag", "oldest", "moved", "error"),
         [
             (
-                each["name"], each["state"], each["last_consumed_id"], *_lag(each), rfc3339(each["updated_at"]),
-                last_line(each["error"]),
+                each["name"], each["state"], *[each.get("owner") or ""] * shared, each["last_consumed_id"],
+                *_lag(each), rfc3339(each["updated_at"]), last_line(each["error"]),
             )
             for each in places
         ],
@@ -83,12 +84,21 @@ def resume(name: str) -> None:
 @click.option("--to", "target", required=True, metavar="ID|start|latest", help="The event id to stand at.")
 @configured
 def seek(name: str, target: str) -> None:
-    """Move a processor: it goes on with the event after --to."""
+    """Move a processor: it goes on with the event after --to.
+
+    One that was halted because it stood ahead of all events, as after a restored backup, is resumed.
+    """
     if target not in ("start", "latest") and not target.isdecimal():
         raise click.UsageError("--to takes an event id, start or latest")
     to = int(target) if target.isdecimal() else target
-    place = _change(name, lambda tx: cursors.seek(tx, name, to, Clock().now()))
-    say(f"{name} stands at {place}")
+
+    def unit(tx: Tx) -> tuple[int, bool] | None:
+        was_ahead = cursors.is_ahead(tx, name)
+        place = cursors.seek(tx, name, to, Clock().now())
+        return None if place is None else (place, was_ahead)
+
+    place, was_ahead = _change(name, unit)
+    say(f"{name} stands at {place}" + (", no longer ahead of the events, and goes on" if was_ahead else ""))
 
 
 def _change(name: str, unit: Unit[Any]) -> Any:

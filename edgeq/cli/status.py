@@ -77,6 +77,8 @@ def lines(answer: dict[str, Any], now: int) -> list[str]:
     if "error" in answer:
         return [*made, f"              {answer['error']}"]
     made += [*_session(answer, now), *_store(answer["store"], answer["running"], now)]
+    if "leader" in answer:
+        made.append(f"leader        {answer['leader'] or 'nobody'}")
     for route in answer.get("routes", []):
         seen = f", the last {_ago(route['last_message_at'], now)}" if route["last_message_at"] else ""
         made.append(f"route         {route['topic']}: {route['messages']} messages{seen}")
@@ -159,7 +161,12 @@ def _processor(place: dict[str, Any], now: int) -> str:
         text += f", busy with event {place['busy_with']} for {_time(busy)}"
     if said := place.get("says"):
         text += "; " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
-    return text + _why(place["error"])
+    return text + _owner(place) + _why(place["error"])
+
+
+def _owner(place: dict[str, Any]) -> str:
+    """Whose it is, where it may be several machines'."""
+    return f"; run by {place['owner'] or 'nobody'}" if "owner" in place else ""
 
 
 def _jobs(answer: dict[str, Any], now: int) -> list[str]:
@@ -204,7 +211,7 @@ def _channel(channel: dict[str, Any], now: int) -> str:
     until = channel.get("waiting_until")
     if until is not None and channel["queued"]:
         text += f"; tried again in {_time((until - now) / MICROSECONDS)}"
-    return text + _why(channel.get("last_error") or channel["error"])
+    return text + _owner(channel) + _why(channel.get("last_error") or channel["error"])
 
 
 def _numbers(counts: dict[str, Any]) -> str:

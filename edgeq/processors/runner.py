@@ -80,7 +80,7 @@ class ProcessorRunner(Service):
         self._alone_until = 0  # events up to this id are processed and committed one by one
         self.waiting_for = ""
         self._not_before = 0.0
-        self._cursors_seen = -1
+        self._cursors_seen = self._events_seen = -1
         self._redrives: deque[_Redrive] = deque()
         self._wake = asyncio.Event()
 
@@ -193,7 +193,13 @@ class ProcessorRunner(Service):
         if (rest := self._not_before - self.clock.monotonic()) > 0:
             return rest
         await self._calls.refresh(self.position)
+        version = self._store.signal.version("events")
         batch = await events.after(self._store, self.position, self.settings.batch_size)
+        if not batch and version != self._events_seen and await events.head(self._store) < self.position:
+            await self._take()  # events came, and none after the position: the store may have been put back
+        self._events_seen = version
+        if self._paused:
+            return 0.0
         if not batch:
             await self._on_time()
         elif not await self._process(batch) or len(batch) == self.settings.batch_size:
@@ -221,6 +227,9 @@ class ProcessorRunner(Service):
         self._calls.fresh = False
         self._paused = cursor.paused
         self._stuck_at(cursor.failure)
+        if cursor.ahead:
+            self.last_error = cursor.error
+            self.log.error("halted: %s", cursor.error)
 
     async def _look_at_cursor(self) -> None:
         """See whether somebody else moved the cursor, paused or resumed, if there is a sign that they may have."""
@@ -235,6 +244,8 @@ class ProcessorRunner(Service):
             self._paused = cursor.paused
             self._stuck_at(cursor.failure)
             self.log.info("paused" if cursor.paused else "resumed")
+            if cursor.ahead and not cursor.paused:
+                await self._take()
 
     def _stuck_at(self, failure: Failure | None) -> None:
         self._attempts.stuck_at(failure)

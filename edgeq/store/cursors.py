@@ -15,7 +15,10 @@ _ALL = (
 )  # fmt: skip
 _ONE = Statement(lambda p: Cursors.select(*_ALL).where(Cursors.processor == p))
 _EVERY = Statement(lambda p: Cursors.select(*_ALL).order_by(Cursors.processor))
-_CURRENT = Statement(
+_NO_FAILURE: dict[object, object] = {
+    Cursors.attempt: 0, Cursors.failed_id: None, Cursors.retry_at: None, Cursors.error: None,
+}  # fmt: skip
+_IS_CURRENT = Statement(
     lambda p: Cursors.select(Cursors.generation).where((Cursors.processor == p) & (Cursors.generation == p))
 )
 _MOVE = Statement(
@@ -51,6 +54,11 @@ class Cursor(msgspec.Struct, frozen=True):
         return self.paused and self.failed_id is not None
 
     @property
+    def ahead(self) -> bool:
+        """Whether it was halted because it stood ahead of all events: see `take`."""
+        return self.failed_id is not None and self.failed_id <= self.last_consumed_id
+
+    @property
     def failure(self) -> Failure | None:
         """The failure at which the processor is stuck, if it is."""
         if self.failed_id is None:
@@ -77,18 +85,32 @@ def take(tx: Tx, processor: str, start: str | int, now: int) -> Cursor:
     """Take the cursor of `processor` for this process: any earlier owner can't move it from now on.
 
     When there is none, it is made at `start`: `latest`, `beginning`, or the id before the first event to process (at
-    most the head).
+    most the head). One that stands ahead of all events that ever were, as when the store was restored from a backup and
+    the cursor was not, is halted: waiting there, it would pass over those to come.
     """
     query = Cursors.update({Cursors.generation: Cursors.generation + 1}).where(Cursors.processor == processor)
     if not tx.run(query):
         first = 0 if start == "beginning" else _at_most_head(tx, start)
         tx.insert(Cursors, ("processor", "last_consumed_id", "updated_at"), [(processor, first, now)])
-    return _cursor(tx.rows(_ONE, (processor,))[0])
+    cursor = _current(tx, processor)
+    given = events.newest_given(tx)
+    if cursor.last_consumed_id > given:
+        text = (
+            f"the cursor stands at event {cursor.last_consumed_id}, and the newest that ever was is {given}: the store "
+            f"is older than the cursor, as after a restored backup. `edgeq processors seek {processor} --to …` says "
+            "after which event to go on"
+        )
+        fail(tx, cursor, Failure(cursor.last_consumed_id, 0, 0, text, halts=True))
+        return _current(tx, processor)
+    if cursor.ahead and not cursor.paused:  # somebody has resumed it there
+        tx.run(Cursors.update(_NO_FAILURE).where(Cursors.processor == processor))
+        return _current(tx, processor)
+    return cursor
 
 
 def check(tx: Tx, cursor: Cursor) -> None:
     """Raise CursorMoved when `cursor` isn't current any more."""
-    if not tx.rows(_CURRENT, (cursor.processor, cursor.generation)):
+    if not tx.rows(_IS_CURRENT, (cursor.processor, cursor.generation)):
         raise _moved(cursor)
 
 
@@ -133,11 +155,19 @@ def seek(tx: Tx, processor: str, to: int | str, now: int) -> int | None:
     query = Cursors.update(
         {
             Cursors.last_consumed_id: target, Cursors.updated_at: now, Cursors.generation: Cursors.generation + 1,
-            Cursors.attempt: 0, Cursors.failed_id: None, Cursors.retry_at: None, Cursors.error: None,
+            **_NO_FAILURE,
         }
     ).where(Cursors.processor == processor)  # fmt: skip
     tx.touch("cursors")
+    if is_ahead(tx, processor):
+        pause(tx, processor, False)
     return target if tx.run(query) else None
+
+
+def is_ahead(tx: Tx, processor: str) -> bool:
+    """Whether it is halted because it stands ahead of all events. `seek` resumes it."""
+    rows = tx.rows(_ONE, (processor,))
+    return bool(rows) and _cursor(rows[0]).ahead
 
 
 def forget(tx: Tx, processor: str) -> bool:
@@ -160,6 +190,10 @@ def _at_most_head(tx: Tx, to: int | str) -> int:
     """`to`, or the highest event id: beyond it, a cursor would skip events that are yet to come."""
     head = events.newest_id(tx)
     return max(0, min(to, head)) if isinstance(to, int) else head
+
+
+def _current(tx: Tx, processor: str) -> Cursor:
+    return _cursor(tx.rows(_ONE, (processor,))[0])
 
 
 def _moved(cursor: Cursor) -> CursorMoved:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import peewee as pw
 from peewee import fn
 
 from ..clock import is_time
 from ..events import Event, NewEvent, to_json
-from .dialect import spells
+from .dialect import ByDialect, spells
 from .store import ZERO, Row, Statement, Store, Tx
 from .tables import Events
 
@@ -26,6 +27,16 @@ _AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(
 _BEFORE = Statement(lambda p: Events.select(*_ALL).where(Events.id < p).order_by(Events.id.desc()).limit(p))
 _ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
+_GIVEN = Statement(
+    lambda p: pw.Select(
+        columns=[
+            ByDialect(
+                sqlite=pw.SQL("(SELECT seq FROM sqlite_sequence WHERE name = 'events')"),
+                postgresql=pw.SQL("pg_sequence_last_value(pg_get_serial_sequence('events', 'id'))"),
+            )
+        ]
+    )
+)
 # Without the addition SQLite may go through the table by id, and not by the index of the keys.
 _KEYED = Statement(
     lambda p: (
@@ -105,6 +116,11 @@ def newest_id(tx: Tx) -> int:
     """The highest event id, as the transaction sees it; 0 when there is none."""
     rows = tx.rows(_HEAD, (1,))
     return int(rows[0][0]) if rows else 0
+
+
+def newest_given(tx: Tx) -> int:
+    """The highest id that an event ever had, also if that event is gone; 0 when there was none."""
+    return max(newest_id(tx), tx.rows(_GIVEN)[0][0] or 0)
 
 
 async def head(store: Store) -> int:
