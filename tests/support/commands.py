@@ -52,7 +52,7 @@ def commands(
         if name.startswith("EDGEQ_"):
             monkeypatch.delenv(name)
     if isinstance(database, PostgresDatabase):
-        monkeypatch.setenv(_URL, database.server.fresh_database())
+        monkeypatch.setenv(_URL, database.blank().url)
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(folder))
     (folder / "edgeq.yaml").write_text(configuration)
     root, own = logging.getLogger(), logging.getLogger("edgeq")

@@ -161,8 +161,14 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, server: Postgres | None = None) -> None:
         self.url = self.where = url
-        self._server = server
+        self._known_server = server
         self._others: list[PostgresDatabase] = []
+
+    @property
+    def server(self) -> Postgres:
+        """Where it is; not for another process, which only has the URL."""
+        assert self._known_server is not None
+        return self._known_server
 
     @classmethod
     def on(cls, server: Postgres) -> PostgresDatabase:
@@ -179,8 +185,12 @@ class PostgresDatabase(Database):
 
     def fresh(self) -> PostgresDatabase:
         """See Database.fresh."""
-        assert self._server is not None
-        self._others.append(self.on(self._server))
+        self._others.append(self.on(self.server))
+        return self._others[-1]
+
+    def blank(self) -> PostgresDatabase:
+        """Another one on which no store was open yet: it hasn't even tables."""
+        self._others.append(PostgresDatabase(self.server.fresh_database(), self.server))
         return self._others[-1]
 
     @asynccontextmanager
@@ -191,11 +201,10 @@ class PostgresDatabase(Database):
             yield store
 
     def drop(self) -> None:
-        """Remove it, and those that `fresh` made."""
+        """Remove it, and those that `fresh` and `blank` made."""
         for other in self._others:
             other.drop()
-        assert self._server is not None
-        self._server.drop(self.url)
+        self.server.drop(self.url)
 
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
