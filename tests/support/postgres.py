@@ -23,6 +23,7 @@ import psycopg
 DEADLINE_SECONDS = 30.0
 MEMORY_BYTES = 2 * 2**30
 ROLE = "edgeq"  # what tests connect as: it owns their databases, and may no more than that
+_random = random.SystemRandom()  # hypothesis has the other one give every process the same numbers
 _STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -95,7 +96,7 @@ def _free_port() -> int:
     """A port of 127.0.0.1 on which nothing listens, and below those that systems give to outgoing connections: while
     the server is down, a client that tries to connect could be given it."""
     while True:
-        port = random.randint(20000, 32000)
+        port = _random.randint(20000, 32000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
