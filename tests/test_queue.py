@@ -112,7 +112,7 @@ def test_a_queue_is_named_as_in_the_configuration(tmp_path: Path, form: str, mon
         assert queue.path == str(tmp_path / "jobs.db")
 
 
-@pytest.mark.parametrize("url", ["postgresql://here", "", ":memory:", "http://here"])
+@pytest.mark.parametrize("url", ["postgresql://here/a/b", "", ":memory:", "http://here"])
 def test_a_queue_that_cannot_be_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"Queue\('.*'\): the url must be "):
         Queue(url)

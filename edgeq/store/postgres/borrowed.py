@@ -24,9 +24,11 @@ from .transaction import PostgresTx
 
 T = TypeVar("T")
 
-_TABLES = b"SELECT " + b", ".join(
-    f"to_regclass('{name}')::oid::bigint".encode()
-    for name in ("events", "jobs", "queues", "limits", "breakers", "meta")
+_TABLES = b", ".join(
+    [
+        b"SELECT (SELECT oid::bigint FROM pg_database WHERE datname = current_database())",
+        *(f"to_regclass('{name}')::oid::bigint".encode() for name in ("events", "jobs", "limits", "breakers", "meta")),
+    ]
 )
 _STORE = b"SELECT value FROM meta WHERE key = 'store_id'"
 _HINT = "a job can be part of a transaction only in the database, and with the search_path, that the queue has"
@@ -79,7 +81,7 @@ def run(
                 hint=_HINT,
             )
         if not plain:
-            _lock(ours, expected[0])
+            _lock(ours, expected[1])
         tx = PostgresTx(ours)
         result = unit(tx)
         if tx.touched:

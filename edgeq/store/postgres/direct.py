@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -72,6 +73,8 @@ class PostgresDirect(Direct):
 
     def _again(self, work: Callable[[], T]) -> T:
         """Do it; on another connection if the one there was turns out to be lost."""
+        if self._engine.is_connected and _speaks(self._engine.connected()[0]):
+            self._engine.disconnect()
         connection, _ = self._engine.connected()
         try:
             return work()
@@ -168,3 +171,10 @@ class PostgresDirect(Direct):
 
     def _refusal(self, error: psycopg.Error) -> StoreError:
         return faults.refusal(error, self.place)
+
+
+def _speaks(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server has said something unasked, which most often is goodbye: better known before than after."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
