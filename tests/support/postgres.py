@@ -29,6 +29,7 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "100",
     "shared_buffers": "16MB",
+    "dynamic_shared_memory_type": "mmap",  # in its folder, and gone with it
     "max_wal_size": "128MB",
     "min_wal_size": "32MB",
     "log_line_prefix": "%m [%p] %a: ",
