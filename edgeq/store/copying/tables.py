@@ -7,7 +7,8 @@ the number of the last job (see Side.numbers); PostgreSQL's `writers`, with whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import peewee as pw
 
@@ -19,7 +20,8 @@ Key = tuple[Any, ...]
 NOT_COPIED = {"sqlite": ("schema_migration", "removed_jobs"), "postgresql": ("schema_migration", "writers")}
 
 
-class Copied(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Copied:
     """A table; `key` and `booleans` are places in `columns`. `numbered`: its rows have numbers that are used once."""
 
     name: str
