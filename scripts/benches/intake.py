@@ -1,5 +1,7 @@
 """Durable intake against a bare paho-mqtt subscriber with an empty callback: messages a second, commits, bytes, memory.
 
+On SQLite, or, with `--store postgresql`, by one, two and three members behind one shared subscription: see `members`.
+
 Both drain the same backlog from one mosquitto with raised in-flight limits: QoS 1, small JSON. edgeq has one `emit`
 route and SQLite with synchronous=FULL. They take turns, and what counts is the median of the ratios: the rates of a
 machine change from minute to minute, the ratio less. Ends with status 1 when it is below --least.
@@ -45,6 +47,8 @@ class Drained:
 def main() -> int:
     """Measure, print, say whether it is enough."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="(default: sqlite)")
+    parser.add_argument("--members", type=int, default=3, help="at most, on PostgreSQL (default: 3)")
     parser.add_argument("--version", choices=["5", "3.1.1", "both"], default="both", help="of MQTT (default: both)")
     parser.add_argument("--messages", type=int, default=50_000, help="in one backlog (default: 50000)")
     parser.add_argument("--rounds", type=int, default=5, help="of each (default: 5)")
@@ -54,6 +58,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.bare:
         print(json.dumps(drain_bare(options.bare, options.version, options.messages)))
+        return 0
+    if options.store == "postgresql":
+        import members
+
+        with scratch(options.folder) as folder:
+            print(f"{options.rounds} rounds of {options.messages} messages, {folder} is on {file_system(folder)}")
+            members.report(members.measure(folder, options.members, options.messages, options.rounds))
         return 0
     versions = ["5", "3.1.1"] if options.version == "both" else [options.version]
     with scratch(options.folder) as folder, mosquitto(folder) as port:

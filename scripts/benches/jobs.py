@@ -32,9 +32,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from postgres import Postgres
 from sides import Side
 from sides.edgeq import Edgeq, Running, Threaded, Timed, begun
-from support import DEADLINE_SECONDS, Postgres, file_system, percentile, scratch
+from support import DEADLINE_SECONDS, file_system, percentile, scratch
 
 from edgeq.clock import Clock
 from edgeq.store import jobs

@@ -1,14 +1,11 @@
-"""What the benches share: a broker with room for everything, a PostgreSQL server, a quick publisher, an `edgeq run`,
-and what /proc says."""
+"""What the benches share: a broker with room for everything, a quick publisher, an `edgeq run`, and what /proc says."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import fcntl
-import glob
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -20,11 +17,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import psycopg
-
+from edgeq.config.load import load
 from edgeq.control import ask, socket_path
+from edgeq.store.opening import local_base
 
 DEADLINE_SECONDS = 30.0
 
@@ -93,75 +90,6 @@ def mosquitto(folder: Path) -> Iterator[int]:
         process.wait()
 
 
-class Postgres:
-    """A PostgreSQL server with the settings that it has by default, and the timing of its input and output; everything
-    is trusted. Use it in a `with` block."""
-
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        self._programs = postgres_programs()
-        self._user = postgres_user()
-        self._folder = folder / "postgresql"
-        self.port = port or free_port()
-
-    def __enter__(self) -> Self:
-        self._folder.mkdir()
-        self._folder.parent.chmod(0o711)
-        if self._user:
-            os.chown(self._folder, self._user["user"], self._user["group"])
-        self._call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions")
-        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder} -c track_wal_io_timing=on"
-        self._call("pg_ctl", "-o", options, "-l", str(self._folder / "log"), "-w", "start")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._call("pg_ctl", "-m", "immediate", "-w", "stop")
-
-    def _call(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), "-D", str(self._folder / "data"), *arguments]
-        done = subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **self._user)
-        if done.returncode:
-            raise SystemExit(f"{program} failed: {done.stderr.decode(errors='replace')}")
-
-    def url(self, database: str) -> str:
-        """The URL of a database."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
-
-    def database(self, name: str) -> str:
-        """Make a database; its URL."""
-        self.sql(f"CREATE DATABASE {name}")
-        return self.url(name)
-
-    def sql(self, text: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run a statement on a connection of its own; its rows."""
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
-            cursor = connection.execute(text)
-            return cursor.fetchall() if cursor.description else []
-
-    @property
-    def version(self) -> str:
-        """Which one it is."""
-        return str(self.sql("SHOW server_version")[0][0])
-
-
-def postgres_programs() -> Path:
-    """The folder of the server's programs, which Debian keeps out of everybody's PATH; of several the newest."""
-    found = [Path(path).parent for path in glob.glob("/usr/lib/postgresql/*/bin/postgres")]
-    newest = max(found, key=lambda path: float(path.parent.name), default=None)
-    program = shutil.which("postgres")
-    if newest is None and program is None:
-        raise SystemExit("this bench needs PostgreSQL: sudo apt install postgresql")
-    return newest or Path(program or "").resolve().parent
-
-
-def postgres_user() -> dict[str, Any]:
-    """As whom the server's programs run: not as root."""
-    if os.geteuid() != 0:
-        return {}
-    names = {entry.pw_name: entry for entry in pwd.getpwall()}
-    user = names.get("postgres") or names["nobody"]
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
 class Wire:
     """A client of MQTT 3.1.1 that sends packets made beforehand, so that publishing costs next to nothing."""
 
@@ -210,19 +138,26 @@ def publish_packet(topic: str, payload: bytes, mid: int) -> bytes:
 
 
 class Appliance:
-    """`edgeq run` with a configuration, as a child process."""
+    """`edgeq run` with a configuration, as a child process. `store`: its URL, if it isn't a file in `folder`."""
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, store: str = "") -> None:
         self.database = folder / "edgeq.db"
         path = folder / "edgeq.yaml"
-        path.write_text(f"store: {{url: {self.database}}}\nlog: {{level: warning}}\n{config}")
-        self.process = subprocess.Popen([sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)], cwd=folder)
+        path.write_text(f"store: {{url: '{store or self.database}'}}\nlog: {{level: warning}}\n{config}")
+        self._environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
+        command = [sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)]
+        self.process = subprocess.Popen(command, cwd=folder, env=self._environment)
         self.pid = self.process.pid
+        self._control = socket_path(local_base(load(str(path)).config, self._environment))
 
     def __enter__(self) -> Appliance:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it in peace."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(DEADLINE_SECONDS)
@@ -232,7 +167,7 @@ class Appliance:
 
     def status(self) -> dict[str, Any] | None:
         """What it says of itself; None while it doesn't answer yet."""
-        return asyncio.run(ask(socket_path(str(self.database)), "status"))
+        return asyncio.run(ask(self._control, "status"))
 
     def counter(self, name: str) -> int:
         """A counter's sum."""
@@ -268,6 +203,11 @@ def processor_seconds(pid: int) -> float:
     """Processor time used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that it has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def wakeups(pid: int) -> int:
