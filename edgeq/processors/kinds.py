@@ -52,10 +52,12 @@ FORWARD = "forward"
 
 @dataclass(frozen=True, slots=True)
 class PlannedProcessor:
-    """A processor that can run: `make` gives a fresh one, told whether the sensors can be heard."""
+    """A processor that can run: `make` gives a fresh one, told whether the sensors can be heard. `outward`: what it
+    does is to take events elsewhere."""
 
     make: Callable[[Link | None], QueueProcessor]
     settings: ProcessorSettings = field(default_factory=ProcessorSettings)
+    outward: bool = False
 
 
 def plan_processors(
@@ -118,7 +120,7 @@ def _forward(
     except ValueError as error:
         problems.append(section.problem("to", str(error)))
         return None
-    return PlannedProcessor(lambda link: make(), settings)
+    return PlannedProcessor(lambda link: make(), settings, outward=True)
 
 
 def _built_in(kind: str, parts: Parts) -> Callable[[Link | None], QueueProcessor]:

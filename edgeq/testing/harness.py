@@ -54,7 +54,8 @@ class FakeSession:
 class Harness(JobTable):
     """The appliance that the configuration file `path` describes. Raises ConfigError when it is wrong.
 
-    `metrics` are its counters, `session` has what was acknowledged. Jobs are run as they become ready.
+    `metrics` are its counters, `session` has what was acknowledged. Jobs are run as they become ready; nothing leaves
+    for a site.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
@@ -72,6 +73,7 @@ class Harness(JobTable):
         self._runners = [
             ProcessorRunner(name, processor.make(None), processor.settings, self.store, self.metrics, self.clock)
             for name, processor in plan.processors.items()
+            if not processor.outward
         ]
         self._workers = [
             Worker(name, settings, self.store, metrics=self.metrics, clock=self.clock, owner="test")
