@@ -182,9 +182,7 @@ routes:
 def test_another_member_takes_the_ordered_routes_over(tmp_path: Path, broker: Mosquitto, postgres_url: str) -> None:
     site = PostgresDatabase(postgres_url)
     members = {
-        name: Appliance(
-            tmp_path / name, CONFIGURATION.format(gateway=name, url=broker.url), on=PostgresDatabase(postgres_url)
-        )
+        name: Appliance(tmp_path / name, CONFIGURATION.format(gateway=name, url=broker.url), on=site)
         for name in ("a", "b")
     }
     first = members["a"]
