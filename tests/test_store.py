@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import pkgutil
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.processing import writer_blocked
+from support.statements import END_OF_TABLE, SORTED, WHOLE_TABLE, statements
 from support.stores import Database, SqliteDatabase, emptied
 
-import edgeq.store
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
 from edgeq.store import cursors, events, meta
@@ -384,27 +382,6 @@ async def test_the_fence_of_a_cursor(store: Store) -> None:
 
 
 # Plans
-
-# These look at a whole table, and say so: small tables, or a command that somebody typed.
-WHOLE_TABLE = {
-    "cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "contract_states._SUMMARY",
-    "schedules._EVERY", "silences._UNTIL", "silences._COUNT", "threads._EVERY", "threads._SET_CLOCK", "threads._COUNTS",
-}  # fmt: skip
-# These look at the end of one.
-END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
-# These sort what they found: no more than has such a key.
-SORTED = {"events._KEYED"}
-
-
-def statements() -> list[tuple[str, Statement]]:
-    found = []
-    for module in pkgutil.iter_modules(edgeq.store.__path__):
-        if not module.ispkg:
-            values = vars(import_module(f"edgeq.store.{module.name}"))
-            found += [
-                (f"{module.name}.{name}", value) for name, value in values.items() if isinstance(value, Statement)
-            ]
-    return found
 
 
 @pytest.mark.parametrize(("name", "statement"), statements(), ids=[name for name, _ in statements()])

