@@ -11,7 +11,8 @@ from edgeq.store.store import Statement
 # These look at a whole table, and say so: small tables, or a command that somebody typed.
 WHOLE_TABLE = {
     "cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "contract_states._SUMMARY",
-    "schedules._EVERY", "silences._UNTIL", "silences._COUNT", "silences._END_ALL", "threads._EVERY", "threads._SET_CLOCK", "threads._COUNTS",
+    "schedules._EVERY", "silences._UNTIL", "silences._COUNT", "silences._END_ALL", "threads._EVERY",
+    "threads._SET_CLOCK", "threads._COUNTS",
 }  # fmt: skip
 # These look at the end of one.
 END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
