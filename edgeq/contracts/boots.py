@@ -90,16 +90,18 @@ def is_synchronised(clock: Clock) -> bool:
     return clock.now() >= CLOCKLESS_BEFORE and clock.synchronised() is not False
 
 
-def between(before: Reading | None, now: Reading) -> Between:
-    """What lies between two runs, the first of which has stored `before` (None: by a version that stored nothing)."""
+def between(before: Reading | None, now: Reading, *, one_machine: bool = True) -> Between:
+    """What lies between two runs, the first of which has stored `before` (None: by a version that stored nothing).
+    Unless it is `one_machine`, another one may have run while this one was booted: that proves nothing then."""
+    booted_at = now.offset if one_machine else None
     if before is None:
-        return Between(booted_at=now.offset)
+        return Between(booted_at=booted_at)
     step = now.offset - before.offset
     if abs(step) < STEP:
         step = 0
     if (before.boot == now.boot) if before.boot and now.boot else not step:
         return Between(step)
-    return Between(0, before.synchronised, now.synchronised, now.offset)
+    return Between(0, before.synchronised, now.synchronised, booted_at)
 
 
 def followed(before: Reading | None, now: Reading, gap: Between) -> Reading:

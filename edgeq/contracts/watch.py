@@ -71,12 +71,14 @@ class Watch:
         self.gap = NO_GAP
         self._new: list[tuple[Contract, Instance]] | None = None
 
-    def open(self, instances: Iterable[tuple[str, Instance]], stored: Reading | None = None) -> list[Key]:
+    def open(
+        self, instances: Iterable[tuple[str, Instance]], stored: Reading | None = None, *, one_machine: bool = True
+    ) -> list[Key]:
         """Forget all instances and take these, each with its contract's name; `stored` is what was stored with them as
-        `reading`. Those that the time between has changed are returned. What follows, and what is to be watched from
-        now on, comes with the next turn."""
+        `reading`, perhaps on another machine, unless there is but `one_machine`. Those that the time between has
+        changed are returned. What follows, and what is to be watched from now on, comes with the next turn."""
         now, reading = self._clock.now(), read(self._clock)
-        gap = self.gap = between(stored, reading)
+        gap = self.gap = between(stored, reading, one_machine=one_machine)
         self.reading = followed(stored, reading, gap)
         if stored is not None:  # which knows of all steps so far
             step = self._step()
@@ -84,7 +86,7 @@ class Watch:
         if gap.step:
             self._set = _Set(now - gap.step, gap.step)
         if not gap.was_right:
-            self._wrong_before = reading.offset
+            self._wrong_before = now if gap.booted_at is None else gap.booted_at
         changed = self.judge.load(instances, now, gap)
         self._new = [
             (contract, instance)

@@ -122,7 +122,8 @@ class Sentinel(QueueProcessor):
         opening.fates.update((name, "changed", "kept") for name, _ in opening.adapted)
         self._stored_reading = boots.from_text(await meta.get(store, CLOCK_KEY))
         stored = ((name, instance) for (name, _), instance in instances.items())
-        opening.moved.extend(self._watch.open(stored, self._stored_reading))
+        one_machine = not store.ownership.shared
+        opening.moved.extend(self._watch.open(stored, self._stored_reading, one_machine=one_machine))
         self._opening = opening
 
     async def process_item(self, event: Event, ctx: ProcessorContext) -> None:

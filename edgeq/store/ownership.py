@@ -5,8 +5,8 @@ What can be relied on:
 - A name is owned by one process at a time, over all machines that share the store. Who dies loses what it owned at
   once; who freezes or is cut off, within FROZEN_SECONDS by the server's clock.
 - A loss is told: `Held.lost` is set, and `holds` is False, before another one can have the name; but who was frozen
-  hears of it only when it goes on. So ownership says who begins. What must not be written by two is fenced in the
-  tables: see `cursors.take`.
+  hears of it only when it goes on, and whose session the server has ended, when it hears of that. So ownership says who
+  begins. What must not be written by two is fenced in the tables: see `cursors.take`.
 - On a store that one machine has for itself, everything is owned at once, and nothing is ever lost.
 """
 
