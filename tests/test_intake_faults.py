@@ -156,7 +156,7 @@ def test_whatever_comes_is_acknowledged_in_order_and_accounted_for(
 async def test_a_database_that_is_locked_stops_the_acknowledgements_until_it_is_free(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeq.store.sqlite.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("edgeq.store.sqlite.patience.BUSY_SECONDS", 0.2)
     router = Router()
 
     @router.on("own/{n}")

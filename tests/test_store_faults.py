@@ -287,7 +287,7 @@ async def test_a_connection_that_could_not_be_set_up_is_not_used(
                 add("a")(tx)
             else:
                 store._engine.disconnect()
-                monkeypatch.setattr("edgeq.store.sqlite.sqlite3.connect", flaky)
+                monkeypatch.setattr("edgeq.store.sqlite.engine.sqlite3.connect", flaky)
 
         await store.write(loses_its_connection)
         assert failures < 0

@@ -14,7 +14,8 @@ from ..errors import StoreError
 from . import borrowed
 from .direct import Direct
 from .making import ensure
-from .sqlite import BUSY_SECONDS, FileGone, SqliteEngine, log_path, patiently
+from .sqlite import FileGone, SqliteEngine, log_path
+from .sqlite.patience import BUSY_SECONDS, patiently
 from .store import Row, Statement, Tx, Unit
 from .watch import Waiting
 
