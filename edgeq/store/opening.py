@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -110,4 +111,4 @@ def _usable(folder: Path) -> bool:
         found = folder.lstat()
     except OSError:
         return False
-    return folder.is_dir() and found.st_uid in (0, os.geteuid()) and os.access(folder, os.W_OK | os.X_OK)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid()) and os.access(folder, os.W_OK | os.X_OK)
