@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from support.benches import bench
 
 from edgeq.contracts.judge import Judge
 
-BENCHES = Path(__file__).parent.parent / "scripts" / "benches"
-
 
 @pytest.fixture(name="bench")
-def _bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The bench as a module; to it, `support` is its neighbour and not that of the tests."""
-    for name in ("support", "contracts"):
-        spec = importlib.util.spec_from_file_location(name, BENCHES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-    return module
+def _bench() -> Iterator[ModuleType]:
+    with bench("contracts") as module:
+        yield module
 
 
 @pytest.mark.parametrize("wide", [False, True])

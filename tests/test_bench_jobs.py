@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.benches import bench
 from support.postgres import Postgres
-
-BENCHES = Path(__file__).parent.parent / "scripts" / "benches"
 
 
 @pytest.fixture(name="bench")
-def _bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The bench as a module; to it, `support` is its neighbour and not that of the tests."""
-    monkeypatch.syspath_prepend(str(BENCHES))
-    for name in ("support", "jobs"):
-        spec = importlib.util.spec_from_file_location(name, BENCHES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-    yield module
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sides"]:
-        del sys.modules[name]
+def _bench() -> Iterator[ModuleType]:
+    with bench("jobs") as module:
+        yield module
 
 
 def on_sqlite(bench: ModuleType, folder: Path, postgres: Callable[[], Postgres]) -> tuple[object, list[object]]:

@@ -63,12 +63,15 @@ class Run:
 def measure(folder: Path, members: int, messages: int, rounds: int) -> list[Run]:
     """For one to so many members, the medians of all rounds; the rounds take turns."""
     runs: dict[int, list[Run]] = {count: [] for count in range(1, members + 1)}
-    with Postgres(folder) as server, mosquitto(folder) as port:
+    with Postgres(folder) as server:
         for number in range(rounds):
             for count, found in runs.items():
                 home = folder / f"{number}-{count}"
                 home.mkdir()
-                found.append(drain(home, server, server.database(f"intake_{number}_{count}"), port, count, messages))
+                # A broker of its own: mosquitto would go on to deal messages out to the members of earlier runs.
+                with mosquitto(home) as port:
+                    url = server.database(f"intake_{number}_{count}")
+                    found.append(drain(home, server, url, port, count, messages))
     return [
         Run(*[statistics.median(getattr(run, field.name) for run in found) for field in fields(Run)])
         for found in runs.values()
