@@ -21,6 +21,7 @@ def _members() -> Iterator[ModuleType]:
         yield module
 
 
+@pytest.mark.timeout(300)  # it starts seven servers and programs
 def test_all_members_are_measured_and_the_limit_is_said(
     members: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
