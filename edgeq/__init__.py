@@ -8,6 +8,7 @@ The way of one message, and where each station lives:
     intake/     is the delivery acknowledged, in order of arrival
     processors/ read the events after their cursor, in order of id, and move the cursor with what they decided:
                 the courier queues notifications (notifications/), the sentinel judges contracts (contracts/)
+    forward/    sends events to a site, another edgeq or not, which takes them at its intake, its web/ or in its store
     jobs/       workers claim jobs under a lease and complete them in one commit with what they decided; jobs also come
                 from programs (`Queue`), schedules and sources
 

@@ -11,7 +11,7 @@ from support.stores import Database
 
 from edgeq.forward.target import Answer, Away, Parcel, Refused
 from edgeq.processors.runner import ProcessorRunner
-from edgeq.store import cursors, dead_letters
+from edgeq.store import cursors, dead_letters, meta
 from edgeq.store import events as stored
 from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
@@ -269,6 +269,22 @@ async def test_events_are_gathered_as_long_as_asked(store: Store, clock: FakeClo
     await settled(store, runner)
     await runner.stop()
     assert site.parcels == [(1, 2, 3), (4, 5, 6, 7, 8)], "a full batch doesn't wait"
+
+
+async def test_events_that_are_not_wanted_do_not_make_it_behind(store: Store, clock: FakeClock) -> None:
+    site = Site()
+    runner = forwarder(store, site, clock, types=["reading"], newest_first=["reading"], gather=Duration(10))
+    await runner.start()
+    await add(store, 1)
+    await add(store, 3, "other")
+    await until(lambda: runner._not_before > clock.monotonic(), "it to wait", store=store)
+    assert site.asked == []
+    clock.advance(11)
+    store.signal.fire(["events"])
+    await settled(store, runner)
+    await runner.stop()
+    assert site.parcels == [(1,)]
+    assert await meta.get(store, "forward_window:cloud") is None, "nothing went before its turn"
 
 
 async def test_what_came_back_from_the_site_is_not_sent_again(store: Store, clock: FakeClock) -> None:

@@ -80,7 +80,7 @@ class Forward(QueueProcessor):
         self._gathering: tuple[int, float] | None = None
         self._stored = ""  # the window's text as it was handed over last
         self._calm = Calm(logging.getLogger(f"edgeq.processors.{name}"), clock.monotonic)
-        self.last_error: str | None = None
+        self._last_refusal = ""
 
     def filter_item(self, event: Event) -> bool:
         """What came back from the site has been there."""
@@ -108,8 +108,8 @@ class Forward(QueueProcessor):
             said["at_most"] = self._forward.rate
         if owed:
             said["to_look_through_for_the_newest"] = owed
-        if self.last_error is not None:
-            said["last_error"] = self.last_error
+        if self._last_refusal:
+            said["last_refused"] = self._last_refusal
         return said
 
     async def closed(self) -> None:
@@ -124,10 +124,11 @@ class Forward(QueueProcessor):
         if last_id <= self._position:  # somebody wants it sent once more
             await self._send(events, head, ctx, rated=False)
             return
-        if self._forward.newest_first and head > last_id:
+        behind = head - last_id >= self._forward.batch_size  # by more than what is read next
+        if behind and self._forward.newest_first:
             await self._send_newest(head, ctx)
         due = [event for event in events if not (self._chosen(event.type) and self._window.covers(event.id))]
-        if head <= last_id:
+        if not behind:
             self._gather(due)
         done, pause = await self._send(due, head, ctx) if due else (0, 0.0)
         done_to = last_id if done == len(due) else due[done - 1].id
@@ -212,7 +213,6 @@ class Forward(QueueProcessor):
         if isinstance(answer, Away):
             self._failures += 1
             rest = answer.after_seconds or self._backoff.delay(self._failures)
-            self.last_error = answer.reason
             raise NotYet(f"{self._target.place}: {answer.reason}", after_seconds=rest)
         if count == 1:
             return 1, self._set_aside(events[0], answer.reason, ctx)
@@ -260,7 +260,6 @@ class Forward(QueueProcessor):
 
     def _taken(self, answer: Taken, count: int, ctx: ProcessorContext) -> None:
         self._failures = self._refused = 0
-        self.last_error = None
         self._most = min(self._forward.batch_size, self._most + max(1, self._most // 16))
         self._size = min(self._most, self._size * 2)
 
@@ -273,7 +272,7 @@ class Forward(QueueProcessor):
     def _set_aside(self, event: Event, reason: str, ctx: ProcessorContext) -> float:
         """The site doesn't take this one: for how many seconds to rest."""
         self._refused += 1
-        self.last_error = reason
+        self._last_refusal = f"event {event.id}: {reason}"
         letter = NewDeadLetter(
             source=f"processor:{self._name}",
             reason="refused",
