@@ -187,10 +187,8 @@ async def test_of_two_owners_only_one_can_commit(bench: Bench) -> None:
     await bench.add("in.a")
     await events_stored(bench.store, 3, "out")
     await asyncio.gather(*(runner.stop() for runner in bench.runners))
-    rows = bench.database.sql(
-        "SELECT json_extract(data, '$.of') AS of, count(*) FROM events WHERE type = 'out' GROUP BY of"
-    )
-    assert rows == [(1, 1), (2, 1), (5, 1)]
+    rows = bench.database.sql("SELECT data, count(*) FROM events WHERE type = 'out' GROUP BY data ORDER BY data")
+    assert rows == [('{"of":1}', 1), ('{"of":2}', 1), ('{"of":5}', 1)]
 
 
 async def test_what_has_halted_stays_halted_when_more_attempts_are_allowed(bench: Bench) -> None:

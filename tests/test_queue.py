@@ -22,9 +22,10 @@ from edgeq import EdgeqError, Job, Limit, Queue
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.jobs import queue as queue_module
-from edgeq.store import claims, sqlite, watch
+from edgeq.store import claims, watch
 from edgeq.store.claims import Buried, Completed
 from edgeq.store.jobs import StoredJob
+from edgeq.store.sqlite import engine, patience
 
 HOUR_US = 3_600_000_000
 NOBODY = 65534
@@ -550,7 +551,7 @@ def test_threads_may_share_a_queue(queue: Queue) -> None:
 
 
 def test_the_log_does_not_grow_without_end(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_COMMITS", 10)
+    monkeypatch.setattr(engine, "_CHECKPOINT_COMMITS", 10)
     for _ in range(200):
         queue.dispatch(Greet(name="x" * 1000))
     assert Path(f"{queue.path}-wal").stat().st_size < 500_000
@@ -624,7 +625,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_database_that_somebody_keeps_locked_is_an_error(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.close()
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "BUSY_SECONDS", 0.1)
     with Queue(queue.path) as again, closing(second(queue, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="the database is locked by another program") as caught:
@@ -639,7 +640,7 @@ def test_a_database_that_somebody_keeps_locked_is_an_error(queue: Queue, monkeyp
 
 def test_a_lock_that_is_held_for_moments_is_waited_for(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(sqlite.time, "sleep", pauses.append)
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
     locked = sqlite3.OperationalError("database is locked")
     locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
 
@@ -649,12 +650,12 @@ def test_a_lock_that_is_held_for_moments_is_waited_for(queue: Queue, monkeypatch
         return "in"
 
     tries = 100
-    assert sqlite.patiently(attempt) == "in"
+    assert patience.patiently(attempt) == "in"
     assert max(pauses) <= 0.0075, "a longer one would miss the moment"
     tries = 1_000_000
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        sqlite.patiently(attempt)
-    assert sqlite.BUSY_SECONDS <= sum(pauses) < sqlite.BUSY_SECONDS + 1.5
+        patience.patiently(attempt)
+    assert patience.BUSY_SECONDS <= sum(pauses) < patience.BUSY_SECONDS + 1.5
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(queue: Queue) -> None:

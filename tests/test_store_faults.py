@@ -19,7 +19,7 @@ import pytest
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
-from edgeq.store import events, files, sqlite
+from edgeq.store import events, files
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Tx
 from edgeq.telemetry.metrics import Metrics
@@ -108,7 +108,7 @@ def unprivileged(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("edgeq.store.sqlite.patience.BUSY_SECONDS", 0.1)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import pytest
 from edgeq.clock import Clock
 from edgeq.errors import StoreError
 from edgeq.events import NewEvent
-from edgeq.store import events, files, making, schema, sqlite, watch, writer
+from edgeq.store import events, files, making, schema, watch, writer
 from edgeq.store.files import FileLock
 from edgeq.store.sqlite import SqliteEngine, SqliteStore
 from edgeq.store.watch import Watch
@@ -390,7 +390,7 @@ def engine_on(path: Path) -> SqliteEngine:
 def test_no_checkpoint_is_made_while_somebody_else_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "edgeq.db"
     engine = engine_on(path)
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_COMMITS", 1)
+    monkeypatch.setattr("edgeq.store.sqlite.engine._CHECKPOINT_COMMITS", 1)
     another = sqlite3.connect(path, isolation_level=None, timeout=0)
     with contextlib.closing(another):
         tx = engine.begin()
@@ -415,8 +415,8 @@ def sqlite_insert(value: str) -> Any:
 
 
 async def test_what_others_write_to_the_log_is_taken_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_WAL_BYTES_KEPT", 200_000)
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_COMMITS", 20)
+    monkeypatch.setattr("edgeq.store.sqlite.engine._WAL_BYTES_KEPT", 200_000)
+    monkeypatch.setattr("edgeq.store.sqlite.engine._CHECKPOINT_COMMITS", 20)
     path = tmp_path / "edgeq.db"
     async with opened(path) as store:
         before = path.stat().st_size
