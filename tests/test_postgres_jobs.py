@@ -167,8 +167,7 @@ async def test_a_pause_waits_for_claims_under_way_and_holds_for_those_after_it(d
         first = one.submit(stop.after(lambda tx: claim(tx, 1)), shared=True)
         await stop.reached()
         pausing = two.submit(lambda tx: queues.pause(tx, "default"))
-        waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await until(lambda: database.sql(waits) != [])
+        await until(lambda: database.sql("SELECT 1 FROM pg_locks WHERE NOT granted") != [])
         second = three.submit(lambda tx: claim(tx, 1), shared=True)
         stop.go_on()
         assert len(await first) == 1
@@ -224,6 +223,19 @@ async def test_a_limit_holds_for_all_of_them(database: PostgresDatabase) -> None
         await asyncio.gather(*(work(store) for store in stores))
     assert max(most) <= 2
     assert database.sql("SELECT state, count(*) FROM jobs GROUP BY 1") == [("completed", 60)]
+
+
+async def test_nobody_lets_on_two_where_there_is_room_for_one(database: PostgresDatabase) -> None:
+    async with machines(database, 0, 0) as (one, two):
+        key = Limit("a", concurrency=1)
+        stop = Stop()
+        first = one.submit(stop.after(lambda tx: jobs.add(tx, [new(limit=key)])), shared=True)
+        await stop.reached()
+        second = two.submit(lambda tx: jobs.add(tx, [new(limit=key)]), shared=True)
+        await until(lambda: second.done() or database.sql("SELECT 1 FROM pg_locks WHERE NOT granted") != [])
+        stop.go_on()
+        await asyncio.gather(first, second)
+        assert len(await one.write(lambda tx: claim(tx, 9), shared=True)) == 1
 
 
 async def test_a_rate_is_shared_by_all_of_them(database: PostgresDatabase) -> None:

@@ -322,11 +322,15 @@ def test_a_program_may_be_slow_to_commit_a_plain_job(queue: Queue, own: Connecti
     assert names(queue) == ["1"]
 
 
-def test_nobody_adds_its_twin_until_the_program_commits(queue: Queue, own: Connection) -> None:
+def test_nobody_adds_its_twin_until_the_program_commits(
+    queue: Queue, own: Connection, database: PostgresDatabase
+) -> None:
     queue.dispatch(Greet(name="1"), connection=own, unique_key="a")
     answers: list[Any] = []
     other = threading.Thread(target=lambda: answers.append(queue.dispatch(Greet(name="2"), unique_key="a")))
     other.start()
+    while other.is_alive() and not database.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
+        pass
     own.commit()
     other.join(10)
     assert [answer.existed for answer in answers] == [True]

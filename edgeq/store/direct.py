@@ -28,6 +28,7 @@ from .store import Row, Statement, Store, Tx, Unit
 
 T = TypeVar("T")
 
+
 class Engine(writer.Engine, Protocol):
     """The writing connection."""
 
