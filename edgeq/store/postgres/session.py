@@ -29,6 +29,7 @@ from .ownership import PostgresOwnership
 log = logging.getLogger("edgeq.store")
 
 _BEAT_SECONDS = 1.0
+_ASKING_SECONDS = 0.5  # while there is something to be had
 _LOST_SECONDS = FROZEN_SECONDS - 0.5
 _NET_SECONDS = 30.0
 _REST_SECONDS = 0.02
@@ -178,7 +179,7 @@ class Session:
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Pass on what is heard, until the next beat is due or asked for."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _BEAT_SECONDS
+        until = loop.time() + (_ASKING_SECONDS if self.ownership.wanted() else _BEAT_SECONDS)
         while not (self._asked or self._stopping) and (left := until - loop.time()) > 0:
             loop.add_reader(connection.fileno(), self._woken.set)
             try:
