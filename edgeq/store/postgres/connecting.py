@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import socket
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -32,7 +36,8 @@ READS = "SET default_transaction_read_only = on; SET statement_timeout = '60s'"
 
 def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection that commits each statement by itself, for `part` of the program. Raises psycopg.Error."""
-    connection = psycopg.connect(autocommit=True, **_parameters(url, part))
+    with _nothing_left():
+        connection = psycopg.connect(autocommit=True, **_parameters(url, part))
     try:
         _adapt(connection)
         connection.execute(f"{_EACH}; {settings}".encode())
@@ -46,7 +51,8 @@ async def connect_async(
     url: str, part: str, settings: str, opened: Callable[[psycopg.AsyncConnection[Any]], None] = lambda connection: None
 ) -> psycopg.AsyncConnection[tuple[Any, ...]]:
     """`connect` for the event loop. `opened` is called before the first statement, which may find no answer."""
-    connection = await psycopg.AsyncConnection.connect(autocommit=True, **_parameters(url, part))
+    with _nothing_left():
+        connection = await psycopg.AsyncConnection.connect(autocommit=True, **_parameters(url, part))
     opened(connection)
     try:
         _adapt(connection)
@@ -57,12 +63,32 @@ async def connect_async(
     return connection
 
 
+def cut(connection: psycopg.BaseConnection[Any] | None) -> None:
+    """Make what waits for the server fail, now. Any thread may do so. (Cancelling it would wait for the server.)"""
+    if connection is not None and not connection.closed:
+        with contextlib.suppress(OSError, psycopg.Error):  # it may be closed at this moment
+            ours = socket.socket(fileno=os.dup(connection.fileno()))
+            with ours:
+                ours.shutdown(socket.SHUT_RDWR)
+
+
 def place(url: str) -> str:
     """Where the database is, for people: without user, password and options."""
     given = conninfo_to_dict(url)
     host = given.get("host") or given.get("hostaddr") or "local socket"
     port = f":{given['port']}" if given.get("port") else ""
     return f"database {given.get('dbname') or 'of the user'} at {host}{port}"
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """Close the socket of an attempt that fails or is cancelled. psycopg leaves that to the collector of garbage; until
+    then a server that is to stop would wait for what we have to say."""
+    try:
+        yield
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _parameters(url: str, part: str) -> dict[str, Any]:

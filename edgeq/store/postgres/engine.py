@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from ...errors import StoreError
 from ..store import Tx
 from . import faults
-from .connecting import WRITES, connect, place
+from .connecting import WRITES, connect, cut, place
 from .transaction import PostgresTx
 
 log = logging.getLogger("edgeq.store")
@@ -75,6 +75,10 @@ class PostgresEngine:
             with contextlib.suppress(psycopg.Error):
                 self._connection.close()
         self._connection = None
+
+    def cut(self) -> None:
+        """Make a call that waits for the server fail, now. Any thread may do so."""
+        cut(self._connection)
 
     def forget(self) -> None:
         """Remove this writer's row: its last commit is known. Never raises."""

@@ -4,7 +4,8 @@
   for all topics after each connection, every `_NET_SECONDS`, and, while there is no session, every FOREIGN_NET_SECONDS.
 - A beat a second asks the server for what the process wants to own. The server ends a session that asked nothing for
   FROZEN_SECONDS, and with it its locks: so it goes with a process that is frozen or cut off. It counts as lost sooner.
-- It is connected again for ever. An outage is one line in the log, and one when it is over.
+- It is connected again for ever. An outage is one line in the log, and one when it is over. When
+  the server doesn't answer, `silent` is called, and `silence` says so until it does.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,8 +20,9 @@ import peewee as pw
 import psycopg
 
 from ...backoff import Backoff
-from ..store import FOREIGN_NET_SECONDS, TOPICS, Row, Signal, Topic
-from .connecting import FROZEN_SECONDS, connect_async, place
+from ...clock import Clock
+from ..store import FOREIGN_NET_SECONDS, TOPICS, Health, Row, Signal, Topic
+from .connecting import FROZEN_SECONDS, connect_async, cut, place
 from .engine import CHANNEL
 from .ownership import PostgresOwnership
 
@@ -47,13 +47,23 @@ class Session:
     """The session of `part` of the program, whose own commits are those of `writer`. It belongs to the event loop."""
 
     def __init__(
-        self, url: str, part: str, signal: Signal, writer: str, read: Callable[[pw.Node], Awaitable[list[Row]]]
+        self,
+        url: str,
+        part: str,
+        signal: Signal,
+        writer: str,
+        read: Callable[[pw.Node], Awaitable[list[Row]]],
+        silent: Callable[[], None],
+        clock: Clock,
     ) -> None:
+        self.silence: Health | None = None
         self.ownership = PostgresOwnership(self.alive, self._ask, read)
         self._url = url
         self._part = f"{part} session".strip()
         self._signal = signal
         self._writer = writer
+        self._silent = silent
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -79,7 +89,7 @@ class Session:
             return
         self._stopping = True
         self._woken.set()
-        for insist in (self._cut, task.cancel):
+        for insist in (lambda: cut(self._connection), task.cancel):
             if (await asyncio.wait([task], timeout=_END_SECONDS))[1]:
                 insist()
         await asyncio.wait([task])
@@ -126,6 +136,7 @@ class Session:
 
     def _up(self) -> None:
         now = self._up_since = asyncio.get_running_loop().time()
+        self.silence = None
         if self._said_lost_at is not None:
             log.info("the control session is back, after %.1fs", now - self._said_lost_at)
             self._said_lost_at = None
@@ -165,14 +176,13 @@ class Session:
         self._ends_at = when
         if self._end is not None:
             self._end.cancel()
-        self._end = asyncio.get_running_loop().call_at(when, self._cut)
+        self._end = asyncio.get_running_loop().call_at(when, self._give_up)
 
-    def _cut(self) -> None:
-        """Make what waits for the connection fail, now. (Cancelling it would wait for the server.)"""
-        if self._connection is not None and not self._connection.closed:
-            ours = socket.socket(fileno=os.dup(self._connection.fileno()))
-            with ours, contextlib.suppress(OSError):
-                ours.shutdown(socket.SHUT_RDWR)
+    def _give_up(self) -> None:
+        reason = f"the database doesn't answer: {place(self._url)}"
+        self.silence = self.silence or Health(ok=False, reason=reason, since=self._clock.now())
+        cut(self._connection)
+        self._silent()
 
     # Notifications
 

@@ -15,12 +15,14 @@ from ...telemetry.metrics import Metrics
 from ..store import Health, Row, Signal, Statement, Store, Unit, render
 from ..writer import Writer
 from . import faults, schema
-from .connecting import READS, connect_async, place
+from .connecting import READS, connect_async, cut, place
 from .engine import PostgresEngine
 from .session import Session
 from .transaction import DIALECT
 
 T = TypeVar("T")
+
+_HUNG_SECONDS = 3.0  # at the end, the server has to answer within these
 
 _UNSAFE = {
     "fsync": "the server's fsync is off: a power cut may lose what was acknowledged, and damage the database",
@@ -58,7 +60,9 @@ class PostgresStore(Store):
         self._make = make
         self._engine = PostgresEngine(url, f"{part} writer".strip(), durability, database_clock=database_clock)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
-        self._session = Session(url, part, self.signal, self._engine.name, self.read)
+        self._session = Session(
+            url, part, self.signal, self._engine.name, self.read, silent=lambda: cut(self._reader), clock=clock
+        )
         self._with_session = session
         self.ownership = self._session.ownership
         self._reader: psycopg.AsyncConnection[Any] | None = None
@@ -69,7 +73,8 @@ class PostgresStore(Store):
     @property
     def health(self) -> Health:
         """See Store.health."""
-        return self._writer.health
+        health = self._writer.health
+        return (self._session.silence or health) if health.ok else health
 
     @property
     def busy(self) -> bool:
@@ -113,7 +118,11 @@ class PostgresStore(Store):
         async with self._reading:
             self._is_open = False
             await self._close_reader()
+        hung = asyncio.get_running_loop().call_later(
+            _HUNG_SECONDS if self._session.silence is None else 0.0, self._engine.cut
+        )
         await self._writer.close()
+        hung.cancel()
         await self._session.stop()
         await asyncio.to_thread(self._engine.disconnect)
 
@@ -155,5 +164,10 @@ class PostgresStore(Store):
                 if not self._reader.closed:
                     raise
         await self._close_reader()
-        self._reader = await connect_async(self._url, f"{self._part} reader".strip(), READS)
-        return await (await self._reader.execute(text, values)).fetchall()
+        if self._session.silence is not None:
+            raise StoreUnavailable(self._session.silence.reason)
+        reader = await connect_async(self._url, f"{self._part} reader".strip(), READS, opened=self._opened)
+        return await (await reader.execute(text, values)).fetchall()
+
+    def _opened(self, reader: psycopg.AsyncConnection[Any]) -> None:
+        self._reader = reader
