@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from support.postgres import Postgres
+from support.programs import of_tests
+from support.readme import files, section
 from support.stores import PostgresDatabase
 
 from edgeq import EdgeqError, Job, Limit, Queue
@@ -167,6 +171,18 @@ def test_a_database_that_is_not_there_is_an_error_without_the_password(postgres:
     with pytest.raises(StoreError, match="nowhere") as refused:
         Queue(url).dispatch(Greet())
     assert "secret" not in f"{refused.value} {refused.value.hint}"
+
+
+def test_the_program_of_the_readme_does_what_it_says(database: PostgresDatabase, tmp_path: Path) -> None:
+    [text] = files(section("### Jobs from programs")).values()
+    (tmp_path / "packing.py").write_text(
+        "from edgeq import Job\nclass PrintLabel(Job):\n    order: int\n    def handle(self, ctx): ...\n"
+    )
+    (tmp_path / "shop.py").write_text(text.replace("postgresql://site@db.example.net/site", database.url))
+    done = subprocess.run(**of_tests("shop.py"), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("available 2\n", "")
+    assert database.sql("SELECT args FROM jobs ORDER BY id") == [('{"order":8}',), ('{"order":9}',)]
+    assert database.sql("SELECT id FROM orders") == [(9,)]
 
 
 # Waiting
