@@ -86,11 +86,12 @@ def _guard(folder: Path) -> subprocess.Popen[bytes]:
 def _initialised() -> tuple[Path, subprocess.Popen[bytes]]:
     """A folder with an empty cluster that every server begins as a copy of, and its guard. Made once in a process."""
     folder = _owned_folder()
+    guard = _guard(folder)
     initdb = [_program("initdb"), "-D", str(folder / "cluster"), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
     initdb += ["--locale=C.UTF-8", "--no-sync", "--no-instructions"]
     done = subprocess.run(initdb, cwd="/", capture_output=True, text=True, **_user())
     assert done.returncode == 0, done.stderr
-    return folder / "cluster", _guard(folder)
+    return folder / "cluster", guard
 
 
 def _free_port() -> int:
@@ -121,6 +122,7 @@ class Postgres:
 
     def __init__(self, **settings: str) -> None:
         self.folder = _owned_folder()
+        self._guard = _guard(self.folder)
         self.port = _free_port()
         self.url = self._url_of("postgres", "postgres")
         copy = ["cp", "-R", str(_initialised()[0]), str(self.folder / "data")]
@@ -128,7 +130,6 @@ class Postgres:
         mine = {**_SETTINGS, "port": str(self.port), "unix_socket_directories": str(self.folder), **settings}
         with (self.folder / "data" / "postgresql.conf").open("a") as config:
             config.writelines(f"{name} = '{value}'\n" for name, value in mine.items())
-        self._guard = _guard(self.folder)
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
 
