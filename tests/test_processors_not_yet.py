@@ -63,12 +63,14 @@ async def test_what_is_done_stays_done_and_what_was_decided_is_kept(bench: Bench
     half = Half(handle)
     await bench.add(*["in.a"] * 4)
     runner = await bench.run("p", half)
+
+    async def committed() -> bool:
+        cursor = await cursors.one(bench.store, "p")
+        return cursor is not None and cursor.last_consumed_id >= 4 and runner.processed == 4
+
+    await until(committed, "the last of it to be on disk", store=bench.store)
     assert half.batches == [[1, 2, 3, 4], [2, 3, 4], [3, 4], [4]]
     assert [event.data["first"] for event in (await events.after(bench.store, 4, 10))] == [1, 2, 3, 4]
-    assert runner.processed == 4
-    cursor = await cursors.one(bench.store, "p")
-    assert cursor is not None
-    assert cursor.last_consumed_id >= 4
 
 
 async def test_waiting_writes_nothing(bench: Bench) -> None:
