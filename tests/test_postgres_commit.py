@@ -321,3 +321,14 @@ async def test_a_unit_that_goes_on_after_a_failed_statement_fails_alone(
     assert stored(database) == ["a"] * 2 * others
     assert store.health.ok
     await store.close()
+
+
+async def test_the_marks_of_writers_that_have_ended_are_removed_in_the_end(database: PostgresDatabase) -> None:
+    for name, age in (("long ago", "8 days"), ("yesterday", "1 day")):
+        database.sql("INSERT INTO writers VALUES (?, 1, now() - CAST(? AS interval))", name, age)
+    store = store_on(database)
+    await store.open()
+    await store.write(event("a"))
+    await store.close()
+    names = [name for (name,) in database.sql("SELECT name FROM writers ORDER BY used_at")]
+    assert names == ["yesterday", store._engine.name]

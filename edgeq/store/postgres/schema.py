@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -31,6 +32,9 @@ SELECT attidentity = 'a', seqcache = 1, seqincrement > 0 AND NOT seqcycle FROM p
 WHERE attrelid = 'events'::regclass AND attname = 'id'
 AND seqrelid = pg_get_serial_sequence('events', 'id')::regclass
 """
+
+# The marks of writers that have ended. No outcome stays unknown for so long.
+_FORGET = b"DELETE FROM writers WHERE used_at < now() - interval '7 days'"
 
 
 def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
@@ -64,6 +68,9 @@ def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
         known_facts = dict(connection.execute(b"SELECT key, value FROM meta").fetchall())
         if COPY_OF in known_facts and not copying:
             raise incomplete(place(url))
+        if may_change:
+            with contextlib.suppress(psycopg.Error):  # a standby lets nobody
+                connection.execute(_FORGET)
         return str(known_facts["store_id"])
     finally:
         connection.close()
