@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 
 from edgeq import EdgeqError, Job, Limit, Queue
 from edgeq.clock import Clock
@@ -27,6 +28,8 @@ from edgeq.store.claims import Buried, Completed
 from edgeq.store.jobs import StoredJob
 from edgeq.store.sqlite import engine, patience
 
+# What is about SQLite: its file, its log, its connections. See test_postgres_queue.
+on_file = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 HOUR_US = 3_600_000_000
 NOBODY = 65534
 
@@ -56,8 +59,8 @@ class Needy(Job):
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    with Queue(tmp_path / "edgeq.db") as opened:
+def queue(database: Database) -> Iterator[Queue]:
+    with Queue(database.where) as opened:
         yield opened
 
 
@@ -137,6 +140,7 @@ def test_a_unique_job_is_answered_with_the_one_that_is_there(queue: Queue) -> No
     assert ids(queue) == [first.id]
 
 
+@on_file
 def test_many_jobs_are_one_commit(queue: Queue) -> None:
     with closing(second(queue)) as connection:
         version = connection.execute("PRAGMA data_version").fetchone()
@@ -211,6 +215,7 @@ def test_a_job_of_the_programs_own_file_is_refused(tmp_path: Path) -> None:
     assert said == 2 * sentence + "[]\n"
 
 
+@on_file
 def test_a_dispatch_is_one_transaction_however_many_statements_it_takes(queue: Queue) -> None:
     """A job without anything special is a single statement, which needs no BEGIN; if it became two, it would."""
     queue.dispatch(Greet())
@@ -232,6 +237,7 @@ def test_a_dispatch_is_one_transaction_however_many_statements_it_takes(queue: Q
 # Transactions
 
 
+@on_file
 def test_a_transaction_is_one_commit(queue: Queue) -> None:
     with closing(second(queue)) as connection:
         with queue.transaction() as own:
@@ -245,6 +251,7 @@ def test_a_transaction_is_one_commit(queue: Queue) -> None:
         assert connection.execute("SELECT value FROM meta WHERE key = 'order'").fetchone() == ("17",)
 
 
+@on_file
 def test_a_transaction_that_raises_leaves_nothing(queue: Queue) -> None:
     def order() -> None:
         with queue.transaction() as own:
@@ -306,6 +313,7 @@ if sys.version_info >= (3, 12):
     KINDS.append({"autocommit": False})
 
 
+@on_file
 @pytest.mark.parametrize("keys", KINDS, ids=str)
 def test_a_job_on_a_connection_is_there_when_that_commits(queue: Queue, keys: dict[str, Any]) -> None:
     with closing(second(queue, **keys)) as connection:
@@ -321,6 +329,7 @@ def test_a_job_on_a_connection_is_there_when_that_commits(queue: Queue, keys: di
     assert ids(queue) == [answer.id], "the connection was closed without a commit"
 
 
+@on_file
 def test_a_job_on_a_connection_without_transactions_needs_one(queue: Queue) -> None:
     kinds: list[dict[str, Any]] = [{"isolation_level": None}]
     if sys.version_info >= (3, 12):
@@ -339,6 +348,7 @@ def test_a_job_on_a_connection_without_transactions_needs_one(queue: Queue) -> N
         assert max(ids(queue)) == answer.id
 
 
+@on_file
 def test_what_a_connection_makes_of_rows_does_not_matter(queue: Queue) -> None:
     for factory in (sqlite3.Row, lambda cursor, row: dict.fromkeys("ab")):
         with closing(second(queue)) as connection:
@@ -352,6 +362,7 @@ def test_what_a_connection_makes_of_rows_does_not_matter(queue: Queue) -> None:
             connection.rollback()
 
 
+@on_file
 def test_a_dispatch_that_fails_leaves_the_rest_of_the_connections_transaction(queue: Queue) -> None:
     with closing(second(queue)) as connection:
         connection.execute("INSERT INTO meta VALUES ('order', '17')")
@@ -370,6 +381,7 @@ def broken(tx: Any) -> None:
     raise sqlite3.OperationalError("no more")
 
 
+@on_file
 def test_a_connection_to_another_database_is_refused(queue: Queue, tmp_path: Path) -> None:
     for other in (tmp_path / "other.db", ":memory:"):
         with closing(sqlite3.connect(other)) as connection:
@@ -387,6 +399,7 @@ def test_a_connection_to_another_database_is_refused(queue: Queue, tmp_path: Pat
     assert len(queue.find()) == 1
 
 
+@on_file
 def test_a_connection_that_has_read_what_is_old_now_cannot_write(queue: Queue) -> None:
     with closing(second(queue, isolation_level=None)) as connection:
         connection.execute("BEGIN")
@@ -397,6 +410,7 @@ def test_a_connection_that_has_read_what_is_old_now_cannot_write(queue: Queue) -
         assert "BEGIN IMMEDIATE" in caught.value.hint
 
 
+@on_file
 def test_a_connection_makes_no_checkpoints_of_its_own(queue: Queue) -> None:
     with closing(second(queue)) as connection:
         queue.dispatch(Greet(), connection=connection)
@@ -494,6 +508,7 @@ async def test_coroutines_wait_and_do_all_else_too(queue: Queue, monkeypatch: py
     assert await queue.purge_async() == 3
 
 
+@on_file
 async def test_a_coroutine_may_dispatch_on_a_connection_of_its_own(queue: Queue) -> None:
     with closing(second(queue)) as connection:
         await queue.dispatch_async(Greet(), connection=connection)
@@ -550,6 +565,7 @@ def test_threads_may_share_a_queue(queue: Queue) -> None:
     assert queue.stats()["default"]["ready"] == 200
 
 
+@on_file
 def test_the_log_does_not_grow_without_end(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_CHECKPOINT_COMMITS", 10)
     for _ in range(200):
@@ -658,6 +674,7 @@ def test_a_lock_that_is_held_for_moments_is_waited_for(queue: Queue, monkeypatch
     assert patience.BUSY_SECONDS <= sum(pauses) < patience.BUSY_SECONDS + 1.5
 
 
+@on_file
 def test_a_full_disk_is_an_error_and_leaves_nothing(queue: Queue) -> None:
     with queue.transaction() as own:
         own.execute("PRAGMA max_page_count = 1")  # the smallest that is: as many as there are
@@ -668,6 +685,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(queue: Queue) -> None:
     queue.dispatch(Greet(name="x" * 50_000))
 
 
+@on_file
 def test_a_disk_that_is_full_in_a_transaction_leaves_nothing(queue: Queue) -> None:
     def order() -> None:
         with queue.transaction() as own:
@@ -680,6 +698,7 @@ def test_a_disk_that_is_full_in_a_transaction_leaves_nothing(queue: Queue) -> No
     assert queue.find() == []
 
 
+@on_file
 def test_a_file_that_was_replaced_is_taken_as_it_is_now(queue: Queue, tmp_path: Path) -> None:
     queue.dispatch(Greet(name="old"))
     with Queue(tmp_path / "new.db") as new:
