@@ -84,10 +84,10 @@ class Appliance:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def ended(self) -> int:
+    def ended(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for its end; its exit status."""
         assert self.process is not None
-        status = self.process.wait(DEADLINE_SECONDS)
+        status = self.process.wait(seconds)
         self.process = None
         return status
 
@@ -124,10 +124,10 @@ class Appliance:
             self.process.wait()
             self.process = None
 
-    def stop(self) -> int:
-        """End it in peace; its exit status."""
+    def stop(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """End it in peace, which may take so long; its exit status."""
         self.send(signal.SIGTERM)
-        return self.ended()
+        return self.ended(seconds)
 
     def sql(self, text: str, *params: Any) -> list[Any]:
         """Rows of a query, as anybody with a tool for the database would read them; none before there is one."""
