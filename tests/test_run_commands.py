@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.appliance import Appliance
 from support.mosquitto import Mosquitto, Peer
+from support.stores import Database
 from support.targets import Answer, HttpTarget
 
 from edgeq.cli.status import lines
@@ -78,9 +79,9 @@ def hook() -> Iterator[HttpTarget]:
 
 
 @pytest.fixture
-def edgeq(tmp_path: Path, broker: Mosquitto, hook: HttpTarget) -> Iterator[Appliance]:
+def edgeq(tmp_path: Path, broker: Mosquitto, hook: HttpTarget, database: Database) -> Iterator[Appliance]:
     """An appliance that is not started yet."""
-    made = Appliance(tmp_path / "edgeq", CONFIGURATION.format(url=broker.url, hook=hook.url))
+    made = Appliance(tmp_path / "edgeq", CONFIGURATION.format(url=broker.url, hook=hook.url), database)
     (made.folder / "app.py").write_text(APP)
     yield made
     made.kill()
@@ -95,8 +96,8 @@ def do(edgeq: Appliance, *words: str) -> str:
 
 def copied(edgeq: Appliance) -> list[int]:
     """The ids of the events that the processor has copied, in order."""
-    rows = edgeq.sql("SELECT json_extract(data, '$.of') FROM events WHERE type = 'copied' ORDER BY id")
-    return [row[0] for row in rows]
+    rows = edgeq.sql("SELECT data FROM events WHERE type = 'copied' ORDER BY id")
+    return [json.loads(row[0])["of"] for row in rows]
 
 
 def state(edgeq: Appliance, name: str = "copy") -> str:
@@ -233,7 +234,8 @@ def test_events_are_followed_as_they_come(edgeq: Appliance, broker: Mosquitto) -
     edgeq.start()
     do(edgeq, "emit", "before")
     command = [sys.executable, "-m", "edgeq.cli.main", "events", "tail", "--json", "--limit", "1"]
-    follower = subprocess.Popen(command, cwd=edgeq.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    follower = subprocess.Popen(command, cwd=edgeq.folder, env=edgeq.environment, stdout=pipe, stderr=pipe, text=True)
     try:
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["type"] == "before"
@@ -251,7 +253,7 @@ def test_events_are_followed_as_they_come(edgeq: Appliance, broker: Mosquitto) -
     assert edgeq.stop() == 0
 
 
-def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto) -> None:
+def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto, database: Database) -> None:
     edgeq.start()
     with Peer(broker.port) as peer:
         peer.publish_many([("a/1", "{}"), ("a/2", "?"), ("doors/x", "{}"), ("jobs/1", "{}"), ("doors/x", "")])
@@ -263,7 +265,9 @@ def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto) -> None
     assert shown["gateway"][0].startswith("gw: running as process ")
     assert f"127.0.0.1:{broker.port} as edgeq-gw: connected for " in shown["broker"][0]
     assert shown["rates"][0].startswith(("1", "2", "3", "4", "5", "0."))
-    assert f"{edgeq.database}: 3 events up to now" in shown["store"][0]
+    place = str(edgeq.database) if database.kind == "sqlite" else "at 127.0.0.1:"
+    assert place in shown["store"][0]
+    assert ": 3 events up to now" in shown["store"][0]
     assert [line.partition(",")[0] for line in shown["route"]] == [
         "a/{n}: 2 messages", "doors/{n}: 1 messages", "jobs/{n:int}: 1 messages",
     ]  # fmt: skip
@@ -347,7 +351,9 @@ def test_the_status_says_it_in_words() -> None:
 def watched(edgeq: Appliance, looks: int) -> str:
     """What `edgeq status --watch` prints in that many looks."""
     command = [sys.executable, "-m", "edgeq.cli.main", "status", "--watch", "--json"]
-    with subprocess.Popen(command, cwd=edgeq.folder, stdout=subprocess.PIPE, text=True) as watcher:
+    with subprocess.Popen(
+        command, cwd=edgeq.folder, env=edgeq.environment, stdout=subprocess.PIPE, text=True
+    ) as watcher:
         assert watcher.stdout is not None
         lines = [watcher.stdout.readline() for _ in range(looks)]
         watcher.send_signal(2)

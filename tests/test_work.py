@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 from support.appliance import Appliance
 from support.mosquitto import free_port
+from support.stores import Database
 from support.working import APP, FINDER, dispatch, job
 
 CONFIGURATION = """\
@@ -31,13 +32,15 @@ jobs:
 WORK = (sys.executable, "-m", "edgeq.cli.main", "work")
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Appliance]]:
-    """Makes processes that work in one folder, `make("--drain")`; they end with the test."""
+Make = Callable[..., Appliance]
+
+
+def _processes(folder: Path, database: Database | None) -> Iterator[Make]:
     made: list[Appliance] = []
 
     def process(*words: str, concurrency: str = "") -> Appliance:
-        new = Appliance(tmp_path / "edgeq", CONFIGURATION.format(port=free_port(), concurrency=concurrency))
+        configuration = CONFIGURATION.format(port=free_port(), concurrency=concurrency)
+        new = Appliance(folder, configuration, database)
         (new.folder / "app.py").write_text(APP)
         new.log_file = new.folder / f"log-{len(made)}"
         new.command = (*WORK, *words)
@@ -47,6 +50,18 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Appliance]]:
     yield process
     for each in made:
         each.kill()
+
+
+@pytest.fixture
+def make(tmp_path: Path, database: Database) -> Iterator[Make]:
+    """Makes processes that work in one folder, `make("--drain")`; they end with the test."""
+    yield from _processes(tmp_path / "edgeq", database)
+
+
+@pytest.fixture
+def make_on_file(tmp_path: Path) -> Iterator[Make]:
+    """The same, always with a file as the database."""
+    yield from _processes(tmp_path / "edgeq", None)
 
 
 def states(work: Appliance) -> dict[int, str]:
@@ -74,14 +89,14 @@ def let_go(work: Appliance, *numbers: object) -> None:
 # Which jobs
 
 
-def test_several_processes_share_the_work_with_an_appliance(make: Callable[..., Appliance]) -> None:
+def test_several_processes_share_the_work_with_an_appliance(make: Make) -> None:
     works = [make(), make()]
     run = make()
     run.command = (*WORK[:-1], "run")
     for each in (*works, run):
         each.spawn()
         each.until(lambda each=each: "is running" in each.log or "working on" in each.log, "the start")
-    ids = [dispatch(run.database, *(job("Note", text=f"{page}-{n}") for n in range(100))) for page in range(5)]
+    ids = [dispatch(run.url, *(job("Note", text=f"{page}-{n}") for n in range(100))) for page in range(5)]
     run.until(lambda: set(states(run).values()) == {"completed"} and len(states(run)) == 500, "all of it")
     assert sorted(text for text, *_ in notes(run)) == sorted(f"{page}-{n}" for page in range(5) for n in range(100))
     assert len({pid for _, pid, _ in notes(run)}) > 1, "one process did it all"
@@ -90,12 +105,12 @@ def test_several_processes_share_the_work_with_an_appliance(make: Callable[..., 
     assert not any("Traceback" in each.log for each in (*works, run))
 
 
-def test_it_makes_the_database_and_works_on_every_configured_queue(make: Callable[..., Appliance]) -> None:
+def test_it_makes_the_database_and_works_on_every_configured_queue(make: Make) -> None:
     work = make()
     work.spawn()
     work.until(lambda: "working on default, other, apart, inside" in work.log, "the start")
     for queue in ("default", "other", "apart", "inside", "unknown"):
-        dispatch(work.database, job("Note", queue, text=queue))
+        dispatch(work.url, job("Note", queue, text=queue))
     work.until(lambda: len(notes(work)) == 4, "the jobs")
     assert work.process is not None
     pid = str(work.process.pid)
@@ -108,9 +123,9 @@ def test_it_makes_the_database_and_works_on_every_configured_queue(make: Callabl
     assert work.stop() == 0
 
 
-def test_it_works_on_the_queues_that_are_named_configured_or_not(make: Callable[..., Appliance]) -> None:
+def test_it_works_on_the_queues_that_are_named_configured_or_not(make: Make) -> None:
     work = make("other", "unknown", "--drain")
-    dispatch(work.database, *(job("Note", queue, text=queue) for queue in ("default", "other", "unknown")))
+    dispatch(work.url, *(job("Note", queue, text=queue) for queue in ("default", "other", "unknown")))
     work.spawn()
     assert work.ended() == 0
     assert sorted(text for text, *_ in notes(work)) == ["other", "unknown"]
@@ -118,7 +133,7 @@ def test_it_works_on_the_queues_that_are_named_configured_or_not(make: Callable[
 
 
 @pytest.mark.parametrize("words", [["--drain"], [], ["default"]])
-def test_sources_of_its_queues_are_asked(make: Callable[..., Appliance], words: list[str]) -> None:
+def test_sources_of_its_queues_are_asked(make: Make, words: list[str]) -> None:
     work = make(*words)
     (work.folder / "finder.py").write_text(FINDER)
     work.configure((work.folder / "edgeq.yaml").read_text().replace("[app]", "[app, finder]"))
@@ -143,17 +158,17 @@ def test_sources_of_its_queues_are_asked(make: Callable[..., Appliance], words: 
 # How many, and for how long
 
 
-def test_it_ends_after_so_many_jobs(make: Callable[..., Appliance]) -> None:
+def test_it_ends_after_so_many_jobs(make: Make) -> None:
     work = make("--max-jobs", "3")
-    dispatch(work.database, *(job("Note", text=str(n)) for n in range(5)))
+    dispatch(work.url, *(job("Note", text=str(n)) for n in range(5)))
     work.spawn()
     assert work.ended() == 0
     assert sorted(states(work).values()) == ["available"] * 2 + ["completed"] * 3
 
 
-def test_it_ends_after_so_long(make: Callable[..., Appliance]) -> None:
+def test_it_ends_after_so_long(make: Make) -> None:
     work = make("--max-time", "1s")
-    dispatch(work.database, job("Wait", n=1))
+    dispatch(work.url, job("Wait", n=1))
     work.spawn()
     work.until(lambda: "stopping: 1 jobs" in work.log, "the end of the time")
     let_go(work, 1)
@@ -161,9 +176,9 @@ def test_it_ends_after_so_long(make: Callable[..., Appliance]) -> None:
     assert states(work) == {1: "completed"}, "what runs may end"
 
 
-def test_draining_runs_what_is_ready_and_what_comes_of_it(make: Callable[..., Appliance]) -> None:
+def test_draining_runs_what_is_ready_and_what_comes_of_it(make: Make) -> None:
     work = make("--drain")
-    dispatch(work.database, job("Chain", left=20), job("Note", text="later", delay_seconds=3600), job("Fail"))
+    dispatch(work.url, job("Chain", left=20), job("Note", text="later", delay_seconds=3600), job("Fail"))
     work.spawn()
     assert work.ended() == 0
     found = dict(work.sql("SELECT kind || ' ' || state, count(*) FROM jobs GROUP BY 1"))
@@ -174,32 +189,32 @@ def test_draining_runs_what_is_ready_and_what_comes_of_it(make: Callable[..., Ap
     assert work.ended() == 0, "there is nothing to do"
 
 
-def test_what_a_job_tells_is_an_event_for_the_courier_of_the_appliance(make: Callable[..., Appliance]) -> None:
+def test_what_a_job_tells_is_an_event_for_the_courier_of_the_appliance(make: Make) -> None:
     work = make("--drain", "default", "apart")
-    dispatch(work.database, job("Tell"), job("Tell", queue="apart"))
+    dispatch(work.url, job("Tell"), job("Tell", queue="apart"))
     work.spawn()
     assert work.ended() == 0
     told = '{"title":"Told","body":"","severity":"critical","channels":["phone"]}'
     assert work.sql("SELECT type, tags, data FROM events") == [("notification", '["notification"]', told)] * 2
 
 
-def test_draining_leaves_a_paused_queue_alone(make: Callable[..., Appliance]) -> None:
+def test_draining_leaves_a_paused_queue_alone(make: Make) -> None:
     work = make("--drain")
-    dispatch(work.database, job("Note", text="held"), job("Note", "other", text="free"))
+    dispatch(work.url, job("Note", text="held"), job("Note", "other", text="free"))
     assert work.cli("queues", "pause", "default").returncode == 0
     work.spawn()
     assert work.ended() == 0
     assert [text for text, *_ in notes(work)] == ["free"]
 
 
-def test_a_queue_is_paused_and_resumed_while_it_works(make: Callable[..., Appliance]) -> None:
+def test_a_queue_is_paused_and_resumed_while_it_works(make: Make) -> None:
     work = make()
     work.spawn()
     work.until(lambda: "working on" in work.log, "the start")
-    dispatch(work.database, job("Wait", n=1))
+    dispatch(work.url, job("Wait", n=1))
     work.until(began(work, 1), "the job")
     assert work.cli("queues", "pause", "default").returncode == 0
-    dispatch(work.database, job("Note", text="held"), job("Note", "other", text="free"))
+    dispatch(work.url, job("Note", text="held"), job("Note", "other", text="free"))
     let_go(work, 1)
     work.until(lambda: states(work) == {1: "completed", 2: "available", 3: "completed"}, "the rest")
     assert work.cli("queues", "resume", "default").returncode == 0
@@ -208,11 +223,9 @@ def test_a_queue_is_paused_and_resumed_while_it_works(make: Callable[..., Applia
 
 
 @pytest.mark.parametrize(("words", "concurrency"), [(("--concurrency", "3"), ""), ((), "concurrency: 3")])
-def test_so_many_jobs_run_at_once_whatever_their_queue(
-    make: Callable[..., Appliance], words: tuple[str, ...], concurrency: str
-) -> None:
+def test_so_many_jobs_run_at_once_whatever_their_queue(make: Make, words: tuple[str, ...], concurrency: str) -> None:
     work = make("default", "other", *words, concurrency=concurrency)
-    dispatch(work.database, *(job("Wait", queue, n=n) for n, queue in enumerate(["default", "other"] * 3)))
+    dispatch(work.url, *(job("Wait", queue, n=n) for n, queue in enumerate(["default", "other"] * 3)))
     work.spawn()
 
     def running() -> list[int]:
@@ -228,9 +241,9 @@ def test_so_many_jobs_run_at_once_whatever_their_queue(
     assert work.stop() == 0
 
 
-def test_one_queue_may_have_more_at_once_than_configured(make: Callable[..., Appliance]) -> None:
+def test_one_queue_may_have_more_at_once_than_configured(make: Make) -> None:
     work = make("default", "--concurrency", "5")
-    dispatch(work.database, *(job("Wait", n=n) for n in range(6)))
+    dispatch(work.url, *(job("Wait", n=n) for n in range(6)))
     work.spawn()
     work.until(lambda: all(began(work, n)() for n in range(5)), "five of them")
     assert not began(work, 5)()
@@ -242,37 +255,35 @@ def test_one_queue_may_have_more_at_once_than_configured(make: Callable[..., App
 # How jobs are run
 
 
-def test_breakers_are_as_configured(make: Callable[..., Appliance]) -> None:
+def test_breakers_are_as_configured(make: Make) -> None:
     work = make("--drain", "--concurrency", "1", concurrency="breakers: {crm: {failures: 1}}")
     failing = job("Fail")
-    dispatch(work.database, *[replace(failing, needs="crm")] * 3)
+    dispatch(work.url, *[replace(failing, needs="crm")] * 3)
     work.spawn()
     assert work.ended() == 0
     assert work.sql("SELECT name, state, failures FROM breakers") == [("crm", "open", 1)]
     assert work.sql("SELECT blocked_by FROM jobs WHERE id > 1") == [("breaker",), ("breaker",)]
 
 
-def test_the_number_of_attempts_can_be_said(make: Callable[..., Appliance]) -> None:
+def test_the_number_of_attempts_can_be_said(make: Make) -> None:
     work = make("--max-attempts", "1", "--drain")
-    dispatch(work.database, job("Fail"))
+    dispatch(work.url, job("Fail"))
     work.spawn()
     assert work.ended() == 0
-    assert work.sql("SELECT state, attempt FROM jobs") == [("dead", 1)]
+    assert work.sql("SELECT state, attempt FROM jobs ORDER BY id") == [("dead", 1)]
 
 
-def test_the_time_for_an_attempt_can_be_said(make: Callable[..., Appliance]) -> None:
+def test_the_time_for_an_attempt_can_be_said(make: Make) -> None:
     work = make("--timeout", "100ms", "--max-attempts", "1", "--drain")
-    dispatch(work.database, job("Wait", n=1), job("Wait", "apart", n=2))
+    dispatch(work.url, job("Wait", n=1), job("Wait", "apart", n=2))
     work.spawn()
     assert work.ended() == 0
-    assert work.sql("SELECT state FROM jobs") == [("dead",), ("dead",)]
+    assert work.sql("SELECT state FROM jobs ORDER BY id") == [("dead",), ("dead",)]
     assert work.sql("SELECT reason FROM dead_letters") == [("timeout",), ("timeout",)]
     assert "took longer than 100ms" in work.sql("SELECT error FROM jobs")[0][0]
 
 
-def test_how_often_to_look_can_be_said(
-    make: Callable[..., Appliance], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_how_often_to_look_can_be_said(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In this process, with a store whose signal tells of nothing."""
     from edgeq.cli.common import load_plan
     from edgeq.config.load import load_to_plan
@@ -282,7 +293,10 @@ def test_how_often_to_look_can_be_said(
 
     made = make()
     monkeypatch.chdir(made.folder)
-    monkeypatch.setattr("edgeq.cli.common.load_config_to_plan", lambda: load_to_plan("edgeq.yaml", environ={}))
+    here = {"store.url": made.url}
+    monkeypatch.setattr(
+        "edgeq.cli.common.load_config_to_plan", lambda: load_to_plan("edgeq.yaml", environ={}, overrides=here)
+    )
     (made.folder / "edgeq.yaml").write_text((made.folder / "edgeq.yaml").read_text().replace("[app]", "[polled]"))
     (made.folder / "polled.py").write_text(APP)
     monkeypatch.setattr(Signal, "fire", lambda self, topics: None)
@@ -293,7 +307,7 @@ def test_how_often_to_look_can_be_said(
         running = asyncio.create_task(work.run())
         while not work.workers or not work.workers["other"].idle:  # noqa: ASYNC110 - no signal, that is the point
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(dispatch, made.database, job("Chain", "other", left=0))
+        await asyncio.to_thread(dispatch, made.url, job("Chain", "other", left=0))
         await asyncio.wait_for(running, 15)
 
     asyncio.run(main())
@@ -304,9 +318,9 @@ def test_how_often_to_look_can_be_said(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_jobs_end(make: Callable[..., Appliance], number: int) -> None:
+def test_a_signal_lets_jobs_end(make: Make, number: int) -> None:
     work = make("default")
-    dispatch(work.database, *(job("Wait", n=n) for n in range(3)))
+    dispatch(work.url, *(job("Wait", n=n) for n in range(3)))
     work.spawn()
     work.until(lambda: began(work, 0)() and began(work, 1)(), "the first two")
     work.send(number)
@@ -318,32 +332,30 @@ def test_a_signal_lets_jobs_end(make: Callable[..., Appliance], number: int) -> 
 
 @pytest.mark.parametrize("queue", ["default", "apart"])
 @pytest.mark.parametrize("kind", ["Wait", "Block"])
-def test_what_does_not_end_in_time_is_given_back_and_costs_no_attempt(
-    make: Callable[..., Appliance], queue: str, kind: str
-) -> None:
+def test_what_does_not_end_in_time_is_given_back_and_costs_no_attempt(make: Make, queue: str, kind: str) -> None:
     work = make(queue, "--grace", "200ms")
-    dispatch(work.database, job(kind, queue, n=1))
+    dispatch(work.url, job(kind, queue, n=1))
     work.spawn()
     work.until(began(work, 1), "the job")
     assert work.stop() == 0
     assert work.sql("SELECT state, attempt, lease_owner FROM jobs") == [("available", 0, None)]
 
 
-def test_a_second_signal_gives_back_at_once(make: Callable[..., Appliance]) -> None:
+def test_a_second_signal_gives_back_at_once(make: Make) -> None:
     work = make("--grace", "10m")
-    dispatch(work.database, job("Wait", n=1))
+    dispatch(work.url, job("Wait", n=1))
     work.spawn()
     work.until(began(work, 1), "the job")
     work.send(signal.SIGTERM)
     work.until(lambda: "stopping: 1 jobs that run have up to 600s to end" in work.log, "the end to begin")
     work.send(signal.SIGTERM)
     assert work.ended() == 0
-    assert work.sql("SELECT state, attempt FROM jobs") == [("available", 0)]
+    assert work.sql("SELECT state, attempt FROM jobs ORDER BY id") == [("available", 0)]
 
 
-def test_a_third_signal_waits_for_nothing(make: Callable[..., Appliance]) -> None:
+def test_a_third_signal_waits_for_nothing(make: Make) -> None:
     work = make()
-    dispatch(work.database, job("Stubborn"))
+    dispatch(work.url, job("Stubborn"))
     work.spawn()
     work.until(began(work, "stubborn"), "the job")
     for said in ("stopping: 1 jobs that run have up to 10s to end", "what runs is given back now"):
@@ -353,9 +365,9 @@ def test_a_third_signal_waits_for_nothing(make: Callable[..., Appliance]) -> Non
     assert work.ended() == 1
 
 
-def test_a_thread_that_hangs_does_not_hold_up_the_end(make: Callable[..., Appliance]) -> None:
+def test_a_thread_that_hangs_does_not_hold_up_the_end(make: Make) -> None:
     work = make("--grace", "100ms")
-    dispatch(work.database, job("Thread"))
+    dispatch(work.url, job("Thread"))
     work.spawn()
     work.until(began(work, "thread"), "the job")
     assert work.stop() == 0
@@ -363,26 +375,26 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end(make: Callable[..., Applia
     assert states(work) == {1: "available"}
 
 
-def test_a_job_that_closes_every_file_ends_the_program(make: Callable[..., Appliance]) -> None:
+def test_a_job_that_closes_every_file_ends_the_program(make: Make) -> None:
     work = make()
-    dispatch(work.database, job("CloseAll"))
+    dispatch(work.url, job("CloseAll"))
     work.spawn()
     assert work.ended() == 1
     assert states(work) == {1: "executing"}  # it runs again after its lease
 
 
-def test_a_hang_up_changes_nothing(make: Callable[..., Appliance]) -> None:
+def test_a_hang_up_changes_nothing(make: Make) -> None:
     work = make()
     work.spawn()
     work.until(lambda: "working on" in work.log, "the start")
     work.send(signal.SIGHUP)
     work.until(lambda: "SIGHUP changes nothing here" in work.log, "what it says of it")
-    dispatch(work.database, job("Note", text="still here"))
+    dispatch(work.url, job("Note", text="still here"))
     work.until(lambda: len(notes(work)) == 1, "a job")
     assert work.stop() == 0
 
 
-def test_a_hang_up_during_the_start_changes_nothing_either(make: Callable[..., Appliance]) -> None:
+def test_a_hang_up_during_the_start_changes_nothing_either(make: Make) -> None:
     work = make()
     waiting = "from pathlib import Path\nimport time\nPath('importing').touch()\n"
     waiting += "while not Path('go').exists():\n    time.sleep(0.01)\n"
@@ -395,7 +407,7 @@ def test_a_hang_up_during_the_start_changes_nothing_either(make: Callable[..., A
     assert work.stop() == 0
 
 
-def test_systemd_is_told(make: Callable[..., Appliance], tmp_path: Path) -> None:
+def test_systemd_is_told(make: Make, tmp_path: Path) -> None:
     work = make()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -420,8 +432,8 @@ def test_systemd_is_told(make: Callable[..., Appliance], tmp_path: Path) -> None
 # When it can't
 
 
-def test_a_store_that_can_not_be_used_ends_it_with_1(make: Callable[..., Appliance]) -> None:
-    work = make()
+def test_a_store_that_can_not_be_used_ends_it_with_1(make_on_file: Make) -> None:
+    work = make_on_file()
     work.database.write_text("a shopping list, more than sixteen bytes of it")
     done = work.cli("work")
     assert done.returncode == 1
@@ -433,11 +445,11 @@ def test_a_store_that_can_not_be_used_ends_it_with_1(make: Callable[..., Applian
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_that_is_removed_ends_it_with_1(make: Callable[..., Appliance]) -> None:
-    work = make()
+def test_a_database_that_is_removed_ends_it_with_1(make_on_file: Make) -> None:
+    work = make_on_file()
     work.spawn()
     work.until(lambda: "working on" in work.log, "the start")
-    dispatch(work.database, job("Wait", n=1))
+    dispatch(work.url, job("Wait", n=1))
     work.until(began(work, 1), "the job")
     for suffix in ("", "-wal", "-shm"):
         Path(f"{work.database}{suffix}").unlink(missing_ok=True)
@@ -446,7 +458,7 @@ def test_a_database_that_is_removed_ends_it_with_1(make: Callable[..., Appliance
     assert "was removed or replaced while edgeq ran" in work.log
 
 
-def test_a_wrong_configuration_ends_it_with_78(make: Callable[..., Appliance]) -> None:
+def test_a_wrong_configuration_ends_it_with_78(make: Make) -> None:
     work = make()
     work.configure((work.folder / "edgeq.yaml").read_text().replace("app:connect", "app:conect"))
     done = work.cli("work")
@@ -455,15 +467,15 @@ def test_a_wrong_configuration_ends_it_with_78(make: Callable[..., Appliance]) -
 
 
 @pytest.mark.parametrize("queue", ["inside", "apart"])
-def test_draining_does_not_wait_for_a_context_that_can_not_be_made(make: Callable[..., Appliance], queue: str) -> None:
+def test_draining_does_not_wait_for_a_context_that_can_not_be_made(make: Make, queue: str) -> None:
     work = make("default", queue, "--drain")
     (work.folder / "app.py").write_text(APP.replace('return "connected"', "raise OSError('nobody there')"))
-    dispatch(work.database, job("Note", queue, text="no"), job("Note", text="yes"))
+    dispatch(work.url, job("Note", queue, text="no"), job("Note", text="yes"))
     work.spawn()
     assert work.ended() == 1
     assert f"jobs of {queue} can't be run now" in work.log
     assert "OSError: nobody there" in work.log
-    assert work.sql("SELECT state, attempt FROM jobs") == [("available", 0), ("completed", 1)]
+    assert work.sql("SELECT state, attempt FROM jobs ORDER BY id") == [("available", 0), ("completed", 1)]
 
 
 @pytest.mark.parametrize(
@@ -479,7 +491,7 @@ def test_draining_does_not_wait_for_a_context_that_can_not_be_made(make: Callabl
         ("default ../other", "must be a name of up to 64 letters, digits, '_', '-' and '.', not '../other'"),
     ],
 )
-def test_wrong_usage_is_told(make: Callable[..., Appliance], words: str, told: str) -> None:
+def test_wrong_usage_is_told(make: Make, words: str, told: str) -> None:
     done = make().cli("work", *words.split())
     assert done.returncode == 2
     assert told in done.stderr

@@ -27,17 +27,18 @@ class Appliance:
     """One appliance in `folder`. `configuration` is YAML; `start` returns when it runs (or has ended).
 
     `database` is the file that `sql` reads, and `command` what is started; a test may change either. The file is not
-    used when the store is `on` a server.
+    used when the store is `on` a server; `url` names the one that is. `environment` is what its programs get.
     """
 
     def __init__(self, folder: Path, configuration: str, on: Database | None = None) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._server = on if isinstance(on, PostgresDatabase) else None
-        self._settings: dict[str, str] = {}
-        if self._server is not None:
-            self._settings = {"EDGEQ_STORE__URL": self._server.url, "RUNTIME_DIRECTORY": str(folder)}
         self.database = folder / "edgeq.db"
+        self._server = on if isinstance(on, PostgresDatabase) else None
+        self.url = str(self.database) if self._server is None else self._server.url
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
+        if self._server is not None:
+            self.environment |= {"EDGEQ_STORE__URL": self._server.url, "RUNTIME_DIRECTORY": str(folder)}
         self.log_file = folder / "edgeq.log"
         self.command: tuple[str, ...] = (sys.executable, "-m", "edgeq.cli.main", "run")
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,12 +50,11 @@ class Appliance:
 
     def spawn(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start it, and don't wait."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
-                env={**kept, **self._settings, **environment},
+                env={**self.environment, **environment},
                 stdout=log,
                 stderr=log,
             )
@@ -101,11 +101,10 @@ class Appliance:
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Call `edgeq` with these words, as in another terminal."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEQ_")}
         return subprocess.run(
             [sys.executable, "-m", "edgeq.cli.main", *words],
             cwd=self.folder,
-            env={**kept, **self._settings},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from edgeq.clock import Clock
+from edgeq.config.schema import Config
+from edgeq.config.schema import Store as Settings
 from edgeq.events import to_json
 from edgeq.store import jobs
 from edgeq.store.jobs import NewJob
-from edgeq.store.sqlite import SqliteStore
+from edgeq.store.opening import make_store
 from edgeq.telemetry.metrics import Metrics
 
 APP = """\
@@ -111,13 +112,12 @@ def job(kind: str, queue: str = "default", *, delay_seconds: float = 0.0, **args
     )
 
 
-def dispatch(database: Path, *new: NewJob) -> list[int]:
-    """Add jobs as any program may; their ids."""
+def dispatch(url: str, *new: NewJob) -> list[int]:
+    """Add jobs to a store as any program may; their ids."""
 
     async def add() -> list[int]:
-        store = SqliteStore(
-            str(database), metrics=Metrics(), clock=Clock(), durability="normal", exclusive=False, make=True
-        )
+        config = Config(gateway="g", store=Settings(url=url, durability="normal"))
+        store = make_store(config, "test", metrics=Metrics(), clock=Clock(), make=True)
         await store.open()
         try:
             return [each.id for each in await store.write(lambda tx: jobs.add(tx, new))]
