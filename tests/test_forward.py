@@ -31,10 +31,10 @@ def clock() -> FakeClock:
 
 
 async def settled(store: Store, runner: ProcessorRunner) -> None:
-    """It has sent all."""
+    """It has sent all, and what it decided is on disk."""
 
     async def done() -> bool:
-        return runner.position >= await stored.head(store)
+        return runner.position >= await stored.head(store) and runner.settled
 
     await until(done, "all to be sent", store=store)
 
@@ -45,7 +45,7 @@ async def passing(store: Store, clock: FakeClock, runner: ProcessorRunner, secon
     async def done() -> bool:
         clock.advance(seconds)
         store.signal.fire(["events"])
-        return runner.position >= await stored.head(store)
+        return runner.position >= await stored.head(store) and runner.settled
 
     await until(done, "all to be sent", store=store)
 

@@ -44,6 +44,7 @@ async def test_it_is_tried_again_and_no_attempt_is_counted(bench: Bench, caplog:
             bench.pass_time(1.0)
             await until(lambda count=before: len(attempts) > count, "another attempt")
         await bench.settled(runner)
+        await until(lambda: runner.settled, "what was decided to be on disk", store=bench.store)
     assert set(attempts) == {1}
     assert [record.message for record in caplog.records] == ["waits: the line is down", "goes on"]
     assert await dead_letters.counts(bench.store) == []
