@@ -12,7 +12,6 @@ from math import inf
 from .backoff import Backoff
 from .clock import Clock
 from .config.schema import LoadedConfig, Mqtt
-from .context import Context
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
 from .hosting import GIVE_UP_SECONDS, settle_process
@@ -22,12 +21,10 @@ from .once import do_all
 from .parts import DRAIN_SECONDS, Parts
 from .plan import Plan, make_plan
 from .status import SAMPLE_SECONDS, Status
-from .store import cursors
-from .store.decisions import record
 from .store.opening import local_base, make_store
-from .store.store import Tx
 from .telemetry.metrics import Metrics
 from .telemetry.systemd import Notifier
+from .upkeep.quarantine import tell_of_quarantine
 
 log = logging.getLogger("edgeq.app")
 
@@ -170,7 +167,8 @@ class App:
             log.warning("%s", warning)
         await self._start_embedded()
         self.parts = self._make_parts()
-        self._tell_of_quarantine()
+        starts = {name: processor.settings.start for name, processor in self.plan.processors.items()}
+        tell_of_quarantine(self.store, self.plan.loaded.config.gateway, starts, self._clock)
         await self.parts.start(once=once)
         self._started.set()
         self._notifier.ready()
@@ -254,26 +252,6 @@ class App:
     def _make_parts(self) -> Parts:
         return Parts(self.plan, self.mqtt_settings(), self.store, self.metrics, self._clock)
 
-    def _tell_of_quarantine(self) -> None:
-        if self.store.quarantined is None:
-            return
-        plan, now = self.plan, self._clock.now()
-        ctx = Context(self._clock)
-        ctx.emit(
-            "edgeq.store_damaged",
-            subject=plan.loaded.config.gateway,
-            data={"severity": "critical", "put_aside_as": self.store.quarantined},
-            tags=("notification",),
-            description=f"The database was damaged, put aside as {self.store.quarantined}; edgeq started empty.",
-        )
-
-        def unit(tx: Tx) -> None:
-            for name, processor in plan.processors.items():  # those that start at `latest` must see it, too
-                cursors.take(tx, name, processor.settings.start, now)
-            record(tx, ctx.decisions)
-
-        self.store.submit(unit).add_done_callback(_note_failure)
-
     async def _other_broker(self, plan: Plan) -> EmbeddedBroker | None:
         """The embedded broker that `plan` needs: the present one, if its address is the same, or a running one."""
         url = plan.loaded.config.mqtt.url
@@ -297,9 +275,3 @@ async def _embedded(url: str) -> EmbeddedBroker | None:
     broker = EmbeddedBroker(url)
     await broker.start()
     return broker
-
-
-def _note_failure(done: asyncio.Future[None]) -> None:
-    error = None if done.cancelled() else done.exception()
-    if error is not None:
-        log.error("that the database was damaged could not be stored as an event: %s", error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -79,7 +79,10 @@ async def test_a_late_failure_takes_no_attempt_back(box: Outbox) -> None:
     assert box.metrics.notifications.values == {"retried": 1}
 
 
-async def test_a_processor_that_is_another_ones_does_not_take_its_cursor_back(database: Database) -> None:
+async def test_a_processor_that_is_another_ones_does_not_take_its_cursor_back(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgeq.processors")
     async with Bench(database) as bench:
         mine = True
         processor = Recorder(emit_out)
@@ -91,7 +94,7 @@ async def test_a_processor_that_is_another_ones_does_not_take_its_cursor_back(da
         mine = False
         taken = await bench.store.write(lambda tx: cursors.take(tx, "p", "beginning", 0))
         await bench.add("in.a")
-        await asyncio.sleep(0)
+        await until(lambda: "the cursor was moved from outside" in caplog.text)
         await runner.stop()
         cursor = await cursors.one(bench.store, "p")
         assert cursor is not None
