@@ -4,8 +4,8 @@
     queue.dispatch(CloseValve(device="m1"), delay="10s")
 
 The job is on disk when `dispatch` returns, and a worker, in whatever process, begins with it at once. Nothing needs to
-run for that: no thread, no event loop, and no `edgeq run` either; the job waits for one. The database is made when it
-isn't there.
+run for that: no thread, no event loop, and no `edgeq run` either; the job waits for one. The database file is made when
+it isn't there, and so are the tables in a PostgreSQL database.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ def _in_thread(method: Callable[Concatenate[Queue, P], T]) -> Callable[Concatena
 
 
 class Queue:
-    """The jobs in a database. `url` is what `store.url` says, a path or `sqlite:///path`; ValueError for another.
+    """The jobs in a database. `url` is what `store.url` says: a path, `sqlite:///path` or `postgresql://…`, which needs
+    the extra `edgeq[postgres]`. Raises ValueError for another, MissingExtra.
 
     Threads may share one, and a process that forks goes on with connections of its own on both sides. Every method is
     there for coroutines, too, as `dispatch_async` and so on. All raise StoreError (an EdgeqError) for what the database
-    can't do, such as a disk that is full; nothing is stored then.
+    can't do, such as a disk that is full; nothing is stored then. On PostgreSQL there is one exception, and its message
+    says so: when the connection is lost during a commit, and the server can't be reached to ask what became of it.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -101,8 +103,9 @@ class Queue:
         """Store a job, to run at once, after `delay` (`"10s"`, or seconds), or at `run_at` (microseconds since 1970
         UTC, or a datetime with a time zone). `how` is what is different for this one: see How.
 
-        With `connection`, a sqlite3.Connection of your own to the same database, the job is a part of its transaction:
-        it is there once you commit, and never if you don't. Raises ValueError that names the job and what is wrong.
+        With `connection`, a sqlite3.Connection or psycopg.Connection of your own to the same database, the job is a
+        part of its transaction: it is there once you commit, and never if you don't. Raises ValueError that names the
+        job and what is wrong.
         """
         new = self._new(job, self._clock.now(), delay, run_at, how)
         return self._add([new], connection)[0]
@@ -126,7 +129,8 @@ class Queue:
         """`with queue.transaction() as connection:` all that this thread dispatches, cancels and so on in the block is
         one commit, or, if it raises, nothing is done. `connection` is for statements of your own in the same commit.
 
-        Nobody else can write meanwhile, the appliance included: be quick, and await nothing.
+        Nobody else can write meanwhile, the appliance included: be quick, and await nothing. A PostgreSQL server ends
+        one in which nothing happens for 4 seconds.
         """
         return self._direct.transaction()
 

@@ -49,6 +49,7 @@ class PostgresDirect(Direct):
     def _begin_anew(self) -> None:
         super()._begin_anew()
         self._marker = Marker()
+        self._tables: tuple[Any, ...] | None = None
         self._listener = Listener(self._url, _PART)
 
     def _make_engine(self) -> PostgresEngine:
@@ -148,9 +149,10 @@ class PostgresDirect(Direct):
                 hint="libraries that wrap one give it out, as connection.driver_connection or the like",
             )
         with self._turn(), self._errors():
-            tables = self._again(lambda: borrowed.tables(self._engine.connected()[0]))
+            if self._tables is None:
+                self._tables = self._again(lambda: borrowed.tables(self._engine.connected()[0]))
         try:
-            return borrowed.run(connection, tables, self._engine.sender, unit, plain=plain)
+            return borrowed.run(connection, self._tables, self._engine.sender, unit, plain=plain)
         except psycopg.ProgrammingError:
             raise  # such as: the connection is closed
         except psycopg.Error as error:

@@ -59,7 +59,7 @@ CREATE TABLE jobs (
     needs text COLLATE "C",
     expires_at bigint,
     options text
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 CREATE INDEX jobs_ready ON jobs (queue, (run_at - priority * 6000000::bigint), id)
     WHERE state = 'available' AND blocked_by IS NULL;
 CREATE INDEX jobs_blocked ON jobs (queue) WHERE state = 'available' AND blocked_by IS NOT NULL;
