@@ -124,10 +124,10 @@ async def _nowhere(*args: Any, **options: Any) -> None:
 
 
 @asynccontextmanager
-async def open_store(loaded: LoadedConfig, *, make: bool = False) -> AsyncIterator[Store]:
+async def open_store(loaded: LoadedConfig, *, make: bool = False, listen: bool = False) -> AsyncIterator[Store]:
     """The store, beside whoever else uses it; with `make`, it is made if it isn't there, which is StoreMissing without.
-    Raises StoreError."""
-    store = make_store(loaded.config, "command", metrics=Metrics(), clock=Clock(), make=make)
+    `listen` is for commands that wait for what others commit. Raises StoreError."""
+    store = make_store(loaded.config, "command", metrics=Metrics(), clock=Clock(), make=make, session=listen)
     await store.open()
     try:
         yield store

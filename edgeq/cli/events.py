@@ -81,7 +81,7 @@ def tail(type_pattern: str, subject: str, tag: str, since: str, limit: int, json
     """Follow events as they are committed, until Ctrl-C."""
 
     async def main() -> None:
-        async with open_store(load_config()) as store:
+        async with open_store(load_config(), listen=True) as store:
             position = await table.head(store)
             first = await table.recent(
                 store, limit=max(limit, 1), type_pattern=type_pattern, subject=subject, tag=tag, since=_since(since)

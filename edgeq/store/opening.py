@@ -21,12 +21,20 @@ from .store import Store
 
 
 def make_store(
-    config: Config, part: str, *, metrics: Metrics, clock: Clock, exclusive: bool = False, make: bool = False
+    config: Config,
+    part: str,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    exclusive: bool = False,
+    make: bool = False,
+    session: bool = True,
 ) -> Store:
     """The store of a configuration, not open yet. `part` is what this program is called, `run`, `work` or `command`.
 
     `exclusive` is for the appliance, of which there may be one; others open the store beside it, and only with `make`
-    one that isn't there yet. Raises StoreError: see `place`.
+    one that isn't there yet. Without `session`, what others commit may go unnoticed, and nothing can be owned: for
+    commands that do one thing. Raises StoreError: see `place`.
     """
     settings = config.store
     if not is_postgres(settings.url):
@@ -50,6 +58,7 @@ def make_store(
         durability=settings.durability,
         commit_interval_seconds=float(settings.commit_interval),
         make=make or exclusive,
+        session=session,
     )
 
 
