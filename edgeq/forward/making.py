@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from ..clock import Clock
 from ..config.checks import rate
+from ..errors import StoreError
+from ..store.opening import place
 from ..telemetry.metrics import Metrics
 from .mqtt import Publish
 from .processor import Forward
@@ -42,6 +44,10 @@ def _target(name: str, settings: ForwardSettings, gateway: str, publish: Publish
     if to == "postgresql":
         if find_spec("psycopg") is None:
             raise ValueError("needs the extra 'postgres': pip install 'edgeq[postgres]'")
+        try:
+            place(settings.to)
+        except StoreError as error:
+            raise ValueError(str(error)) from None
         from .postgresql import PostgresTarget
 
         return lambda: PostgresTarget(settings, gateway)

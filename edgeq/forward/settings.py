@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,9 +37,7 @@ def way(to: str) -> str:
         checks.mqtt_url(to)
         return "mqtt"
     if scheme in ("postgresql", "postgres"):
-        parts = urlsplit(to)
-        if not to.isprintable() or " " in to or len(parts.path) < 2:
-            raise ValueError("must be an address such as postgresql://host/database")
+        checks.postgres_url(to)
         return "postgresql"
     raise ValueError(_FORM)
 
