@@ -247,9 +247,9 @@ def test_what_can_not_be_acknowledged_is_said(edgeq: Edgeq, words: tuple[str, ..
 
 
 @pytest.fixture
-def appliance(tmp_path: Path) -> Iterator[Appliance]:
+def appliance(tmp_path: Path, database: Database) -> Iterator[Appliance]:
     """One that runs, without a broker."""
-    made = Appliance(tmp_path, CONFIGURATION)
+    made = Appliance(tmp_path, CONFIGURATION, database)
     made.spawn()
     made.until(lambda: made.status().get("running", True), "its start")
     yield made
