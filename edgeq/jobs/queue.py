@@ -69,7 +69,7 @@ class Queue:
         try:
             self._direct = _direct(os.fspath(url))
         except ValueError as error:
-            raise ValueError(f"Queue({os.fspath(url)!r}): the url {error}") from None
+            raise ValueError(f"the url of a Queue {error}") from None  # it may hold a password
         self._clock = Clock()
 
     @property
@@ -263,10 +263,15 @@ def _direct(url: str) -> Direct:
         return SqliteDirect(sqlite_path(url))
     postgres_url(url)
     try:
+        from psycopg import ProgrammingError
+
         from ..store.postgres.direct import PostgresDirect  # who uses SQLite does without its driver
     except ImportError:
         raise MissingExtra("a queue on PostgreSQL", "postgres") from None
-    return PostgresDirect(url)
+    try:
+        return PostgresDirect(url)
+    except ProgrammingError as error:
+        raise ValueError(f"must be one that PostgreSQL's driver understands: {error}".strip()) from None
 
 
 def _in_time(job: StoredJob | None, job_id: int, timeout_seconds: float | None) -> StoredJob:
