@@ -41,7 +41,8 @@ from edgeq.clock import Clock
 from edgeq.store import jobs
 
 PICK_UP_MS = 2.0  # above one commit
-TURN = 20  # jobs that one side dispatches before it is the other's turn
+TURN = 20  # jobs that one side dispatches one by one before it is another's turn
+BULK_TURNS = 5  # in how many turns it dispatches a round's jobs in bulk
 PACE_SECONDS = 0.05
 
 
@@ -76,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="(default: sqlite)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--jobs", type=int, default=10_000, help="in bulk, a round (default: 10000)")
+    parser.add_argument("--jobs", type=int, default=10_000, help="dispatched in bulk, a round (default: 10000)")
     parser.add_argument("--concurrency", type=int, default=100, help="of the worker (default: 100)")
     parser.add_argument("--picks", type=int, default=200, help="jobs to measure the pick-up with (default: 200)")
     parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
@@ -143,12 +144,14 @@ class Bench:
                 side.dispatch(TURN)
                 self.note("single", side, TURN, time.perf_counter() - began)
             order.append(order.pop(0))
-        waiting = {}
-        for side in order:
-            began = time.perf_counter()
-            bulk = side.dispatch_many(self.count)
-            self.note("bulk", side, bulk, time.perf_counter() - began)
-            waiting[side.name] = turns * TURN + bulk
+        waiting = {side.name: turns * TURN for side in order}
+        for _ in range(BULK_TURNS):
+            for side in order:
+                began = time.perf_counter()
+                bulk = side.dispatch_many(self.count // BULK_TURNS)
+                self.note("bulk", side, bulk, time.perf_counter() - began)
+                waiting[side.name] += bulk
+            order.append(order.pop(0))
         for side in order:
             self.note("run", side, waiting[side.name], side.run(waiting[side.name]))
         threaded = self.ours.dispatch_many(self.count // 5, Threaded)

@@ -29,7 +29,8 @@ DEADLINE_SECONDS = 30.0
 @contextlib.contextmanager
 def scratch(parent: str) -> Iterator[Path]:
     """A new folder in `parent`, which must be on a disk: in memory, a commit costs nothing. One bench has one at a
-    time: another waits."""
+    time: another waits. One that is told to end ends its servers, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with (Path(tempfile.gettempdir()) / "edgeq-bench.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
