@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -254,6 +255,25 @@ def test_ctrl_c_says_how_to_go_on(edgeq: Edgeq, new: New, monkeypatch: pytest.Mo
 
 def _press_ctrl_c(name: str) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_terminal_has_a_bar_and_the_lines_that_stay(new: New, tmp_path: Path) -> None:
+    origin, target = new("sqlite"), new("sqlite")
+    run(origin, lambda tx: events.append(tx, some(5000)))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgeq.cli.main", "db", "copy", origin, target]
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end, on Linux
+        while more := os.read(ours, 65536):
+            shown += more
+    os.close(ours)
+    assert done.returncode == 0
+    assert "5000/5000" in shown.decode()
+    assert "events: 5000 rows copied" in done.stdout
+    assert "events: 5000 rows, the same on both sides" in done.stdout
 
 
 # Refused

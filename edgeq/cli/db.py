@@ -65,12 +65,14 @@ def _show(steps: Iterable[Step]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("")
+    console, same = Console(stderr=True), sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=same) as bar:
+        shown = bar.add_task("", total=None)
         for step in steps:
-            if step.done == 0 or bar.tasks[0].description != f"{step.table} {step.phase}":
-                bar.reset(shown)
-            bar.update(shown, description=f"{step.table} {step.phase}", completed=step.done, total=step.total)
+            doing = f"{step.table} {step.phase}"
+            if bar.tasks[0].description != doing:
+                bar.reset(shown)  # the time that is left is that of this one
+            bar.update(shown, description=doing, completed=step.done, total=step.total, refresh=True)
             _say_end(step)
 
 
