@@ -44,6 +44,7 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._listening is not None
         self._listening.close()
+        self.refuse = True  # who was accepted a moment ago
         self.cut()
         for task in list(self._tasks):
             task.cancel()
@@ -93,11 +94,12 @@ class Proxy:
         finally:
             self._clients.discard(writer)
             self._tasks.discard(task)
-            for end in (writer, onward):
-                if end is not None:
-                    end.close()
-                    with contextlib.suppress(OSError):
-                        await end.wait_closed()
+            ends = [end for end in (writer, onward) if end is not None]
+            for end in ends:  # all of them, before this may be cancelled
+                end.close()
+            for end in ends:
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter | None = None
