@@ -532,9 +532,41 @@ def test_a_statement_that_comes_too_late_does_nothing(database: PostgresDatabase
     assert queue.find() == []
 
 
+def test_what_became_of_a_statement_can_be_asked_again(database: PostgresDatabase, queue: Queue) -> None:
+    """Else the row before would be taken for the one that isn't there."""
+    from edgeq.store import jobs
+
+    queue.find()
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        marker = Marker()
+        marker.make(connection)
+        jobs.add(SingleTx(connection, marker, "0 me"), [Greet().new_job(now=1)])
+        lost = psycopg.connect(database.url)
+        lost.close()
+        with pytest.raises(psycopg.OperationalError):
+            marker.take_away(lost)
+        assert marker.take_away(connection) == 0
+
+
 def test_a_program_whose_mark_was_cleared_away_goes_on(database: PostgresDatabase, queue: Queue) -> None:
     queue.dispatch(Greet(name="1"))
     database.sql("DELETE FROM writers RETURNING 1")
+    queue.dispatch(Greet(name="2"))
+    assert names(queue) == ["1", "2"]
+
+
+def test_a_new_mark_tells_what_became_of_its_first_statement(
+    database: PostgresDatabase, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.dispatch(Greet(name="1"))
+    database.sql("DELETE FROM writers RETURNING 1")
+    make = Marker.make
+
+    def made(marker: Marker, connection: Connection) -> None:
+        make(marker, connection)
+        Cut(monkeypatch, b"taken AS", after=True, meanwhile=lambda: None)
+
+    monkeypatch.setattr(Marker, "make", made)
     queue.dispatch(Greet(name="2"))
     assert names(queue) == ["1", "2"]
 

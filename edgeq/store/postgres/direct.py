@@ -103,8 +103,8 @@ class PostgresDirect(Direct):
         try:
             return unit(SingleTx(connection, self._marker, self._engine.sender))
         except Unmarked:
-            self._marker.make(connection)
-            return unit(SingleTx(connection, self._marker, self._engine.sender))
+            self._marker.last = None
+            return self._single(unit)
         except psycopg.Error as error:
             if self._engine.is_connected:
                 raise

@@ -47,8 +47,8 @@ class Marker:
     def take_away(self, connection: psycopg.Connection[Any]) -> int | None:
         """The id of a row that was inserted after all, 0 when there is none, None when nothing tells. Waits for a
         server that is still at it."""
+        found = connection.execute(_TAKE_AWAY, (self.name,)).fetchall()  # may be asked again when it fails
         last, self.last = self.last, None
-        found = connection.execute(_TAKE_AWAY, (self.name,)).fetchall()
         return None if not found else 0 if found[0][0] == last else found[0][0]
 
 
