@@ -1,4 +1,4 @@
-"""The store's interface and its promises; `sqlite` (and, to come, PostgreSQL) keeps them.
+"""The store's interface and its promises; `sqlite` and `postgres` keep them, `opening` makes the one that is asked for.
 
 - A **unit** is a plain function on an open transaction. `write(unit)` returns when what the unit did is on disk
   (with `durability: full`), or raises what the unit raised, and then nothing of that unit is left behind. What the
