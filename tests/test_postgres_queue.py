@@ -29,7 +29,7 @@ from edgeq.events import NewEvent
 from edgeq.store import claims, events
 from edgeq.store.claims import Completed
 from edgeq.store.jobs import StoredJob
-from edgeq.store.postgres import direct
+from edgeq.store.postgres import direct, listening
 from edgeq.store.postgres.dispatch import Marker, SingleTx, Unmarked
 
 Connection = psycopg.Connection[Any]
@@ -223,6 +223,27 @@ def test_waiting_ends_in_time_and_leaves_no_connection(queue: Queue, database: P
     if thread is not None:
         thread.join(20)
     assert database.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE '%listening'") == []
+
+
+def test_who_waits_while_the_server_is_away_asks_it_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+    enough = threading.Event()
+
+    class Recorded:
+        def delay(self, attempt: int) -> float:
+            attempts.append(attempt)
+            if len(attempts) == 3:
+                enough.set()
+            return 0.0
+
+    monkeypatch.setattr(listening, "_AGAIN", Recorded(), raising=False)
+    listener = listening.Listener("postgresql://u@127.0.0.1:1/d", "program")
+    listener.add(enough.clear)
+    try:
+        assert enough.wait(30)
+    finally:
+        listener.remove(enough.clear)
+    assert attempts[:3] == [1, 2, 3]
 
 
 # A transaction of the queue's

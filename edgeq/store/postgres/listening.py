@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import psycopg
 
+from ...backoff import Backoff
 from ..store import FOREIGN_NET_SECONDS
 from .connecting import READS, connect
 from .engine import CHANNEL
 
 _REST_SECONDS = 0.02  # between two times of hearing: however many commits others make, we wake for so many only
 _LOOK_SECONDS = 1.0
+_AGAIN = Backoff(0.2, 2.0, jitter=0.5)
 _ENDS = {"finished", "cancelled"}
 
 
@@ -44,10 +46,15 @@ class Listener:
             self._waiting.discard(wake)
 
     def _run(self) -> None:
+        attempt = 0
         while self._needed():
-            with contextlib.suppress(psycopg.Error), connect(self._url, self._part, READS) as connection:
-                self._listen(connection)
-            time.sleep(_REST_SECONDS)
+            try:
+                with connect(self._url, self._part, READS) as connection:
+                    attempt = 0
+                    self._listen(connection)
+            except psycopg.Error:
+                attempt += 1
+                time.sleep(_AGAIN.delay(attempt))
 
     def _needed(self) -> bool:
         with self._lock:
