@@ -125,9 +125,9 @@ def test_a_server_that_is_away_or_hangs_for_a_while_and_again_when_edgeq_is_to_e
     end(server)
     recovers(group, traffic, "away")
     assert 0 < manager.gap < WATCHDOG_SECONDS, "it was alive all the time"
-    traffic.stop()
     begin(server)
     says(group, words)
+    traffic.stop()
     asked = time.monotonic()
     assert edgeq.stop(GRACE_SECONDS) == 0, edgeq.log
     print(f"ended after {time.monotonic() - asked:.1f}s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import tempfile
@@ -310,6 +311,33 @@ async def test_a_disk_that_is_full_until_somebody_makes_room(
     writing.check(harmed)
     assert len(said(caplog)) == 2
     server.stop()  # before its disk goes
+
+
+@pytest.mark.parametrize("how", ["in a thread", "on the loop", "cancelled"])
+async def test_an_attempt_to_connect_that_fails_leaves_no_socket_behind(how: str) -> None:
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.set_result(None)
+        writer.close()
+
+    silent = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    url = f"postgresql://{ROLE}@127.0.0.1:{silent.sockets[0].getsockname()[1]}/x?connect_timeout=2"
+    gc.disable()
+    try:
+        if how == "in a thread":
+            attempt = asyncio.ensure_future(asyncio.to_thread(connecting.connect, url, "test", ""))
+        else:
+            attempt = asyncio.ensure_future(connecting.connect_async(url, "test", ""))
+        await asyncio.wait([attempt], timeout=0.5 if how == "cancelled" else None)
+        attempt.cancel()
+        await asyncio.wait([attempt])
+        await asyncio.wait_for(ended, 10)  # while the attempt and its error are still at hand
+    finally:
+        gc.enable()
+        silent.close()
+    assert attempt.cancelled() or isinstance(attempt.exception(), psycopg.OperationalError)
 
 
 # At the start

@@ -115,6 +115,7 @@ class Writer:
         self._lazy: list[tuple[Unit[Any], float]] = []
         self._lazy_lock = threading.Lock()
         self._closing = threading.Event()
+        self._given_up: StoreUnavailable | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakes_at = 0.0
@@ -233,6 +234,9 @@ class Writer:
 
     def _commit(self, batch: list[_Waiting]) -> None:
         """Commit the batch, waiting as long as the store can't take it; but not for ever once it is to be closed."""
+        if self._given_up is not None:
+            self._report([], batch, self._given_up)
+            return
         attempt = 0 if self.health.ok else 1
         touched: set[Topic] = set()
         tried = False
@@ -249,7 +253,8 @@ class Writer:
             self.unavailable(reason)
             self._engine.disconnect()
             if self._closing.wait(_RETRY.delay(attempt)) and attempt > 1:
-                self._report([], batch, StoreUnavailable(reason))
+                self._given_up = StoreUnavailable(reason)
+                self._report([], batch, self._given_up)
                 return
         self._last_commit = self._clock.monotonic()
         self._available()
