@@ -13,6 +13,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import Int8Dumper
 
+from ...errors import StoreError
+
+VERSION_MIN = 140000
 FROZEN_SECONDS = 4
 """After this time the server ends what a process holds that doesn't answer any more: see `session`."""
 LOCK_SECONDS = 5
@@ -35,10 +38,16 @@ READS = "SET default_transaction_read_only = on; SET statement_timeout = '60s'"
 
 
 def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection that commits each statement by itself, for `part` of the program. Raises psycopg.Error."""
+    """A connection that commits each statement by itself, for `part` of the program. Raises psycopg.Error, StoreError
+    when the server is too old."""
     with _nothing_left():
         connection = psycopg.connect(autocommit=True, **_parameters(url, part))
     try:
+        if connection.info.server_version < VERSION_MIN:
+            raise StoreError(
+                f"{place(url)} runs PostgreSQL {connection.info.server_version // 10000}",
+                hint=f"edgeq needs {VERSION_MIN // 10000} or later",
+            )
         _adapt(connection)
         connection.execute(f"{_EACH}; {settings}".encode())
     except BaseException:

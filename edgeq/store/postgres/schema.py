@@ -16,7 +16,6 @@ from ..meta import COPY_OF, incomplete
 from .connecting import WRITES, connect, place
 
 FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
-VERSION_MIN = 140000
 
 # Any number will do that nobody else locks: held while tables are made.
 _MAKING = 0x65646765_71303031 & 0x7FFF_FFFF_FFFF_FFFF
@@ -45,11 +44,6 @@ def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
     """
     connection = connect(url, "schema", WRITES)
     try:
-        if connection.info.server_version < VERSION_MIN:
-            raise StoreError(
-                f"{place(url)} runs PostgreSQL {connection.info.server_version // 10000}",
-                hint=f"edgeq needs {VERSION_MIN // 10000} or later",
-            )
         done = _applied(connection, url)
         if done != known():
             if not may_change:
@@ -112,17 +106,18 @@ class _Borrowed(pw.PostgresqlDatabase):
 
 
 def _migrate(connection: psycopg.Connection[Any]) -> None:
+    """All in one transaction: who looks meanwhile finds the tables whole, or not there."""
     # Imported when needed: a start with nothing to migrate doesn't pay its memory.
     from playhouse.migrations import Runner
 
     try:
         with _Borrowed(connection) as database:
             Runner(database, directory=os.fspath(FOLDER)).up()
+            put = b"INSERT INTO meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO "
+            connection.execute(put + b"NOTHING", ("store_id", uuid.uuid4().hex))
+            connection.execute(put + b"UPDATE SET value = excluded.value", ("schema_version", known()[-1]))
     except pw.DatabaseError as error:
         raise getattr(error, "orig", error) from None  # the driver's own error, which the caller knows
-    put = b"INSERT INTO meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO "
-    connection.execute(put + b"NOTHING", ("store_id", uuid.uuid4().hex))
-    connection.execute(put + b"UPDATE SET value = excluded.value", ("schema_version", known()[-1]))
 
 
 def check_order(connection: psycopg.Connection[Any], url: str) -> None:
