@@ -173,7 +173,7 @@ async def test_one_that_does_not_end_keeps_the_name(url: str, postgres: Postgres
         stubborn = Stubborn("stubborn", Clock())
         owned = Owned("leader", [stubborn], store.ownership, Clock())
         await owned.start()
-        await until(lambda: store.ownership.holds("leader"))
+        await until(lambda: stubborn._task is not None)
         postgres.terminate("edgeq a session")
         await until(lambda: not store.ownership.holds("leader"))
         task = stubborn._task
@@ -219,11 +219,12 @@ async def test_a_gateway_name_survives_an_outage(own_postgres: Callable[..., Pos
     server = own_postgres()
     url = await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)
     refused = asyncio.Event()
-    async with opened(url, "cellar run") as store:
+    async with opened(url, "cellar run") as store, AsyncExitStack() as stack:
         name = GatewayName("cellar", store, refused.set)
+        other = await own(stack, store, "other")
         assert await name.claim(asyncio.Event())
         await asyncio.to_thread(server.restart, "immediate")
-        await until(lambda: not store.ownership.holds("gateway:cellar"))
+        await lost(other)
         await until(lambda: store.ownership.holds("gateway:cellar"), deadline_seconds=SOON_SECONDS)
         assert not refused.is_set()
         assert await name.give_back() is None
