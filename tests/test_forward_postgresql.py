@@ -20,6 +20,7 @@ from edgeq.store.forwarded import Batch
 from edgeq.store.store import Store
 from edgeq.testing import until
 from edgeq.testing.clock import NOON
+from edgeq.units import Duration
 
 
 @pytest.fixture
@@ -144,3 +145,28 @@ async def test_the_server_may_go_away_and_come_back(store: Store, harmed: tuple[
     await runner.stop()
     assert keys(site) == [f"{store.id}:{number}" for number in range(1, 31)]
     assert await events.head(store) == 30
+
+
+async def test_a_server_that_answers_nothing_keeps_nobody_from_going_on_or_ending(
+    harmed: tuple[Postgres, PostgresDatabase],
+) -> None:
+    server, site = harmed
+    target = PostgresTarget(settings(site.url, timeout=Duration(1)), "gw")
+    assert isinstance(await target.send(parcel(1)), Taken)
+    await asyncio.to_thread(server.freeze)
+    try:
+        async with asyncio.timeout(30):
+            assert isinstance(await target.send(parcel(2)), Away)
+    finally:
+        await asyncio.to_thread(server.thaw)
+    assert isinstance(await target.send(parcel(2)), Taken)
+    await asyncio.to_thread(server.freeze)
+    try:
+        sending = asyncio.create_task(target.send(parcel(3)))
+        await until(lambda: target._site._lock.locked(), "the next to be on its way")
+        sending.cancel()
+        async with asyncio.timeout(30):
+            await target.close()
+    finally:
+        await asyncio.to_thread(server.thaw)
+    assert keys(site) == ["s1:1", "s1:2"]

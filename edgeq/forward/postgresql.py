@@ -6,6 +6,7 @@ Each batch is one transaction, in which its events get their ids in the order of
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from ..errors import EdgeqError
 from ..store.forwarded import Restored
@@ -19,12 +20,13 @@ class PostgresTarget(Target):
 
     def __init__(self, settings: ForwardSettings, gateway: str) -> None:
         self._site = Site(settings.to, settings.password, f"{gateway} forward")
+        self._timeout_seconds = settings.timeout
         self.place = self._site.place
 
     async def send(self, parcel: Parcel) -> Answer:
         """See Target.send."""
         try:
-            await asyncio.to_thread(self._site.receive, parcel.batch)
+            await self._done(lambda: self._site.receive(parcel.batch))
         except WrongEvents as error:
             return Refused(str(error))
         except Restored as error:
@@ -35,4 +37,15 @@ class PostgresTarget(Target):
 
     async def close(self) -> None:
         """See Target.close."""
-        await asyncio.to_thread(self._site.close)
+        await self._done(self._site.close)
+
+    async def _done(self, work: Callable[[], object]) -> None:
+        """Do it in a thread, which is not to wait for a server that doesn't answer, nor when nobody waits any more."""
+        late = asyncio.get_running_loop().call_later(self._timeout_seconds, self._site.cut)
+        try:
+            await asyncio.to_thread(work)
+        except asyncio.CancelledError:
+            self._site.cut()
+            raise
+        finally:
+            late.cancel()

@@ -74,6 +74,10 @@ class Site:
             self._engine.disconnect()
             self._known = False
 
+    def cut(self) -> None:
+        """Make a call that waits for the server fail, now. Any thread may do so."""
+        self._engine.cut()
+
     def _close(self) -> None:
         self._engine.disconnect()
         self._known = False
