@@ -154,12 +154,14 @@ class App:
                     raise
                 attempt += 1
                 self._notifier.ready()  # to systemd, as the boot must not wait for this; its status line says why
-                await control.start()
+                await control.start(alone=False)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _OPEN_AGAIN.delay(attempt))
             else:
+                if not await self._name.claim(self._stop):
+                    return False
                 await control.start()
-                return await self._name.claim(self._stop)
+                return True
         return False
 
     async def _start(self, once: bool) -> None:

@@ -34,40 +34,47 @@ def socket_path(database: str) -> str:
 
 
 class ControlServer:
-    """Answers requests by name, one handler each. Start it only on a database that nobody else runs on."""
+    """Answers requests by name, one handler each."""
 
     def __init__(self, path: str, handlers: Mapping[str, Handler]) -> None:
         self._path = path
         self._handlers = handlers
         self._server: asyncio.Server | None = None
+        self._inode = 0
 
-    async def start(self) -> None:
+    async def start(self, *, alone: bool = True) -> None:
         """Listen, unless that is so already. When the folder or the disk doesn't allow it, the log says so: the work
-        goes on without."""
+        goes on without. `alone`: nobody else runs on this database by this name, and a socket that is there is of one
+        that was killed, or has lost the name; otherwise one that somebody listens at is left alone."""
         if self._server is not None:
             return
         listener = socket.socket(socket.AF_UNIX)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)  # of one that was killed
             with _short(self._path) as path:
+                if not alone and _in_use(path):
+                    listener.close()
+                    return
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
                 before = os.umask(0o177)
                 try:
                     listener.bind(path)
                 finally:
                     os.umask(before)
+                self._inode = os.lstat(path).st_ino
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=_REQUEST_BYTES_MAX)
         except OSError as error:
             listener.close()
             log.warning("`edgeq status` can't ask this process: %s: %s", self._path, error.strerror)
 
     async def stop(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening and remove the socket, unless there is another one's now."""
         if self._server is not None:
+            with contextlib.suppress(OSError):
+                if os.lstat(self._path).st_ino == self._inode:
+                    os.unlink(self._path)
             self._server.close()
             self._server = None
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -119,6 +126,18 @@ async def ask(path: str, name: str) -> dict[str, Any] | None:
     if "error" in answer:
         raise EdgeqError(f"the running appliance can't say: {answer['error']}")
     return answer
+
+
+def _in_use(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        try:
+            caller.connect(path)
+        except BlockingIOError:  # so many are calling that the next has to wait
+            return True
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager

@@ -128,6 +128,9 @@ def test_for_a_server_they_lie_in_the_first_folder_that_can_be_had(tmp_path: Pat
     other = [site("postgresql://db.example.net/other"), site(gateway="barn-2")]
     assert len({bases[0], *(local_base(each, environ) for each in other)}) == 3
     assert local_base(site("postgresql://u:secret@db.example.net/site"), environ) == bases[0]
+    long = [local_base(site(gateway="ä" * 100 + end), environ) for end in "xy"]
+    assert len({*long}) == 2
+    assert all(len(os.path.basename(each).encode()) < 60 for each in long), "no room for it in a socket's address"
 
 
 def test_a_folder_of_a_stranger_is_not_used(tmp_path: Path) -> None:

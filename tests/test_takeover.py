@@ -142,5 +142,6 @@ def test_a_second_edgeq_run_with_one_name_is_refused_and_a_successor_is_not(site
     assert "another edgeq run goes by the name a on database" in second.log
     assert first.process is not None
     assert first.process.poll() is None
+    assert "running as process" in first.cli("status").stdout, "the second one took its control socket"
     first.kill()
     first.start()

@@ -20,6 +20,9 @@ from .sqlite import SqliteStore
 from .store import Store
 
 
+_NAME_BYTES = 48
+
+
 def make_store(
     config: Config,
     part: str,
@@ -91,9 +94,11 @@ def local_bases(config: Config, environ: Mapping[str, str] = os.environ) -> Iter
     if not is_postgres(url):
         yield sqlite_path(url)
         return
-    number = hashlib.sha256(place(url).encode()).hexdigest()[:8]  # a machine may have gateways of one name
+    # A machine may have gateways of one name, and a socket's name has room for 107 bytes only.
+    number = hashlib.sha256(f"{config.gateway} {place(url)}".encode()).hexdigest()[:8]
+    name = config.gateway.encode()[:_NAME_BYTES].decode(errors="ignore")
     for folder in _folders(environ):
-        yield str(folder / f"{config.gateway}-{number}")
+        yield str(folder / f"{name}-{number}")
 
 
 def local_base(config: Config, environ: Mapping[str, str] = os.environ) -> str:
