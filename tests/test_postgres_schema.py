@@ -1,7 +1,8 @@
-"""Making the tables in PostgreSQL, whoever else does so and however it ends; and a server that can't have them."""
+"""Making the tables in PostgreSQL, whoever else does so and however it ends; and servers that don't fit."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from support.postgres import Postgres
 
 from edgeq.errors import StoreError
 from edgeq.store.postgres import connecting, schema
+from edgeq.store.postgres.engine import PostgresEngine
 
 
 def test_a_start_that_is_interrupted_leaves_nothing_half_made(
@@ -35,3 +37,19 @@ def test_a_server_that_is_too_old_is_refused(postgres: Postgres, monkeypatch: py
     with pytest.raises(StoreError, match=r"runs PostgreSQL \d\d$") as refused:
         schema.prepare(postgres.fresh_database(), may_change=True)
     assert refused.value.hint == "edgeq needs 99 or later"
+
+
+def test_a_server_that_is_told_later_not_to_wait_for_its_disk_waits_for_ours(
+    own_postgres: Callable[..., Postgres],
+) -> None:
+    server = own_postgres()
+    url = server.fresh_database()
+    schema.prepare(url, may_change=True)
+    engine = PostgresEngine(url, "gw writer", "full")
+    connection, _ = engine.connected()
+    server.sql(server.url, "ALTER SYSTEM SET synchronous_commit = off")
+    server.sql(server.url, "SELECT pg_reload_conf()")
+    while server.sql(url, "SHOW synchronous_commit") != [("off",)]:
+        pass
+    assert connection.execute(b"SHOW synchronous_commit").fetchall() == [("on",)]
+    engine.disconnect()

@@ -228,8 +228,9 @@ class PostgresEngine:
 
 
 def _commit_setting(connection: psycopg.Connection[Any], durability: str) -> bytes:
-    """With `full`, a server that was told not to wait for its disk is told to, for us; stricter settings stay."""
+    """With `full`, a server that was told not to wait for its disk is told to, for us, also when it is told so later;
+    stricter settings stay."""
     [(found,)] = connection.execute(b"SHOW synchronous_commit").fetchall()
     if durability == "full":
-        return b"SET synchronous_commit = on" if found == "off" else b"SELECT 1"
+        return b"SET synchronous_commit = " + (b"on" if found == "off" else found.encode())
     return b"SET synchronous_commit = off"
