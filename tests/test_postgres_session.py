@@ -12,6 +12,7 @@ from support.postgres import Postgres
 from support.proxy import Proxy
 from support.stores import PostgresDatabase
 
+from edgeq.backoff import Backoff
 from edgeq.clock import Clock
 from edgeq.store import meta
 from edgeq.store.postgres import session
@@ -145,7 +146,7 @@ async def test_without_a_session_others_are_noticed_by_looking(
     postgres: Postgres, database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "FOREIGN_NET_SECONDS", 0.05)
-    monkeypatch.setattr(session, "_AGAIN", session.Backoff(1e6, 1e6))
+    monkeypatch.setattr(session, "_AGAIN", Backoff(1e6, 1e6))
     async with opened(database.url, "deaf") as here:
         await listening(here)
         postgres.terminate("edgeq deaf session")
@@ -159,3 +160,20 @@ async def test_closing_leaves_no_session_behind(postgres: Postgres, database: Po
         await listening(here)
     text = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq gone%'"
     await until(lambda: postgres.sql(postgres.url, text) == [(0,)])
+
+
+async def test_closing_while_the_server_answers_nothing_leaves_no_timer_behind(
+    own_postgres: Callable[..., Postgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_AGAIN", Backoff(0.0, 0.0))
+    server = own_postgres()
+    url = await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)
+    try:
+        async with opened(url) as here:
+            await listening(here)
+            await asyncio.to_thread(server.freeze)
+            await until(lambda: here._session._up_since is None, "it to notice", deadline_seconds=30)
+    finally:
+        await asyncio.to_thread(server.thaw)
+    assert here._session._net is not None
+    assert here._session._net.cancelled()

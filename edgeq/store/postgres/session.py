@@ -103,6 +103,12 @@ class Session:
         self._woken.set()
 
     async def _run(self) -> None:
+        try:
+            await self._go_on()
+        finally:  # it may be cancelled while it connects
+            self._lost(None, say=False)
+
+    async def _go_on(self) -> None:
         loop = asyncio.get_running_loop()
         attempt = 0
         while not self._stopping:
@@ -117,7 +123,6 @@ class Session:
             if not self._stopping:
                 self._fire_all()
                 await self._wait(_AGAIN.delay(attempt))
-        self._cancel_timers()
 
     async def _live(self) -> None:
         """Connect, and go on until it is to stop or the connection is lost, which raises psycopg.Error or OSError."""
