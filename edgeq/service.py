@@ -8,7 +8,7 @@ import logging
 
 from .backoff import Backoff
 from .clock import Clock
-from .errors import EdgeqError
+from .errors import EdgeqError, StoreUnavailable
 
 _CALM_SECONDS = 60.0
 _CANCEL_SECONDS = 5.0
@@ -19,7 +19,8 @@ class Service:
 
     Subclasses write `run()`, which works until `self.stopping` is set and then returns. An exception that
     leaves `run()` never ends the program: it is logged, shown by `last_error`, and `run()` begins again after
-    a growing, jittered delay, which shrinks back after a minute without a crash.
+    a growing, jittered delay, which shrinks back after a minute without a crash. That the store is unavailable is said
+    once: it is said by the store itself, too.
     """
 
     restart_backoff = Backoff(1.0, 60.0)
@@ -83,5 +84,6 @@ class Service:
                 attempt = 1 if self.clock.monotonic() - began > _CALM_SECONDS else attempt + 1
                 delay = self.restart_backoff.delay(attempt)
                 unexpected = not isinstance(error, EdgeqError)
-                self.log.error("crashed: %s; runs again in %.1fs", error, delay, exc_info=unexpected)
+                level = logging.DEBUG if attempt > 1 and isinstance(error, StoreUnavailable) else logging.ERROR
+                self.log.log(level, "crashed: %s; runs again in %.1fs", error, delay, exc_info=unexpected)
                 await self.pause(delay)

@@ -8,8 +8,11 @@ import contextlib
 import pytest
 
 from edgeq import service
+from edgeq.backoff import Backoff
 from edgeq.clock import Clock
+from edgeq.errors import StoreUnavailable
 from edgeq.service import Service
+from edgeq.testing import until
 
 
 class Deaf(Service):
@@ -41,3 +44,26 @@ async def test_stop_leaves_behind_what_will_not_be_cancelled(
     ]
     deaf.wake.set()
     await deaf.ended.wait()
+
+
+class Crashing(Service):
+    restart_backoff = Backoff(0.001, 0.001)
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("crashing", Clock())
+        self._error = error
+
+    async def run(self) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(("error", "said_each_time"), [(StoreUnavailable("it is away"), False), (OSError("it"), True)])
+async def test_a_store_that_is_away_for_long_is_said_once(
+    error: Exception, said_each_time: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashing = Crashing(error)
+    await crashing.start()
+    await until(lambda: crashing.crashes >= 5, "some crashes")
+    await crashing.stop()
+    said = [record for record in caplog.records if record.getMessage().startswith(f"crashed: {error}; runs again")]
+    assert len(said) == (crashing.crashes if said_each_time else 1)
