@@ -58,7 +58,7 @@ class Owned(Service):
 
     async def _work(self, held: Held) -> None:
         self.log.info("is this process's to do now")
-        ends = [asyncio.ensure_future(event.wait()) for event in (held.lost, self.stopping)]
+        ends = lost, stopping = [asyncio.ensure_future(event.wait()) for event in (held.lost, self.stopping)]
         try:
             if self._first is not None:
                 await self._first()
@@ -66,11 +66,16 @@ class Owned(Service):
                 for service in self.services:
                     await service.start()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():  # `stop` gives them their grace
+                await asyncio.wait((lost, self._all_ended()), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()
             await self._stop_all(0.0)
-            await asyncio.gather(*(service.ended() for service in self.services))
+            await self._all_ended()
+
+    def _all_ended(self) -> asyncio.Future[list[None]]:
+        return asyncio.gather(*(service.ended() for service in self.services))
 
     async def _stop_all(self, grace_seconds: float) -> None:
         await asyncio.gather(*(service.stop(grace_seconds) for service in self.services))

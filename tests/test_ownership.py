@@ -17,7 +17,7 @@ from edgeq.errors import StoreError
 from edgeq.naming import GatewayName
 from edgeq.owned import Owned
 from edgeq.service import Service
-from edgeq.store.ownership import Held
+from edgeq.store.ownership import Alone, Held
 from edgeq.store.postgres.ownership import lock_key
 from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.store import Store
@@ -233,3 +233,27 @@ async def test_a_gateway_name_survives_an_outage(own_postgres: Callable[..., Pos
 def test_the_locks_of_our_own_names_differ() -> None:
     names = [f"{kind}:{name}" for kind in ("processor", "channel", "gateway") for name in ("a", "courier", "sentinel")]
     assert len({lock_key(name) for name in [*names, "leader"]}) == len(names) + 1
+
+
+async def test_asked_to_stop_it_lets_its_services_finish_within_the_grace() -> None:
+    """What is on its way outside, such as a mail, isn't cut off and sent again by the next owner."""
+    finished = asyncio.Event()
+    let = asyncio.Event()
+
+    class Careful(Service):
+        async def run(self) -> None:
+            await self.stopping.wait()
+            await let.wait()
+            finished.set()
+
+    careful = Careful("careful", Clock())
+    owned = Owned("leader", [careful], Alone(), Clock())
+    await owned.start()
+    await until(lambda: careful._task is not None, "it to start")
+    stopping = asyncio.create_task(owned.stop(60.0))
+    await until(lambda: owned.stopping.is_set() and careful.stopping.is_set(), "the end to be asked for")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    let.set()
+    await stopping
+    assert finished.is_set()
