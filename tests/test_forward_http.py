@@ -85,6 +85,21 @@ async def test_what_is_no_answer(server: HttpTarget, way: str) -> None:
     assert isinstance(await send(server.url), Away)
 
 
+async def test_a_web_page_is_not_the_sites_answer(server: HttpTarget) -> None:
+    page = (("Content-Type", "text/html; charset=utf-8"),)
+    html = b"\n<!doctype html><title>Welcome to our network</title>"
+    server.answers.append(Answer(200, page, body=html))
+    answer = await send(server.url)
+    assert isinstance(answer, Away)
+    assert "200 with a web page" in answer.reason
+    server.answers.append(Answer(413, page, body=html))  # a proxy says it so
+    assert isinstance(await send(server.url), Refused)
+    server.answers.append(Answer(200, page, body=b"ok"))
+    assert isinstance(await send(server.url), Taken)
+    server.answers.append(Answer(200, page, body=b""))
+    assert isinstance(await send(server.url), Taken)
+
+
 async def test_nothing_secret_is_told(server: HttpTarget) -> None:
     server.answers.append(Answer(500, body=b"you sent s3cr3t-token"))
     answer = await send(server.url, token="s3cr3t-token")

@@ -1,7 +1,7 @@
 """By HTTP: a POST of the batch as JSON. See notifications.channels.http for addresses, redirects, TLS and secrets.
 
-An answer of 200 to 299 means taken. 400 and 422 mean that something in the batch is wrong, 413 that it is too large;
-every other answer is about us or the site, and the batch waits.
+An answer of 200 to 299 means taken, unless it is a web page. 400 and 422 mean that something in the batch is wrong, 413
+that it is too large; every other answer is about us or the site, and the batch waits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class HttpTarget(Target):
         if self._gzip:
             body = await asyncio.to_thread(gzip.compress, body, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        request = Request(method="POST", body=body, headers=headers, now=parcel.now, refusals=_ABOUT_THE_EVENTS)
+        request = Request(
+            method="POST", body=body, headers=headers, now=parcel.now, refusals=_ABOUT_THE_EVENTS, no_page=True
+        )
         outcome = await self._endpoint.ask(request)
         if isinstance(outcome, Sent):
             return Taken(len(body))

@@ -106,7 +106,8 @@ class HttpSettings(ChannelSettings, frozen=True, kw_only=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `target` is another path than the address has, `query` is added to what it has. `now`, in
     microseconds since 1970 UTC, is what a server's dates count from if it doesn't say what time it has. Statuses of 400
-    to 499 in `refusals` are about what is sent, others about us."""
+    to 499 in `refusals` are about what is sent, others about us. With `no_page`, a good answer that is a web page is
+    somebody else's: the login of a network, or what stands at another path."""
 
     method: str
     now: int
@@ -115,6 +116,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     headers: dict[str, str] = {}
     refusals: tuple[int, ...] | range = range(400, 500)
+    no_page: bool = False
 
 
 class Endpoint:
@@ -173,6 +175,9 @@ class Endpoint:
                 answer = client.getresponse()
                 there = self._redirected(address, request.method, answer)
                 if there is None:
+                    if request.no_page and 200 <= answer.status < 300 and _is_page(answer):
+                        said = f"{answer.status} with a web page: a login on the way, or the path is wrong"
+                        return Retry(said, target_down=True)
                     return _outcome(answer, self._said(answer, connection), request)
             except http.client.HTTPException as error:
                 return Retry(f"no proper answer: {why(error) if isinstance(error, OSError) else type(error).__name__}")
@@ -231,6 +236,11 @@ class Endpoint:
                 words = words.replace(secret, HIDDEN)
         words = "".join(sign if sign.isprintable() else " " for sign in words)
         return " ".join(words.split())[:SAID_CHARACTERS_MAX]
+
+
+def _is_page(answer: http.client.HTTPResponse) -> bool:
+    """Whether it is marked as HTML, and is: a short word often has the mark, too."""
+    return answer.headers.get_content_type() == "text/html" and answer.peek(1).lstrip().startswith(b"<")
 
 
 def _outcome(answer: http.client.HTTPResponse, said: str, request: Request) -> Outcome:
