@@ -106,10 +106,9 @@ async def test_one_that_listens_is_left_alone_by_one_that_has_no_name_yet(path: 
 
 
 async def test_one_that_has_lost_its_name_leaves_the_socket_of_the_next_one(path: str) -> None:
-    async with running(path) as frozen:
-        async with running(path):
-            await frozen.stop()
-            assert await ask(path, "status") == await fine()
+    async with running(path) as frozen, running(path):
+        await frozen.stop()
+        assert await ask(path, "status") == await fine()
 
 
 async def test_where_there_can_be_no_socket_the_log_says_so_and_that_is_all(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -137,7 +136,7 @@ def test_a_second_edgeq_run_with_one_name_is_refused_and_a_successor_is_not(site
     first = site.members["a"]
     second = Appliance(first.folder, (first.folder / "edgeq.yaml").read_text(), site.database)
     second.log_file = site.folder / "second.log"
-    second.spawn(RUNTIME_DIRECTORY=os.fspath(site.folder))
+    second.spawn()
     assert second.ended() == 1
     assert "another edgeq run goes by the name a on database" in second.log
     assert first.process is not None

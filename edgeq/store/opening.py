@@ -19,7 +19,6 @@ from ..telemetry.metrics import Metrics
 from .sqlite import SqliteStore
 from .store import Store
 
-
 _NAME_BYTES = 48
 
 
