@@ -307,6 +307,17 @@ def test_a_file_that_any_program_has_open_is_not_copied(new: New, monkeypatch: p
     copied(origin, new("sqlite"))
 
 
+def test_a_program_that_comes_later_writes_nothing_to_what_is_copied(new: New) -> None:
+    url = new("postgresql")
+    run(url, lambda tx: jobs.add(tx, [job()]))
+    insert = "INSERT INTO jobs (queue, kind, args, priority, state, max_attempts, run_at, created_at) "
+    insert += "SELECT queue, kind, args, priority, state, max_attempts, run_at, created_at FROM jobs"
+    with opened(url, target=False), pytest.raises(psycopg.errors.LockNotAvailable):
+        sql(url, f"SET lock_timeout = '100ms'; {insert}")
+    sql(url, insert)
+    assert sql(url, "SELECT count(*) FROM jobs") == [(2,)]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_target_must_be_empty_and_of_the_same_store(kind: str, new: New) -> None:
     origin, other, target = new("sqlite"), new("sqlite"), new(kind)

@@ -18,8 +18,13 @@ from .tables import TABLES, Copied, Key
 
 _IN_USE_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
-_SETTINGS = "SET statement_timeout = 0; SET lock_timeout = '5s'; SET idle_session_timeout = 0"
+_SETTINGS = (
+    "SET statement_timeout = 0; SET lock_timeout = '5s'; SET idle_session_timeout = 0; "
+    "SET idle_in_transaction_session_timeout = 0"
+)
 _LOCK = "SELECT pg_try_advisory_lock('events'::regclass::oid::bigint)"
+# A plain dispatch, or another program's statement, doesn't ask for the store's lock.
+_FREEZE = f"BEGIN; LOCK TABLE {', '.join(table.name for table in TABLES)}, meta IN SHARE MODE"
 _USERS = """
 SELECT DISTINCT application_name FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'edgeq %' ORDER BY 1
@@ -27,7 +32,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 
 
 class PostgresSide(Side):
-    """See Side. It holds the lock of the store, which everybody needs who writes to it."""
+    """See Side. It holds the lock of the store, and of a source the tables, too."""
 
     def __init__(self, url: str) -> None:
         self.place = place(url)
@@ -45,6 +50,8 @@ class PostgresSide(Side):
             while users and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)
                 users = self._users()
+            if not (users or target):
+                self._open.execute(_FREEZE.encode())
         if users:
             raise StoreError(
                 f"{self.place} is in use by {', '.join(users)}",
