@@ -102,6 +102,7 @@ def test_crashes_and_sessions_that_are_ended_at_any_moment(group: Group, server:
     ends_well(group, traffic, troubles=len(troubles))
 
 
+@pytest.mark.timeout(300)  # it waits out two outages, and may take a minute to end
 @pytest.mark.parametrize(
     ("begin", "end", "words"),
     [(Postgres.stop, Postgres.start, "can't be reached|stops"), (Postgres.freeze, Postgres.thaw, "doesn't answer")],

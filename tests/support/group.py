@@ -129,12 +129,14 @@ class Group:
         return made
 
     def start(self, *names: str) -> None:
-        """Start these, new ones or those that were stopped, and return when they are connected."""
+        """Start these, new ones or those that were stopped, and return when they are connected, and one of all owns
+        what one at a time may do."""
         started = [self.members.get(name) or self.member(name) for name in names]
         for each in started:
             each.spawn()
         for each in started:
             each.until(each.connected, "a connection")
+        self.until(self.owner, "an owner")
 
     def kill(self, name: str) -> None:
         """End a member as a power cut would."""
