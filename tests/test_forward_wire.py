@@ -81,3 +81,20 @@ def test_keys_that_are_not_known_are_passed_over() -> None:
     found = wire.read(b'{"gateway":"g","store":"s","head":1,"new":1,"events":[{"id":1,"type":"a","new":2}]}', NOON)
     assert isinstance(found, Batch)
     assert found.events[0].idempotency_key == "s:1"
+
+
+LONG = "k" * (wire.KEY_CHARACTERS_MAX + 1)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"type": "a", "idempotency_key": LONG},
+        {"gateway": "g", "store": LONG, "head": 1, "events": [{"id": 1, "type": "a"}]},
+        {"gateway": "g", "store": "a\0b", "head": 1, "events": [{"id": 1, "type": "a"}]},
+        {"gateway": "a\0b", "store": "s", "head": 1, "events": [{"id": 1, "type": "a"}]},
+    ],
+)
+def test_what_one_of_the_databases_has_no_room_for_is_refused(sent: Any) -> None:
+    with pytest.raises(wire.Unreadable):
+        wire.read(json.dumps(sent).encode(), NOON)

@@ -21,6 +21,7 @@ from ..store.forwarded import Batch
 from ..store.store import storable
 
 EVENTS_MAX = 10_000
+KEY_CHARACTERS_MAX = 500  # an index of PostgreSQL has room for some more bytes than that may be
 UNPACKED_BYTES_MAX = 8 * 2**20
 
 
@@ -128,6 +129,8 @@ def read(content: bytes, now: int) -> Batch | list[NewEvent]:
     if len(ids) < len(found) or not parcel.store:
         raise Unreadable("a gateway's batch needs its store, and of each event the id")
     try:
+        _check(parcel.gateway, parcel.store)
+        _check_key(parcel.store)
         return Batch.of(parcel.gateway, parcel.store, parcel.head, ids, [event for event, _ in found])
     except ValueError as error:
         raise Unreadable(str(error)) from None
@@ -159,9 +162,8 @@ def _new(event: _Event, now: int) -> tuple[NewEvent, int | None]:
     """Raises ValueError for what must not be stored."""
     if not event.type:
         raise ValueError("it has no type")
-    for text in (event.type, event.subject, event.description, event.topic, event.idempotency_key, *event.tags):
-        if text is not None and storable(text) != text:
-            raise ValueError(f"{text!a:.80} has a null character or a lone surrogate")
+    _check(event.type, event.subject, event.description, event.topic, event.idempotency_key, *event.tags)
+    _check_key(event.idempotency_key)
     data = bytes(event.data)
     value: Any = from_json(data)
     if deeper_than(NESTING_MAX, data, value):
@@ -178,3 +180,14 @@ def _new(event: _Event, now: int) -> tuple[NewEvent, int | None]:
         idempotency_key=event.idempotency_key,
     )
     return new, event.id
+
+
+def _check(*texts: str | None) -> None:
+    for text in texts:
+        if text is not None and storable(text) != text:
+            raise ValueError(f"{text!a:.80} has a null character or a lone surrogate")
+
+
+def _check_key(text: str | None) -> None:
+    if text is not None and len(text) > KEY_CHARACTERS_MAX:
+        raise ValueError(f"the key {text!a:.80}… has more than {KEY_CHARACTERS_MAX} characters")

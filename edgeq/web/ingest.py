@@ -26,7 +26,6 @@ from .server import BODY_BYTES_MAX, Page
 
 BYTES_MAX = 2**20
 STORE_SECONDS = 10.0
-KEY_CHARACTERS_MAX = 500
 
 _TYPES = ("application/json", "application/x-ndjson", "application/jsonl", "")
 _HEADERS = {
@@ -63,8 +62,8 @@ class Ingest:
         if packed not in ("identity", "gzip"):
             return _error(415, "the body may be packed by gzip only")
         key = headers.get("idempotency-key", "")
-        if len(key) > KEY_CHARACTERS_MAX or storable(key) != key:
-            return _error(400, f"Idempotency-Key must be a text of {KEY_CHARACTERS_MAX} characters at most")
+        if len(key) > wire.KEY_CHARACTERS_MAX or storable(key) != key:
+            return _error(400, f"Idempotency-Key must be a text of {wire.KEY_CHARACTERS_MAX} characters at most")
         now = self._clock.now()
         try:
             body = request.body or b""
