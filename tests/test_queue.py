@@ -644,6 +644,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "install that version or a later one"
 
 
+@on_file
 def test_a_database_that_somebody_keeps_locked_is_an_error(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     queue.close()
     monkeypatch.setattr(patience, "BUSY_SECONDS", 0.1)
