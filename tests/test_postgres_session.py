@@ -105,6 +105,30 @@ async def test_an_ended_session_comes_back_and_wakes_everybody(
     assert caplog.text.count("session at the database") == 1
 
 
+async def test_after_a_backup_was_put_back_all_agree_again_on_who_owns_what_and_hear_each_other(
+    postgres: Postgres, database: PostgresDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = database.url
+    async with opened(url, "site run") as here:
+        async with here.ownership.own("leader") as held:
+            await here.write(touching("jobs"))
+            postgres.sql(
+                url,
+                "ALTER TABLE events RENAME TO gone; CREATE TABLE events (LIKE gone INCLUDING ALL); DROP TABLE gone; "
+                "CREATE TRIGGER events_in_commit_order BEFORE INSERT ON events "
+                "FOR EACH STATEMENT EXECUTE FUNCTION events_in_commit_order()",
+            )
+            async with asyncio.timeout(PROMPTLY_SECONDS):
+                await held.lost.wait()
+        async with here.ownership.own("leader"), opened(url, "there run") as there:
+            assert await there.ownership.owner_of(["leader"]) == {"leader": "site"}
+            await listening(there)
+            jobs = there.signal.version("jobs")
+            await here.write(touching("jobs"))
+            await heard(there, "jobs", jobs)
+    assert caplog.text.count("as after a restored backup") == 2  # the session, and the writer
+
+
 async def test_a_session_that_is_cut_off_without_a_word_is_made_anew(
     postgres: Postgres, database: PostgresDatabase
 ) -> None:

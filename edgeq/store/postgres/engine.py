@@ -27,7 +27,10 @@ from .transaction import PostgresTx
 log = logging.getLogger("edgeq.store")
 
 CHANNEL = "edgeq"
-_NOW = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+REPLACED = "the tables are gone, or others than before, as after a restored backup"
+_NOW = (
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, coalesce(to_regclass('events')::oid::bigint, 0)"
+)
 _HOLDERS = b"""
 SELECT string_agg(format('pid %s, %s', pid, coalesce(nullif(application_name, ''), 'no name')), '; ')
 FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -133,7 +136,11 @@ class PostgresEngine:
         cursor = connection.execute(text.encode())
         while cursor.nextset():
             pass
-        return int(cursor.fetchall()[0][0])
+        [(now, store)] = cursor.fetchall()
+        if store != self._lock:
+            connection.close()
+            raise psycopg.errors.UndefinedTable(REPLACED)
+        return int(now)
 
     def commit(self) -> None:
         """See Engine.commit. The marker, the notification of others, and the commit go in one way there and back."""

@@ -4,6 +4,7 @@
   for all topics after each connection, every `_NET_SECONDS`, and, while there is no session, every FOREIGN_NET_SECONDS.
 - A beat a second asks the server for what the process wants to own. The server ends a session that asked nothing for
   FROZEN_SECONDS, and with it its locks: so it goes with a process that is frozen or cut off. It counts as lost sooner.
+- It begins anew when the tables were put back from a backup meanwhile: what was read of them before is void.
 - It is connected again for ever. An outage is one line in the log, and one when it is over. When
   the server doesn't answer, `silent` is called, and `silence` says so until it does.
 """
@@ -23,7 +24,7 @@ from ...backoff import Backoff
 from ...clock import Clock
 from ..store import FOREIGN_NET_SECONDS, TOPICS, Health, Row, Signal, Topic
 from .connecting import FROZEN_SECONDS, connect_async, cut, place
-from .engine import CHANNEL
+from .engine import CHANNEL, REPLACED
 from .ownership import PostgresOwnership
 
 log = logging.getLogger("edgeq.store")
@@ -38,7 +39,7 @@ _CALM_SECONDS = 10.0
 _END_SECONDS = 1.0
 
 _SETTINGS = f"SET idle_session_timeout = '{FROZEN_SECONDS}s'; LISTEN {CHANNEL}"
-_STORE = b"SELECT 'events'::regclass::oid::bigint"
+_STORE = b"SELECT coalesce(to_regclass('events')::oid::bigint, 0)"
 _TAKE = b"SELECT key, pg_try_advisory_lock(%s::bigint::bit(32)::int, key) FROM unnest(%s::int[]) AS key"
 _GIVE = b"SELECT pg_advisory_unlock(%s::bigint::bit(32)::int, key) FROM unnest(%s::int[]) AS key"
 
@@ -171,6 +172,9 @@ class Session:
         if unwanted := self.ownership.unwanted():
             await connection.execute(_GIVE, (self._store, unwanted))
             self.ownership.released(unwanted)
+        [(store,)] = await (await connection.execute(_STORE)).fetchall()
+        if store != self._store:  # whoever comes now owns by another number
+            raise psycopg.errors.UndefinedTable(REPLACED)
         answer = await connection.execute(_TAKE, (self._store, self.ownership.wanted()))
         taken = [key for key, was_taken in await answer.fetchall() if was_taken]
         self._end_at(departed + _LOST_SECONDS)
