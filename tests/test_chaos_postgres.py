@@ -4,6 +4,7 @@ on by itself, everything is told once, and the log stays short.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import signal
@@ -51,10 +52,12 @@ def lines(group: Group) -> list[str]:
     return [line for line in logged if not re.search(r"edgeq\.worker\.default: job \d+", line)]
 
 
-def says(group: Group, words: str) -> None:
-    """Return when `edgeq status` says that the store of member `a` can't take commits, and why."""
+def says(group: Group, words: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Return when `edgeq status` says that the store of member `a` can't take commits, and why. Until then, `meanwhile`
+    is called again and again."""
 
     def said() -> bool:
+        meanwhile()
         store = group.members["a"].status().get("store", {"ok": True})
         return not store["ok"] and re.search(words, store["reason"]) is not None
 
@@ -91,15 +94,18 @@ def test_crashes_and_sessions_that_are_ended_at_any_moment(group: Group, server:
     traffic = group.traffic()
     troubles = ["restart", "restart", "restart", "writer", "reader", "session", "%"]
     chance.shuffle(troubles)
+    count = 0
     for trouble in troubles:
+        times = 1 if trouble == "restart" else chance.randrange(1, 5)
+        count += times
         if trouble == "restart":
             server.restart("immediate")
         else:
-            for _ in range(chance.randrange(1, 5)):
+            for _ in range(times):
                 server.terminate(f"edgeq % {trouble}")
                 time.sleep(chance.uniform(0.0, 0.3))
         recovers(group, traffic, trouble)
-    ends_well(group, traffic, troubles=len(troubles))
+    ends_well(group, traffic, troubles=count)
 
 
 @pytest.mark.timeout(300)  # it waits out two outages, and may take a minute to end
@@ -140,15 +146,19 @@ def test_a_server_that_is_away_or_hangs_for_a_while_and_again_when_edgeq_is_to_e
 def test_others_take_all_connections(group: Group, server: Postgres) -> None:
     group.start("a")
     traffic = group.traffic()
+    takes = itertools.count(1)
     with ExitStack() as others:
-        with suppress(psycopg.OperationalError):
-            while True:
-                server.terminate("edgeq %")
-                others.enter_context(psycopg.connect(group.database.where, application_name="other"))
-        server.terminate("edgeq %")
-        says(group, "remaining connection slots|too many")
+
+        def take() -> None:
+            next(takes)
+            server.terminate("edgeq %")
+            with suppress(psycopg.OperationalError):
+                while True:
+                    others.enter_context(psycopg.connect(group.database.where, application_name="other"))
+
+        says(group, "remaining connection slots|too many", meanwhile=take)
     recovers(group, traffic, "refused")
-    ends_well(group, traffic, troubles=2)
+    ends_well(group, traffic, troubles=next(takes))
 
 
 def test_somebody_else_keeps_a_transaction_open(group: Group) -> None:
