@@ -277,7 +277,7 @@ class Store(ABC):
         """Run the unit and wait until it is on disk. For `shared` see `submit`.
 
         Raises what the unit raised, or StoreUnavailable after `timeout_seconds` (None: wait as long as it takes) or
-        when the store is closed first.
+        when the store is closed first; what was in the midst of its commit then may be there all the same.
         """
         if timeout_seconds is None:
             return await self.submit(unit, shared=shared)
