@@ -92,6 +92,9 @@ class OrderedIntake(Service):
             await self.stopping.wait()
         finally:
             self.session.stop_reading()
-            await self.intake.stop(_GRACE_SECONDS)
-            await self.session.stop(_GRACE_SECONDS)
-            self.session = self.intake = None
+            try:
+                await self.intake.stop(_GRACE_SECONDS)
+            finally:  # it may be cancelled in the midst of that, and must leave nobody with the group's client id
+                await self.intake.stop(0.0)
+                await self.session.stop(_GRACE_SECONDS)
+                self.session = self.intake = None

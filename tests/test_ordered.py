@@ -179,6 +179,18 @@ routes:
 """
 
 
+async def test_one_that_loses_its_turn_leaves_no_session_behind(members: Members) -> None:
+    member = await members.start()
+    await connected(member)
+    session, intake = member.session, member.intake
+    assert session is not None
+    assert intake is not None
+    await member.stop(0.0)
+    async with asyncio.timeout(10):
+        await session.ended()
+        await intake.ended()
+
+
 def test_another_member_takes_the_ordered_routes_over(tmp_path: Path, broker: Mosquitto, postgres_url: str) -> None:
     site = PostgresDatabase(postgres_url)
     members = {
