@@ -22,6 +22,7 @@ class GatewayName:
     """The name `gateway` on `store`. `refused` is called when another one has it, which may be after an outage."""
 
     def __init__(self, gateway: str, store: Store, refused: Callable[[], None]) -> None:
+        self._gateway = gateway
         self._name = f"gateway:{gateway}"
         self._store = store
         self._refused = refused
@@ -61,16 +62,16 @@ class GatewayName:
     async def _until_held(self, stack: contextlib.AsyncExitStack) -> Held:
         async with asked(stack, self._store.ownership, self._name) as asking:
             while not (await asyncio.wait((asking,), timeout=NAME_SECONDS))[0]:
-                if owner := await self._owner():
+                if await self._taken():
                     raise StoreError(
-                        f"another edgeq run goes by the name {owner} on {self._store.place}",
+                        f"another edgeq run goes by the name {self._gateway} on {self._store.place}",
                         hint="end it, or give this one another `gateway`",
                     )
             return asking.result()
 
-    async def _owner(self) -> str:
+    async def _taken(self) -> bool:
         try:
-            return (await self._store.ownership.owner_of([self._name])).get(self._name, "")
+            return self._name in await self._store.ownership.owner_of([self._name])
         except StoreError as error:  # an outage: nobody may have it
             log.debug("who has %s can't be asked: %s", self._name, error)
-            return ""
+            return False

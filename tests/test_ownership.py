@@ -199,17 +199,17 @@ async def test_stopping_while_it_waits(url: str) -> None:
 
 async def test_a_gateway_name_is_refused_to_the_second(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeq.naming.NAME_SECONDS", 1.5)
-    async with opened(url, "cellar run") as first, opened(url, "cellar run") as second:
+    async with opened(url, "käserei run") as first, opened(url, "käserei run") as second:
         stop, refused = asyncio.Event(), asyncio.Event()
-        names = [GatewayName("cellar", store, refused.set) for store in (first, second)]
+        names = [GatewayName("käserei", store, refused.set) for store in (first, second)]
         assert await names[0].claim(stop)
         assert not await names[1].claim(stop)
         assert refused.is_set()
         error = await names[1].give_back()
         assert isinstance(error, StoreError)
-        assert "another edgeq run goes by the name cellar" in str(error)
+        assert "another edgeq run goes by the name käserei" in str(error)
         assert await names[0].give_back() is None
-        again = GatewayName("cellar", second, refused.set)
+        again = GatewayName("käserei", second, refused.set)
         async with asyncio.timeout(SOON_SECONDS):
             assert await again.claim(stop)
         await again.give_back()
@@ -219,13 +219,13 @@ async def test_a_gateway_name_survives_an_outage(own_postgres: Callable[..., Pos
     server = own_postgres()
     url = await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)
     refused = asyncio.Event()
-    async with opened(url, "cellar run") as store, AsyncExitStack() as stack:
-        name = GatewayName("cellar", store, refused.set)
+    async with opened(url, "käserei run") as store, AsyncExitStack() as stack:
+        name = GatewayName("käserei", store, refused.set)
         other = await own(stack, store, "other")
         assert await name.claim(asyncio.Event())
         await asyncio.to_thread(server.restart, "immediate")
         await lost(other)
-        await until(lambda: store.ownership.holds("gateway:cellar"), deadline_seconds=SOON_SECONDS)
+        await until(lambda: store.ownership.holds("gateway:käserei"), deadline_seconds=SOON_SECONDS)
         assert not refused.is_set()
         assert await name.give_back() is None
 
