@@ -152,7 +152,7 @@ log: {level: loud}
         " not 'postgresql://<hidden>@host'",
         "edgeq.yaml:8: store.durability: must be full or normal, not 'ful' (did you mean 'full'?)",
         "edgeq.yaml:8: store.commit_interval: must be between 0s and 10s, not '11s'",
-        "edgeq.yaml:10: routes[0]: needs one of emit, dispatch or controller",
+        "edgeq.yaml:10: routes[0]: needs one of emit, dispatch, receive or controller",
         "edgeq.yaml:11: routes[0].subject: must be text, not a mapping"
         ' (a value that begins with { needs quotes: "{b}")',
         "edgeq.yaml:12: routes[0].qos: must be 0, 1 or 2, not 3",

@@ -89,11 +89,11 @@ def test_queues_of_an_appliance_share_what_may_run_at_once(tmp_path: Path) -> No
     (edgeq.folder / "app.py").write_text(working.APP)
     jobs = [working.job("Wait", n=1), working.job("Wait", n=2), working.job("Note", "other", text="urgent")]
     try:
-        working.dispatch(edgeq.database, *jobs[:2])
+        working.dispatch(str(edgeq.database), *jobs[:2])
         edgeq.spawn()
         edgeq.until((edgeq.folder / "began-1").exists, "the first job")
         assert edgeq.sql("SELECT state FROM jobs ORDER BY id") == [("executing",), ("available",)]
-        working.dispatch(edgeq.database, jobs[2])
+        working.dispatch(str(edgeq.database), jobs[2])
         (edgeq.folder / "go-1").touch()
         edgeq.until((edgeq.folder / "began-2").exists, "the last job")
         (edgeq.folder / "go-2").touch()
@@ -107,7 +107,7 @@ def test_a_second_signal_gives_jobs_back_at_no_cost(tmp_path: Path) -> None:
     edgeq = Appliance(tmp_path / "a", CLOSED + CROWDED)
     (edgeq.folder / "app.py").write_text(working.APP)
     try:
-        working.dispatch(edgeq.database, working.job("Wait", n=1))
+        working.dispatch(str(edgeq.database), working.job("Wait", n=1))
         edgeq.spawn()
         edgeq.until((edgeq.folder / "began-1").exists, "the job")
         edgeq.send(signal.SIGTERM)

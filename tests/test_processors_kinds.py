@@ -20,6 +20,7 @@ from edgeq.processors.kinds import Parts, PlannedProcessor, plan_processors
 from edgeq.processors.sentinel import Sentinel
 from edgeq.telemetry.metrics import Metrics
 
+
 async def nowhere(topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
     raise AssertionError("nothing is published here")
 

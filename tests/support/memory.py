@@ -49,7 +49,7 @@ class MemoryStore(Store):
     async def close(self) -> None:
         self._connection.close()
 
-    def submit(self, unit: Unit[Any]) -> asyncio.Future[Any]:
+    def submit(self, unit: Unit[Any], *, shared: bool = False) -> asyncio.Future[Any]:
         future = asyncio.get_running_loop().create_future()
         tx = SqliteTx(self._connection, self._database)
         self._connection.execute("BEGIN")

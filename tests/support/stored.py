@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeq.store.copying.copy import make_side
 from edgeq.store.copying.side import Side
 from edgeq.store.copying.tables import TABLES
+from edgeq.store.job_records import MOMENT_MAX
 from edgeq.store.store import Row
 from edgeq.store.tables import Table
 
@@ -42,6 +43,8 @@ def _column(table: str, field: pw.Field) -> st.SearchStrategy[Any]:
         made: st.SearchStrategy[Any] = st.booleans()
     elif isinstance(field, pw.BlobField):
         made = st.binary(max_size=100) | st.just(bytes(range(256)))
+    elif field.column_name == "run_at":  # jobs are in order of a time and a priority together, which is a number, too
+        made = st.integers(-MOMENT_MAX, MOMENT_MAX)
     elif isinstance(field, pw.IntegerField):
         made = _integers(64 if isinstance(field, pw.BigIntegerField) else 32)
     else:
