@@ -29,7 +29,7 @@ from edgeq.events import NewEvent
 from edgeq.store import claims, events
 from edgeq.store.claims import Completed
 from edgeq.store.jobs import StoredJob
-from edgeq.store.postgres import direct, listening
+from edgeq.store.postgres import connecting, direct, listening
 from edgeq.store.postgres.dispatch import Marker, SingleTx, Unmarked
 
 Connection = psycopg.Connection[Any]
@@ -605,3 +605,44 @@ def test_while_the_server_is_away_an_error_says_so(own_postgres: Callable[..., P
         server.start()
         queue.dispatch(Greet(name="3"))
         assert names(queue) == ["1", "3"]
+
+
+@pytest.mark.parametrize("what", ["single", "whole", "read", "transaction"])
+def test_a_server_that_answers_nothing_is_an_error(
+    own_postgres: Callable[..., Postgres], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(direct, "HUNG_SECONDS", 0.5)
+    monkeypatch.setattr(direct, "OUTCOME_SECONDS", 0.1)
+    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", "2")
+    server = own_postgres()
+    with Queue(server.fresh_database()) as queue:
+        queue.dispatch(Greet(name="1"))
+        asks: dict[str, Callable[[], object]] = {
+            "single": lambda: queue.dispatch(Greet(name="2")),
+            "whole": lambda: queue.dispatch(Greet(name="2"), unique_key="a"),
+            "read": queue.find,
+            "transaction": lambda: contextlib.ExitStack().enter_context(queue.transaction()),
+        }
+        server.freeze()
+        try:
+            with pytest.raises(
+                StoreUnavailable, match="may be done or not" if what == "single" else "can't be reached"
+            ):
+                asks[what]()
+        finally:
+            server.thaw()
+        queue.dispatch(Greet(name="3"))
+        assert names(queue) in ([["1", "2", "3"], ["1", "3"]] if what == "single" else [["1", "3"]])
+
+
+def test_a_server_that_hangs_once_it_is_connected_is_an_error(
+    own_postgres: Callable[..., Postgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting.Connection, "answer_seconds", 0.5)
+    monkeypatch.setattr(connecting, "_adapt", lambda connection: server.freeze())
+    server = own_postgres()
+    try:
+        with pytest.raises(StoreUnavailable, match="hasn't answered for"):
+            Queue(server.fresh_database()).find()
+    finally:
+        server.thaw()

@@ -62,7 +62,8 @@ class Queue:
     Threads may share one, and a process that forks goes on with connections of its own on both sides. Every method is
     there for coroutines, too, as `dispatch_async` and so on. All raise StoreError (an EdgeqError) for what the database
     can't do, such as a disk that is full; nothing is stored then. On PostgreSQL there is one exception, and its message
-    says so: when the connection is lost during a commit, and the server can't be reached to ask what became of it.
+    says so: when the connection is lost during a commit, and the server can't be reached to ask what became of it. A
+    PostgreSQL server that doesn't answer a statement within 30 s counts as lost.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:

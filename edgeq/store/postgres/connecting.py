@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -15,10 +16,14 @@ from psycopg.types.numeric import Int8Dumper
 
 from ...errors import StoreError
 
+T = TypeVar("T")
+
 VERSION_MIN = 140000
 FROZEN_SECONDS = 4
 """After this time the server ends what a process holds that doesn't answer any more: see `session`."""
 LOCK_SECONDS = 5
+ANSWER_SECONDS = 10.0
+"""A server that lives answers any of the statements that prepare a connection within these, also after a lock."""
 
 _DEFAULTS = {
     "connect_timeout": "5", "keepalives": "1", "keepalives_idle": "5", "keepalives_interval": "2",
@@ -37,11 +42,37 @@ WRITES = (
 READS = "SET default_transaction_read_only = on; SET statement_timeout = '60s'"
 
 
-def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any, ...]]:
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """It is lost when the server doesn't answer a statement within `answer_seconds` (None: it may take for ever). The
+    kernel of a server that hangs goes on to acknowledge what it is sent."""
+
+    answer_seconds: float | None = ANSWER_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        """See psycopg.Connection.wait."""
+        if self.answer_seconds is not None:
+            gen = self._within(gen, self.answer_seconds)
+        return super().wait(gen, *args, **kwargs)
+
+    def _within(self, gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+        until = time.monotonic() + seconds
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted  # nothing is, several times a second
+                if not ready and time.monotonic() > until:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"the server hasn't answered for {seconds:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+def connect(url: str, part: str, settings: str, *, answer_seconds: float | None = None) -> Connection:
     """A connection that commits each statement by itself, for `part` of the program. Raises psycopg.Error, StoreError
     when the server is too old."""
     with _nothing_left():
-        connection = psycopg.connect(autocommit=True, **_parameters(url, part))
+        connection = Connection.connect(autocommit=True, **_parameters(url, part))
     try:
         if connection.info.server_version < VERSION_MIN:
             raise StoreError(
@@ -53,6 +84,7 @@ def connect(url: str, part: str, settings: str) -> psycopg.Connection[tuple[Any,
     except BaseException:
         connection.close()
         raise
+    connection.answer_seconds = answer_seconds
     return connection
 
 

@@ -2,7 +2,8 @@
 
 A connection that is lost between two units is made anew, and what wasn't committed is done again, once. When it is lost
 in the midst of a commit, what has become of that is asked of the database, for up to OUTCOME_SECONDS. Only if it can't
-be reached until then, StoreUnavailable says that nobody knows.
+be reached until then, StoreUnavailable says that nobody knows. A server that doesn't answer a statement within
+HUNG_SECONDS counts as lost, too; that goes for the caller's own statements in a `transaction` as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .listening import Listener, PostgresListening
 T = TypeVar("T")
 
 OUTCOME_SECONDS = 5.0
+HUNG_SECONDS = 30.0
 _AGAIN = Backoff(0.05, 1.0)
 _PART = "program"
 
@@ -53,7 +55,7 @@ class PostgresDirect(Direct):
         self._listener = Listener(self._url, _PART)
 
     def _make_engine(self) -> PostgresEngine:
-        return PostgresEngine(self._url, _PART, "full")
+        return PostgresEngine(self._url, _PART, "full", answer_seconds=HUNG_SECONDS)
 
     def _make_tables(self) -> None:
         schema.prepare(self._url, may_change=True)

@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from ...errors import StoreError
 from ..store import Tx
 from . import faults
-from .connecting import WRITES, connect, cut, place
+from .connecting import ANSWER_SECONDS, WRITES, connect, cut, place
 from .transaction import PostgresTx
 
 log = logging.getLogger("edgeq.store")
@@ -40,19 +40,23 @@ AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_dat
 
 
 class PostgresEngine:
-    """Used by one thread at a time. `database_clock` says whether leases go by the database's clock."""
+    """Used by one thread at a time. `database_clock` says whether leases go by the database's clock. When the server
+    doesn't answer a statement within `answer_seconds`, the connection is lost; by default, `cut` has to see to that."""
 
     savepoints = False
     listens = True
     ear: int | None = None
 
-    def __init__(self, url: str, part: str, durability: str, *, database_clock: bool = True) -> None:
+    def __init__(
+        self, url: str, part: str, durability: str, *, database_clock: bool = True, answer_seconds: float | None = None
+    ) -> None:
         self.name = uuid.uuid4().hex
         self._url = url
         self._part = part
         self._place = place(url)
         self._wanted_commit = durability
         self._database_clock = database_clock
+        self._answer_seconds = answer_seconds
         self._connection: psycopg.Connection[Any] | None = None
         self._tx: PostgresTx | None = None
         self._batch = 0
@@ -63,13 +67,14 @@ class PostgresEngine:
 
     def connect(self) -> None:
         """Open the connection. Raises psycopg.Error; then there is none."""
-        connection = connect(self._url, self._part, WRITES)
+        connection = connect(self._url, self._part, WRITES, answer_seconds=ANSWER_SECONDS)
         try:
             connection.execute(_commit_setting(connection, self._wanted_commit))
             [(self._lock,)] = connection.execute(b"SELECT 'events'::regclass::oid::bigint").fetchall()
         except BaseException:
             connection.close()
             raise
+        connection.answer_seconds = self._answer_seconds
         self._connection, self._tx = connection, PostgresTx(connection)
 
     def disconnect(self) -> None:

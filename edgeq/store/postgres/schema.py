@@ -13,7 +13,7 @@ import psycopg
 
 from ...errors import StoreError, StoreMissing
 from ..meta import COPY_OF, incomplete
-from .connecting import WRITES, connect, place
+from .connecting import ANSWER_SECONDS, WRITES, Connection, connect, place
 
 FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
 
@@ -42,7 +42,7 @@ def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
     Raises StoreError when the server or the tables don't fit; unless `may_change`, when they need a migration; unless
     that goes on (`copying`), when they are an incomplete copy; psycopg.Error.
     """
-    connection = connect(url, "schema", WRITES)
+    connection = connect(url, "schema", WRITES, answer_seconds=ANSWER_SECONDS)
     try:
         done = _applied(connection, url)
         if done != known():
@@ -58,6 +58,7 @@ def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
             connection.execute(b"SELECT pg_advisory_lock(%s)", (_MAKING,))
             if _applied(connection, url) != known():
                 _migrate(connection)
+            connection.answer_seconds = ANSWER_SECONDS
         check_order(connection, url)
         known_facts = dict(connection.execute(b"SELECT key, value FROM meta").fetchall())
         if COPY_OF in known_facts and not copying:
@@ -105,8 +106,9 @@ class _Borrowed(pw.PostgresqlDatabase):
         self.server_version = connection.info.server_version
 
 
-def _migrate(connection: psycopg.Connection[Any]) -> None:
-    """All in one transaction: who looks meanwhile finds the tables whole, or not there."""
+def _migrate(connection: Connection) -> None:
+    """All in one transaction: who looks meanwhile finds the tables whole, or not there. Large ones take their time."""
+    connection.answer_seconds = None
     # Imported when needed: a start with nothing to migrate doesn't pay its memory.
     from playhouse.migrations import Runner
 
