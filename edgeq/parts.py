@@ -23,6 +23,7 @@ from .errors import EdgeqError
 from .intake.intake import Intake
 from .jobs.slots import Slots
 from .link import Link
+from .members import Members
 from .mqtt.inbox import Inbox
 from .mqtt.session import Session
 from .notifications.outbox import Sender
@@ -150,6 +151,7 @@ class Parts:
             clock,
             mine=self._is_mine,
         )
+        self.members = Members(config, store, clock)
         self._started: list[Service] = []
         self._landed_before = [0]
 
@@ -175,7 +177,8 @@ class Parts:
         web = [] if self.web is None else [self.web]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
         ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)
-        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web, *ordered]
+        members = [self.members] if self._store.ownership.shared else []
+        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web, *ordered, *members]
 
     def _owned(
         self, name: str, *services: Service, first: Callable[[], Awaitable[None]] | None = None

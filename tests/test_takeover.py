@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -144,3 +145,19 @@ def test_a_second_edgeq_run_with_one_name_is_refused_and_a_successor_is_not(site
     assert "running as process" in first.cli("status").stdout, "the second one took its control socket"
     first.kill()
     first.start()
+
+
+def test_members_that_run_by_different_files_are_warned_of(site: Site) -> None:
+    site.start("a")
+    a = site.members["a"]
+    a.reload((a.folder / "edgeq.yaml").read_text().replace("every: 4s", "every: 5s"))
+    site.start("b", "c")
+    warning = "gateway a shares this store, and runs by a file with other contracts:"
+    for name in ("b", "c"):
+        log = site.members[name].log_file
+        site.members[name].until(functools.partial(_says, log, warning), "a warning")
+    assert "gateway b shares" not in site.members["c"].log
+
+
+def _says(log: Path, text: str) -> bool:
+    return text in log.read_text()

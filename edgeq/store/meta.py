@@ -9,6 +9,9 @@ from .tables import Meta
 COPY_OF = "copy_of"
 """In a store that is copied from another one, until it is complete: the id of that one."""
 
+_STARTING = Statement(
+    lambda p: Meta.select(Meta.key, Meta.value).where((Meta.key >= p) & (Meta.key < p)).order_by(Meta.key)
+)
 _VALUE = Statement(lambda p: Meta.select(Meta.value).where(Meta.key == p))
 
 
@@ -24,6 +27,12 @@ async def get(store: Store, key: str) -> str | None:
     """The value of `key`, or None."""
     rows = await store.read(_VALUE, (key,))
     return str(rows[0][0]) if rows else None
+
+
+async def starting(store: Store, prefix: str) -> list[tuple[str, str]]:
+    """All keys that begin with `prefix`, in order, with their values."""
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return [(str(key), str(text)) for key, text in await store.read(_STARTING, (prefix, end))]
 
 
 def value(tx: Tx, key: str) -> str | None:
