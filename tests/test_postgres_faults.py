@@ -8,6 +8,7 @@ import gc
 import logging
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
 from edgeq.store import events
-from edgeq.store.postgres import connecting, engine
+from edgeq.store.postgres import connecting, engine, schema
+from edgeq.store.postgres import store as postgres_store
 from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
@@ -387,3 +389,50 @@ async def test_a_server_that_is_not_up_yet_is_worth_waiting_for(server: Postgres
     assert store.health.ok
     assert await store.write(events.newest_id) == 0
     await store.close()
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_closing_waits_for_no_answer_to_a_question(
+    server: Postgres, harmed: PostgresDatabase, monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    monkeypatch.setattr(postgres_store, "_HUNG_SECONDS", 0.2)
+    store = store_on(harmed.url)
+    await store.open()
+    if connected:
+        await events.head(store)
+        server.freeze()
+    else:
+        monkeypatch.setattr(connecting, "_adapt", lambda connection: server.freeze())
+    asking = asyncio.create_task(events.head(store))
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await store.close()
+        with pytest.raises(StoreUnavailable):
+            await asking
+    finally:
+        await asyncio.to_thread(server.thaw)
+
+
+async def test_a_start_that_is_called_off_leaves_no_connection_behind(
+    harmed: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, reached, prepare = threading.Event(), threading.Event(), schema.prepare
+
+    def held(url: str, *, may_change: bool) -> str:
+        reached.set()
+        assert go_on.wait(60)
+        return prepare(url, may_change=may_change)
+
+    monkeypatch.setattr(schema, "prepare", held)
+    store = store_on(harmed.url)
+    opening = asyncio.create_task(store.open())
+    await asyncio.to_thread(reached.wait, 60)
+    opening.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert not store._engine.is_connected
+    text = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq%'"
+    await until(lambda: harmed.sql(text) == [(0,)])

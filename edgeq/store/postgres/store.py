@@ -93,8 +93,9 @@ class PostgresStore(Store):
 
     async def open(self) -> None:
         """See Store.open."""
+        preparing = asyncio.create_task(asyncio.to_thread(self._prepare))
         try:
-            await asyncio.to_thread(self._prepare)
+            await asyncio.shield(preparing)
             self._writer.start()
             self._is_open = True
             if self._with_session:
@@ -103,6 +104,8 @@ class PostgresStore(Store):
             self._writer.unavailable(str(error))
             raise
         except BaseException:
+            # A thread can't be cancelled, and what it connects is to be closed. It ends by itself (ANSWER_SECONDS).
+            await asyncio.gather(preparing, return_exceptions=True)
             await self.close()
             raise
 
@@ -115,16 +118,18 @@ class PostgresStore(Store):
 
     async def close(self) -> None:
         """See Store.close."""
-        async with self._reading:
-            self._is_open = False
-            await self._close_reader()
-        hung = asyncio.get_running_loop().call_later(
-            _HUNG_SECONDS if self._session.silence is None else 0.0, self._engine.cut
-        )
+        self._is_open = False
+        hung = asyncio.get_running_loop().call_later(_HUNG_SECONDS if self._session.silence is None else 0.0, self._cut)
         await self._writer.close()
+        async with self._reading:
+            await self._close_reader()
         hung.cancel()
         await self._session.stop()
         await asyncio.to_thread(self._engine.disconnect)
+
+    def _cut(self) -> None:
+        self._engine.cut()
+        cut(self._reader)
 
     async def _close_reader(self) -> None:
         if self._reader is not None:
@@ -164,6 +169,8 @@ class PostgresStore(Store):
                 if not self._reader.closed:
                     raise
         await self._close_reader()
+        if not self._is_open:
+            raise StoreUnavailable("the store is closed")
         if self._session.silence is not None:
             raise StoreUnavailable(self._session.silence.reason)
         reader = await connect_async(self._url, f"{self._part} reader".strip(), READS, opened=self._opened)
@@ -171,3 +178,5 @@ class PostgresStore(Store):
 
     def _opened(self, reader: psycopg.AsyncConnection[Any]) -> None:
         self._reader = reader
+        if not self._is_open:  # the time to be cut may have passed
+            cut(reader)
