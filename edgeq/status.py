@@ -106,7 +106,7 @@ class Status:
         try:
             answer |= await stored(app.store, self._clock.now(), app.plan.processors)
         except StoreError as error:
-            health = Health(False, health.reason or str(error), health.since)
+            health = Health(False, str(error) if health.ok else health.reason, health.since)
             answer["store"] = {"place": app.store.place, **app.store.disk()}
         answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from support.postgres import Postgres
+from support.postgres import ROLE, Postgres
 from support.proxy import Proxy
 from support.stores import PostgresDatabase
 
 from edgeq.backoff import Backoff
+from edgeq.cli.status import lines
 from edgeq.clock import Clock
 from edgeq.store import meta
 from edgeq.store.postgres import session
@@ -201,3 +202,24 @@ async def test_closing_while_the_server_answers_nothing_leaves_no_timer_behind(
         await asyncio.to_thread(server.thaw)
     assert here._session._net is not None
     assert here._session._net.cancelled()
+
+
+async def test_a_session_alone_that_is_refused_is_told_again_and_again(
+    own_postgres: Callable[..., Postgres], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "_REMIND_SECONDS", 0.0)
+    monkeypatch.setattr(session, "_AGAIN", Backoff(0.05, 0.05))
+    server = own_postgres()
+    async with opened(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
+        await listening(here)
+        await here.write(touching())
+        await asyncio.to_thread(server.sql, server.url, f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
+        await asyncio.to_thread(server.terminate, "edgeq here session")
+        await until(lambda: caplog.text.count("nothing is owned by this process") >= 3)
+        assert here.health.ok
+        assert "too many connections" in here.health.reason
+        shown = {"running": False, "gateway": "gw", "store": {"ok": True, "reason": here.health.reason}}
+        assert f"store         {here.health.reason}" in lines(shown, 0)
+        await here.write(touching())
+        await asyncio.to_thread(server.sql, server.url, f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+        await until(lambda: not here.health.reason)

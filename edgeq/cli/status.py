@@ -137,6 +137,8 @@ def _store(store: dict[str, Any], running: bool, now: int) -> list[str]:
     if not store.get("ok", True):
         since = f" (for {_time((now - store['since']) / MICROSECONDS)})" if store.get("since") else ""
         made.append(f"store         {f'takes no commits{since}: ' if running else ''}{store['reason']}")
+    elif store.get("reason"):
+        made.append(f"store         {store['reason']}")
     if "head" in store:
         made.append(f"store         {store['place']}: {store['head']} events up to now{_disk(store)}")
     return made

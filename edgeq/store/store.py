@@ -138,7 +138,8 @@ Unit = Callable[[Tx], T]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the store takes commits. `since` is in microseconds since 1970 UTC, `reason` for an operator."""
+    """Whether the store takes commits. `since` is in microseconds since 1970 UTC, `reason` for an operator; of a store
+    that takes commits, it is what else is wrong."""
 
     ok: bool
     reason: str = ""

@@ -5,8 +5,8 @@
 - A beat a second asks the server for what the process wants to own. The server ends a session that asked nothing for
   FROZEN_SECONDS, and with it its locks: so it goes with a process that is frozen or cut off. It counts as lost sooner.
 - It begins anew when the tables were put back from a backup meanwhile: what was read of them before is void.
-- It is connected again for ever. An outage is one line in the log, and one when it is over. When
-  the server doesn't answer, `silent` is called, and `silence` says so until it does.
+- It is connected again for ever. An outage is one line in the log, one each _REMIND_SECONDS, and one when it is over;
+  `trouble` says it meanwhile. When the server doesn't answer, `silent` is called, and `silence` says so until it does.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _REST_SECONDS = 0.02
 _AGAIN = Backoff(0.2, 2.0, jitter=0.5)
 _CALM_SECONDS = 10.0
 _END_SECONDS = 1.0
+_REMIND_SECONDS = 600.0
 
 _SETTINGS = f"SET idle_session_timeout = '{FROZEN_SECONDS}s'; LISTEN {CHANNEL}"
 _STORE = b"SELECT coalesce(to_regclass('events')::oid::bigint, 0)"
@@ -58,6 +59,7 @@ class Session:
         clock: Clock,
     ) -> None:
         self.silence: Health | None = None
+        self.trouble: Health | None = None
         self.ownership = PostgresOwnership(self.alive, self._ask, read)
         self._url = url
         self._part = f"{part} session".strip()
@@ -70,7 +72,8 @@ class Session:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._store = 0
         self._up_since: float | None = None
-        self._said_lost_at: float | None = None
+        self._lost_at: float | None = None
+        self._said_at = 0.0
         self._ends_at = 0.0
         self._end: asyncio.TimerHandle | None = None
         self._net: asyncio.TimerHandle | None = None
@@ -142,10 +145,10 @@ class Session:
 
     def _up(self) -> None:
         now = self._up_since = asyncio.get_running_loop().time()
-        self.silence = None
-        if self._said_lost_at is not None:
-            log.info("the control session is back, after %.1fs", now - self._said_lost_at)
-            self._said_lost_at = None
+        self.silence = self.trouble = None
+        if self._lost_at is not None:
+            log.info("the control session is back, after %.1fs", now - self._lost_at)
+            self._lost_at = None
         self._fire_all()
 
     def _lost(self, error: Exception | None, *, say: bool) -> None:
@@ -155,13 +158,20 @@ class Session:
             self._connection.pgconn.finish()
             self._connection = None
         self.ownership.lost()
-        if error is not None and say and not self._stopping:
-            self._said_lost_at = asyncio.get_running_loop().time()
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            log.warning(
-                "the control session at the %s is lost: %s. Until it is back, nothing is owned by this process, and "
-                "what others commit is noticed late.", place(self._url), reason,
-            )  # fmt: skip
+        if error is not None and not self._stopping:
+            self._tell(next(iter(str(error).splitlines()), type(error).__name__), say=say)
+
+    def _tell(self, reason: str, *, say: bool) -> None:
+        """Of an outage, once and now and then."""
+        now = asyncio.get_running_loop().time()
+        text = (
+            f"the control session at the {place(self._url)} is lost: {reason}. Until it is back, nothing is owned by "
+            "this process, and what others commit is noticed late."
+        )
+        self.trouble = Health(ok=True, reason=text, since=self.trouble.since if self.trouble else self._clock.now())
+        if say or now - self._said_at > _REMIND_SECONDS:
+            self._lost_at, self._said_at = self._lost_at if self._lost_at is not None else now, now
+            log.warning("%s", text)
 
     # Beats
 

@@ -74,7 +74,7 @@ class PostgresStore(Store):
     def health(self) -> Health:
         """See Store.health."""
         health = self._writer.health
-        return (self._session.silence or health) if health.ok else health
+        return (self._session.silence or self._session.trouble or health) if health.ok else health
 
     @property
     def busy(self) -> bool:
