@@ -75,7 +75,7 @@ class Parts:
             metrics,
             clock,
             packet_bytes_max=plan.packet_bytes_max,
-            known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}"),
+            known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}", own=True),
         )
         self.intake = Intake(table, self.inbox, self.session, store, metrics, clock, window=window)
         self.link = Link(self.session, self.inbox, self.intake, clock)
@@ -288,15 +288,17 @@ def _ordered(plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Cloc
 
 
 class _Filters:
-    """Keeps in the store which topic filters the broker holds for a client. See mqtt.session.SubscriptionMemory."""
+    """Keeps in the store which topic filters the broker holds for a client. See mqtt.session.SubscriptionMemory. `own`:
+    it is the gateway's own client, the only one that an earlier version had."""
 
-    def __init__(self, store: Store, client_id: str) -> None:
+    def __init__(self, store: Store, client_id: str, *, own: bool = False) -> None:
         self._store = store
         self._key = f"{_FILTERS_KEY}:{client_id}"
+        self._own = own
 
     async def load(self) -> list[str]:
         found = await meta.get(self._store, self._key)
-        if found is None:  # what an earlier version has stored, of its only client
+        if found is None and self._own:  # what an earlier version has stored
             found = await meta.get(self._store, _FILTERS_KEY)
         return (found or "").splitlines()
 

@@ -126,8 +126,8 @@ async def test_a_letter_that_is_another_ones_is_left_to_it(database: Database) -
 async def test_each_client_has_topic_filters_of_its_own(database: Database) -> None:
     async with database.opened() as store:
         await store.write(lambda tx: meta.put(tx, "mqtt_filters", "from/an/earlier/version"))
-        first, second = _Filters(store, "edgeq-a"), _Filters(store, "edgeq-b")
-        assert await first.load() == ["from/an/earlier/version"]
+        first, second = _Filters(store, "edgeq-a", own=True), _Filters(store, "edgeq-b")
+        assert (await first.load(), await second.load()) == (["from/an/earlier/version"], [])
         await first.save(["a/#"])
         await second.save([])
         assert (await first.load(), await second.load()) == (["a/#"], [])

@@ -109,6 +109,25 @@ async def test_pausing_and_stopping_need_not_wait_for_it(bench: Bench) -> None:
     assert runner.state == "stopped"
 
 
+async def test_started_anew_it_does_not_wait_for_what_was_away_before(bench: Bench) -> None:
+    away, done = True, []
+
+    async def handle(event: Event, ctx: ProcessorContext) -> None:
+        if away:
+            raise NotYet("the line is down", after_seconds=3600.0)
+        done.append(event.id)
+
+    await bench.add("in.a")
+    runner = bench.runner("p", Recorder(handle))
+    await runner.start()
+    await until(lambda: runner.state == "waiting", "it to wait")
+    await runner.stop(5.0)
+    away = False
+    await runner.start()
+    await until(lambda: done == [1], "it to go on")
+    await runner.stop(5.0)
+
+
 async def test_it_is_closed_when_it_stops(bench: Bench) -> None:
     closed: list[str] = []
 

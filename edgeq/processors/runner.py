@@ -136,6 +136,7 @@ class ProcessorRunner(Service):
         """Works until it is stopped."""
         with self._store.signal.watch(self._wake, "events", "cursors", "threads", "silences"):
             try:
+                self._not_before, self.waiting_for = 0.0, ""  # another process may have owned it meanwhile
                 await self._take()
                 self._running = True
                 while not self.stopping.is_set():
