@@ -137,5 +137,5 @@ def check_order(connection: psycopg.Connection[Any], url: str) -> None:
     if missing:
         raise StoreError(
             f"{place(url)} doesn't keep the order of events: {'; '.join(missing)}",
-            hint="without that, processors may miss events: restore the table as the migration of edgeq makes it",
+            hint=f"without that, processors may miss events: what makes it is in {FOLDER / known()[0]}.py",
         )
