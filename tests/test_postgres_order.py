@@ -221,8 +221,7 @@ async def test_a_table_that_keeps_no_order_is_refused(database: PostgresDatabase
     database.sql(change)
     with pytest.raises(StoreError, match=rf"doesn't keep the order of events: .*{named}") as refused:
         await database.store().open()
-    assert refused.value.hint
-    assert "restore" in refused.value.hint
+    assert "0001_first_tables.py" in refused.value.hint
 
 
 async def test_a_trigger_that_always_fires_will_do(database: PostgresDatabase) -> None:
