@@ -547,7 +547,8 @@ def test_a_queue_leaves_nothing_behind(tmp_path: Path) -> None:
         answer = queue.dispatch(Greet())
         queue.cancel(answer.id)
         queue.wait(answer.id)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
+    assert threading.active_count() <= threads  # what an earlier test left may end meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= files
     assert sorted(os.listdir(tmp_path)) == ["edgeq.db", "edgeq.db-lock"]
     queue.close()
     with pytest.raises(StoreUnavailable, match="the queue is closed"):
