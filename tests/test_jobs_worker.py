@@ -488,7 +488,8 @@ async def test_a_running_job_that_another_process_cancels_is_stopped(bench: Benc
     await bench.work()
     await bench.dispatch(Hold())
     await until(lambda: Gate.entered == [0])
-    bench.database.sql("UPDATE jobs SET state = 'cancelled', lease_expires_at = NULL")
+    async with bench.database.opened(clock=bench.clock, beside=True) as other:
+        await other.write(lambda tx: jobs.cancel(tx, [1], bench.clock.now()))
     await bench.counted({"cancelled": 1})
     assert Gate.cancelled == [0]
 
