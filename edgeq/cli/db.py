@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import chain, groupby
 
 import click
 
@@ -13,6 +13,7 @@ from ..store.copying.copy import Step, copy, make_side
 from ..telemetry.log import configure
 from .printing import say, say_error
 from .program import arm_failpoints
+from .progress import progress
 
 
 def _store_url(ctx: click.Context, param: click.Parameter, text: str) -> str:
@@ -56,24 +57,15 @@ def copy_store(source: str, target: str) -> None:
 
 
 def _show(steps: Iterable[Step]) -> None:
-    """Say how far it is: a bar on a terminal, a line for each table elsewhere and at its end."""
-    if not sys.stderr.isatty():
-        for step in steps:
-            _say_end(step)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console, same = Console(stderr=True), sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, auto_refresh=False, redirect_stdout=same) as bar:
-        shown = bar.add_task("", total=None)
-        for step in steps:
-            doing = f"{step.table} {step.phase}"
-            if bar.tasks[0].description != doing:
-                bar.reset(shown)  # the time that is left is that of this one
-            bar.update(shown, description=doing, completed=step.done, total=step.total, refresh=True)
-            _say_end(step)
+    """Say how far it is, and a line for each table at its end."""
+    for (table, phase), group in groupby(steps, key=lambda step: (step.table, step.phase)):
+        first = next(group)
+        with progress(f"{table} {phase}", first.total) as advance:
+            done = 0
+            for step in chain([first], group):
+                advance(step.done - done)
+                done = step.done
+                _say_end(step)
 
 
 def _say_end(step: Step) -> None:

@@ -21,6 +21,7 @@ from ..telemetry.log import printable
 from ..units import Duration
 from .common import ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import cell, say, say_json, say_table
+from .progress import progress
 
 _PAGE = 500
 _COLUMNS = ("id", "when", "type", "subject", "data", "tags")
@@ -118,7 +119,7 @@ def export(type_pattern: str, subject: str, tag: str, since: str, form: str) -> 
         if form == "csv":
             sheet.writeheader()
         async with open_store(load_config()) as store:
-            async for event in _after(store, 0):
+            async for event in _every(store):
                 if event.recorded_at < earliest or not wanted(event):
                     continue
                 if form == "csv":
@@ -188,6 +189,21 @@ class _Output:
 
     def write(self, text: str) -> None:
         sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+
+
+async def _every(store: Store) -> AsyncIterator[Event]:
+    """All that are stored; a terminal to which they don't go has a bar."""
+    first = await table.after(store, 0, 1)
+    at = first[0].id - 1 if first else 0
+    if sys.stdout.isatty():
+        async for event in _after(store, at):
+            yield event
+        return
+    with progress("events", await table.head(store) - at) as advance:
+        async for event in _after(store, at):
+            advance(event.id - at)
+            at = event.id
+            yield event
 
 
 async def _after(store: Store, event_id: int) -> AsyncIterator[Event]:

@@ -22,7 +22,8 @@ from ..store.store import Tx, Unit
 from ..units import Duration
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .dispatch import dispatch
-from .printing import counting, say, say_error, say_fields, say_json, say_table
+from .printing import say, say_error, say_fields, say_json, say_table
+from .progress import progress
 
 _PAGE = 1000
 _PURGED = tuple(state for state in STATES if state != "executing")
@@ -247,13 +248,14 @@ def _pages(loaded: LoadedConfig, unit: Unit[int], done: str) -> int:
     is a commit of its own: workers get on meanwhile."""
 
     async def main() -> int:
-        count, say_count = 0, counting(done)
+        count = 0
         async with open_store(loaded) as store:
-            while True:
-                page = await store.write(unit, timeout_seconds=WRITE_SECONDS)
-                count += page
-                if page < _PAGE:
-                    return count
-                say_count(count)
+            with progress(done) as advance:
+                while True:
+                    page = await store.write(unit, timeout_seconds=WRITE_SECONDS)
+                    count += page
+                    advance(page)
+                    if page < _PAGE:
+                        return count
 
     return asyncio.run(main())

@@ -21,7 +21,8 @@ from ..store.threads import OpenThread
 from ..units import Duration
 from .acknowledge import ack
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
-from .printing import counting, last_line, say, say_fields, say_json, say_table
+from .printing import last_line, say, say_fields, say_json, say_table
+from .progress import progress
 from .trying import test
 
 SEVERITIES = get_args(Severity)
@@ -245,13 +246,14 @@ def _change(
         async with open_store(loaded) as store:
             if named:
                 return await store.write(lambda tx: those(tx, named), timeout_seconds=WRITE_SECONDS)
-            count, say_count = 0, counting(done)
-            while True:
-                changed = await store.write(page, timeout_seconds=WRITE_SECONDS)
-                count += changed
-                if changed < _PAGE:
-                    return count
-                say_count(count)
+            count = 0
+            with progress(done) as advance:
+                while True:
+                    changed = await store.write(page, timeout_seconds=WRITE_SECONDS)
+                    count += changed
+                    advance(changed)
+                    if changed < _PAGE:
+                        return count
 
     count = asyncio.run(main())
     if count == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..clock import rfc3339
@@ -76,13 +76,6 @@ def say_fields(fields: Mapping[str, Any]) -> None:
         elif isinstance(value, dict | list):
             value = to_json(value)
         say(f"{name:<{width}}" + str(value).rstrip().replace("\n", "\n" + " " * width))
-
-
-def counting(done: str) -> Callable[[int], None]:
-    """Says on a terminal how far long work is, over what it said before: `12000 deleted`. Silent elsewhere."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return lambda count: None
-    return lambda count: print(f"{count} {done}", end="\r", file=sys.stderr, flush=True)
 
 
 def _draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from ...patterns import pattern
 from ...units import Duration, spoken
 from ..common import as_json, configured, load_config, open_store
 from ..printing import cell, json_line, say, say_error, say_json, say_table
+from ..progress import progress
 from .configured import configured_contracts, no_such_contract
 
 _COLUMNS = ("contract", "violations", "time violated", "flaps", "unknown", "skipped", "open at the end")
@@ -128,7 +127,8 @@ async def _replay(
     async with open_store(loaded) as store:
         stretch = await find(store, *span)
         printer.print(replay.begin(stretch.begins_at))
-        with _progress(stretch) as advance:
+        at = stretch.after_id
+        with progress("events", stretch.last_id - at) as advance:
             async for page in moments(store, stretch):
                 for event, clock_set in page:
                     if clock_set:
@@ -136,7 +136,9 @@ async def _replay(
                     printer.print(replay.observe(event))
                 count += len(page)
                 printer.flush()
-                advance(page[-1].event.id if page else stretch.last_id)
+                reached = page[-1].event.id if page else at
+                advance(reached - at)
+                at = reached
         printer.print(replay.elapse(stretch.until))
     return stretch, count
 
@@ -220,21 +222,3 @@ def _as_json(name: str, tally: Tally) -> dict[str, Any]:
         "unknown": tally.unknowns, "reminders": tally.reminders, "skipped": dict(tally.skipped),
         "open": [{"subject": subject, "since": since} for subject, since in sorted(tally.open.items())],
     }  # fmt: skip
-
-
-@contextmanager
-def _progress(stretch: Stretch) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how far the replay is, when told up to which id; silent elsewhere."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda event_id: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    mixed = sys.stdout is not None and sys.stdout.isatty()  # verdicts go above the bar
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=mixed, redirect_stderr=True
-    ) as bar:
-        task = bar.add_task("events", total=max(1, stretch.last_id - stretch.after_id))
-        yield lambda event_id: bar.update(task, completed=event_id - stretch.after_id)
