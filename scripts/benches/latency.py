@@ -12,10 +12,9 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from support import Appliance, Wire, file_system, mosquitto, percentile, publish_packet, scratch
+from support import Appliance, Wire, file_system, mosquitto, pace, percentile, publish_packet, scratch
 
 ALLOWED_MS = {0.5: 2.0, 0.99: 10.0}  # above one commit
 WARM_UP_SECONDS = 2
@@ -99,16 +98,6 @@ def measure_commits(database: Path, rate: int, seconds: int) -> list[float]:
         taken.append((time.monotonic_ns() - began) / 1e6)
     connection.close()
     return taken
-
-
-def pace(count: int, rate: int) -> Iterator[int]:
-    """Count, `rate` times a second, without falling behind for good."""
-    began = time.monotonic()
-    for number in range(count):
-        wait = began + number / rate - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
-        yield number
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -44,6 +45,17 @@ def scratch(parent: str) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def results(*, as_json: bool) -> Iterator[dict[str, float]]:
+    """For what a bench measures, by name. `as_json`: that goes to standard output, as one object, and what is printed
+    for people to standard error."""
+    measured: dict[str, float] = {}
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield measured
+    if as_json:
+        print(json.dumps(measured))
 
 
 def file_system(folder: Path) -> str:
@@ -138,18 +150,34 @@ def publish_packet(topic: str, payload: bytes, mid: int) -> bytes:
     return b"\x32" + bytes([len(body)]) + body
 
 
-class Appliance:
-    """`edgeq run` with a configuration, as a child process. `store`: its URL, if it isn't a file in `folder`."""
+def pace(count: int, rate: int) -> Iterator[int]:
+    """Count, `rate` times a second, without falling behind for good."""
+    began = time.monotonic()
+    for number in range(count):
+        wait = began + number / rate - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        yield number
 
-    def __init__(self, folder: Path, config: str, store: str = "") -> None:
+
+class Appliance:
+    """`edgeq run` with a configuration, as a child process. `store`: its URL, if it isn't a file in `folder`; `before`:
+    words to start it with; `settings`: keys that win over the configuration's, as in `web__listen`."""
+
+    def __init__(
+        self, folder: Path, config: str, store: str = "", *, before: Sequence[str] = (), **settings: str
+    ) -> None:
         self.database = folder / "edgeq.db"
         path = folder / "edgeq.yaml"
-        path.write_text(f"store: {{url: '{store or self.database}'}}\nlog: {{level: warning}}\n{config}")
-        self._environment = {**os.environ, "RUNTIME_DIRECTORY": str(folder)}
-        command = [sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)]
+        path.write_text(config)
+        settings = {"store__url": store or str(self.database), "log__level": "warning", **settings}
+        given = {f"EDGEQ_{name.upper()}": value for name, value in settings.items()}
+        self._environment = {**os.environ, **given, "RUNTIME_DIRECTORY": str(folder)}
+        command = [*before, sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)]
         self.process = subprocess.Popen(command, cwd=folder, env=self._environment)
         self.pid = self.process.pid
-        self._control = socket_path(local_base(load(str(path)).config, self._environment))
+        loaded = load(str(path), environ=self._environment)
+        self._control = socket_path(local_base(loaded.config, self._environment))
 
     def __enter__(self) -> Appliance:
         return self
