@@ -1,4 +1,4 @@
-"""`edgeq db`: what is done to a store as a whole."""
+"""`edgeq db copy`: a store in another database."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from itertools import chain, groupby
 
 import click
 
-from ..config.checks import store_url
-from ..store.copying.copy import Step, copy, make_side
-from ..telemetry.log import configure
-from .printing import say, say_error
-from .program import arm_failpoints
-from .progress import progress
+from ...config.checks import store_url
+from ...store.copying.copy import Step, copy, make_side
+from ...telemetry.log import configure
+from ..printing import say, say_error
+from ..program import arm_failpoints
+from ..progress import progress
 
 
 def _store_url(ctx: click.Context, param: click.Parameter, text: str) -> str:
@@ -24,12 +24,7 @@ def _store_url(ctx: click.Context, param: click.Parameter, text: str) -> str:
     return text
 
 
-@click.group()
-def db() -> None:
-    """A store as a whole."""
-
-
-@db.command("copy")
+@click.command("copy")
 @click.argument("source", metavar="FROM", callback=_store_url)
 @click.argument("target", metavar="TO", callback=_store_url)
 def copy_store(source: str, target: str) -> None:
