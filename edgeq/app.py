@@ -56,6 +56,7 @@ class App:
         )
         self.parts: Parts | None = None
         self.started_at = self._clock.now()
+        self._status = Status(self, self._clock)
         self._notifier = Notifier.from_environ(os.environ)
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
@@ -109,10 +110,9 @@ class App:
         """
         unreached = ""
         settle_process()
-        status = Status(self, self._clock)
         base = local_base(self.plan.loaded.config)
-        control = ControlServer(socket_path(base), {"status": status.gather})
-        attending = asyncio.create_task(self._attend(status))
+        control = ControlServer(socket_path(base), {"status": self._status.gather})
+        attending = asyncio.create_task(self._attend())
         try:
             if await self._open_store(control, patient=not once):
                 await self._start(once)
@@ -197,14 +197,14 @@ class App:
         done.cancel()
         return ""
 
-    async def _attend(self, status: Status) -> None:
+    async def _attend(self) -> None:
         """Again and again: feed the watchdog, tell systemd how it stands, note the counters, look after the store."""
         limit = self._notifier.watchdog_interval_seconds or inf
         while True:
             if self.parts is None or self.parts.progressing():
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
-            status.sample()
+            self._status.sample()
             if self.store.fault is not None:
                 self.stop()
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
@@ -252,7 +252,7 @@ class App:
         return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics)
 
     def _make_parts(self) -> Parts:
-        return Parts(self.plan, self.mqtt_settings(), self.store, self.metrics, self._clock)
+        return Parts(self.plan, self.mqtt_settings(), self.store, self.metrics, self._clock, self._status.gather)
 
     async def _other_broker(self, plan: Plan) -> EmbeddedBroker | None:
         """The embedded broker that `plan` needs: the present one, if its address is the same, or a running one."""

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .config.schema import Mqtt
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from .jobs.sources.runner import SourceRunner
     from .notifications.heartbeat import Heartbeat
     from .ordered import OrderedIntake
-    from .web.server import WebServer
 
 log = logging.getLogger("edgeq.app")
 
@@ -58,9 +57,17 @@ _FILTERS_KEY = "mqtt_filters"
 
 
 class Parts:
-    """What runs for one configuration; the store and its file outlive it."""
+    """What runs for one configuration; the store and its file outlive it. `status` says how all of it stands."""
 
-    def __init__(self, plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        mqtt: Mqtt,
+        store: Store,
+        metrics: Metrics,
+        clock: Clock,
+        status: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
         config = plan.loaded.config
         # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
         window = config.mqtt.receive_maximum
@@ -123,17 +130,11 @@ class Parts:
             from .notifications.heartbeat import Heartbeat  # HTTP costs memory
 
             self.heartbeat = Heartbeat(config.notifications.heartbeat, store, metrics, clock)
-        self.web: WebServer | None = None
+        self.web: list[Service] = []
         if config.web.listen is not None:
-            from .web.acknowledge import AcknowledgePage  # who has no pages doesn't pay for them
-            from .web.ingest import Ingest
-            from .web.server import WebServer
+            from .web.making import Running, make_web  # who has no pages doesn't pay for them
 
-            pages = [
-                AcknowledgePage(config.gateway, store, metrics, clock).page(),
-                Ingest(config.web.token, store, metrics, clock).page(),
-            ]
-            self.web = WebServer(config.web.listen, clock, pages)
+            self.web = make_web(config.web.listen, Running(plan, store, metrics, clock, self.session, status))
         self._plan = plan
         self._store = store
         self._metrics = metrics
@@ -174,11 +175,19 @@ class Parts:
         timed = [] if once else [*self.sources, *([] if self.scheduler is None else [self.scheduler])]
         leader = self._owned("leader", *timed, self.retention, first=self._close_what_is_gone)
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
-        web = [] if self.web is None else [self.web]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
         ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)
         members = [self.members] if self._store.ownership.shared else []
-        return [*one_at_a_time, *self.workers.values(), *leader, self.redriver, *heartbeat, *web, *ordered, *members]
+        return [
+            *one_at_a_time,
+            *self.workers.values(),
+            *leader,
+            self.redriver,
+            *heartbeat,
+            *self.web,
+            *ordered,
+            *members,
+        ]
 
     def _owned(
         self, name: str, *services: Service, first: Callable[[], Awaitable[None]] | None = None

@@ -18,6 +18,7 @@ TOKEN_CHARACTERS_MIN = 16
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ADDRESS = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]{1,5})")
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 _COUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
 _SCHEMES = ("postgresql", "postgres")
 _HOSTS = re.compile(r"(?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._~%-]*)(?::[0-9]{1,5})?(?:,|$))*")
@@ -165,6 +166,11 @@ def address(text: str) -> tuple[str, int]:
 def listen(text: str) -> None:
     """What `address` understands."""
     address(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone: a name or number that no other machine can reach."""
+    return _LOOPBACK.fullmatch(host.lower()) is not None
 
 
 def is_postgres(url: str) -> bool:

@@ -7,7 +7,11 @@ number is bounded.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
+
+LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+"""In seconds."""
 
 
 class Counter:
@@ -42,12 +46,35 @@ class Gauge:
         self.values = dict(values)
 
 
+class Histogram:
+    """How many of what was measured, in seconds, came up to each of `bounds`, and the sum of all. Never negative: what
+    a clock that was set back makes so counts as nothing."""
+
+    def __init__(self, name: str, help: str, bounds: tuple[float, ...]) -> None:  # noqa: A002 - Prometheus' word
+        self.name = name
+        self.help = help
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.count = 0
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        seconds = max(0.0, seconds)
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.count += 1
+        self.sum += seconds
+
+
 class Metrics:
     """All counters and gauges of one running edgeq. Gauges are as they were when the status was last asked for."""
 
     def __init__(self) -> None:
         self.received = Counter("edgeq_messages_received_total", "Messages taken in from the broker.")
         self.acked = Counter("edgeq_messages_acked_total", "QoS 1 messages acknowledged after their commit.")
+        self.latency = Histogram(
+            "edgeq_ack_latency_seconds", "From the arrival of a message to its acknowledgement.", LATENCY_BOUNDS
+        )
         self.routed = Counter("edgeq_messages_routed_total", "Messages handled, by route.", "route")
         self.dropped = Counter("edgeq_messages_dropped_total", "Messages dropped on purpose, by reason.", "reason")
         self.rejected = Counter("edgeq_messages_rejected_total", "Messages made dead letters, by reason.", "reason")

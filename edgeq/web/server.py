@@ -1,11 +1,13 @@
-"""The HTTP server: pages for people, on an address that is configured.
+"""The HTTP server: pages for people, and an interface for programs, on an address that is configured.
 
 What can be relied on, whatever is sent to it:
 
 - A request has HEAD_BYTES_MAX of head and BODY_BYTES_MAX of body (more where a page gives more room to who may use it),
   is here within READ_SECONDS and answered within ANSWER_SECONDS; else it is refused. It is read whole before anybody
   looks at it.
-- At most CONNECTIONS_MAX are served at once, others are refused at once. Each connection is for one request.
+- At most CONNECTIONS_MAX are served at once, others are refused at once. Each connection is for one request. An answer
+  that goes on, of which there are few at once, ends with its connection.
+- Who sends more than is read gets the answer all the same: what is left over of it is thrown away for a while.
 - Whoever gets a page is told not to keep it, not to show it in a frame, and to run nothing that stands in it. An
   error of ours shows nothing of what is inside.
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from microdot import Microdot, Request, Response
@@ -25,22 +27,19 @@ from ..clock import Clock
 from ..config.checks import address
 from ..errors import EdgeqError, StoreError
 from ..service import Service
-from .html import html_page
+from .reading import HEAD_BYTES_MAX, READ_SECONDS, Received, Unread, read_request
+from .replies import Refusal, Stream, refused
 
-HEAD_BYTES_MAX = 8 * 1024
 BODY_BYTES_MAX = 4 * 1024
-READ_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
+WRITE_SECONDS = 20.0
 CONNECTIONS_MAX = 32
+REFUSING_MAX = 32
+LINGER_SECONDS = 10.0
+LINGER_BYTES_MAX = 16 * 2**20
 
 _ANY_SIZE = 2**31
-_END_OF_HEAD = b"\r\n\r\n"
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, sentence: str) -> None:
-        self.status = status
-        self.sentence = sentence
+_PIECE_BYTES = 64 * 1024
 
 
 def _little(headers: Mapping[str, str]) -> int:
@@ -64,13 +63,15 @@ class WebServer(Service):
         super().__init__("web", clock)
         self._listen = listen
         self._app = Microdot()
+        self._app.options_handler = None  # type: ignore[assignment]
         self._app.errorhandler(404)(_not_found)
-        self._app.errorhandler(405)(_not_allowed)
-        self._room: dict[str, Callable[[Mapping[str, str]], int]] = {}
-        # How much may come is decided here, before it is read.
+        self._app.errorhandler(405)(self._not_allowed)
+        self._rooms: dict[str, Callable[[Mapping[str, str]], int]] = {}
+        # How much may come is decided in `reading`, before it is read.
         Request.max_content_length = Request.max_body_length = _ANY_SIZE
+        Request.max_readline = HEAD_BYTES_MAX
         for each in pages:
-            self._room[each.path] = each.room
+            self._rooms[each.path] = each.room
             self._app.route(each.path, methods=list(each.methods))(self._carefully(each.answer))
         self._connections: set[asyncio.Task[Any]] = set()
 
@@ -78,7 +79,7 @@ class WebServer(Service):
         """See Service. Raises EdgeqError when the address can't be had."""
         host, port = address(self._listen)
         try:
-            server = await asyncio.start_server(self._serve, host or None, port, limit=HEAD_BYTES_MAX)
+            server = await asyncio.start_server(self._serve, host or None, port, limit=_PIECE_BYTES)
         except OSError as error:
             raise EdgeqError(f"can't listen on {self._listen}: {error.strerror or error}") from error
         self.log.info("listening on %s", self._listen)
@@ -93,18 +94,15 @@ class WebServer(Service):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        full = len(self._connections) >= CONNECTIONS_MAX
+        served = len(self._connections)
         self._connections.add(task)
         try:
+            if served >= CONNECTIONS_MAX + REFUSING_MAX:
+                return
             async with asyncio.timeout(READ_SECONDS + ANSWER_SECONDS):
-                if full:
-                    response = html_page(503, "Not now", "Too many are here at once. Try again in a while.")
-                else:
-                    response = await self._answer(reader, writer)
-                reply = _Reply()
-                await response.write(reply)  # type: ignore[arg-type]
-                writer.write(bytes(reply.octets))
-                await writer.drain()
+                response = await self._answer(reader, writer, full=served >= CONNECTIONS_MAX)
+            await _send(response, reader, writer)
+            await _linger(reader, writer)
         except (TimeoutError, OSError, EOFError):
             pass  # nobody is there any more who could be told
         except asyncio.CancelledError:
@@ -115,52 +113,32 @@ class WebServer(Service):
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Response:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, full: bool) -> Response:
         try:
-            request = await self._read(reader, writer)
-        except _Refused as refused:
-            return html_page(refused.status, "Not understood", refused.sentence)
+            received = await read_request(reader, self._room)
+        except Unread as unread:
+            return refused(unread.path, unread)
+        if full:
+            busy = Refusal(503, "Too many are here at once. Try again in a while.", {"Retry-After": "5"})
+            return refused(received.path, busy, "Not now")
+        request = await self._understood(received, writer)
+        if request is None:
+            return refused(received.path, Refusal(400, "That is no request that can be understood."))
         response: Response = await self._app.dispatch_request(request)
+        response.is_head = request.method == "HEAD"
         return response
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
-        whole = asyncio.StreamReader()
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                head = await reader.readuntil(_END_OF_HEAD)
-                whole.feed_data(head)
-                if size := self._body_size(head):
-                    whole.feed_data(await reader.readexactly(size))
-        except asyncio.LimitOverrunError:
-            raise _Refused(431, "The request is too long.") from None
-        except TimeoutError:
-            raise _Refused(408, "The request took too long.") from None
+    async def _understood(self, received: Received, writer: asyncio.StreamWriter) -> Request | None:
+        whole = asyncio.StreamReader(limit=_ANY_SIZE)
+        whole.feed_data(received.octets)
         whole.feed_eof()
         try:
-            request: Request = await Request.create(self._app, whole, writer, writer.get_extra_info("peername"))
+            return await Request.create(self._app, whole, writer, writer.get_extra_info("peername"))
         except (ValueError, IndexError, EOFError):
-            raise _Refused(400, "That is no request that can be understood.") from None
-        return request
+            return None
 
-    def _body_size(self, head: bytes) -> int:
-        """How many bytes follow the head. Raises _Refused for a body that is too large, or of unknown size."""
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            name, value = name.strip().lower(), value.strip()
-            if name == "transfer-encoding":
-                raise _Refused(411, "The length of the request is missing.")
-            if name == "content-length" and headers.get(name, value) != value:
-                raise _Refused(400, "That is no request that can be understood.")
-            headers[name] = value
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < 20):
-            raise _Refused(400, "That is no request that can be understood.")
-        path = first.split(" ")[1].partition("?")[0] if first.count(" ") == 2 else ""
-        if int(length) > self._room.get(path, _little)(headers):
-            raise _Refused(413, "The request is too large.")
-        return int(length)
+    def _room(self, path: str, headers: Mapping[str, str]) -> int:
+        return self._rooms.get(path, _little)(headers)
 
     def _carefully(self, answer: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         """`answer`, which has an answer also when it fails."""
@@ -168,32 +146,69 @@ class WebServer(Service):
         async def careful(request: Request, **parts: str) -> Response:
             try:
                 return await answer(request, **parts)
+            except Refusal as refusal:
+                return refused(request.path, refusal)
             except StoreError as error:
                 self.log.warning("a page could not be answered: %s", error)
-                return html_page(
-                    503, "Not now", "Nothing can be stored or read just now. Try again in a while.",
-                    headers={"Retry-After": "60"},
-                )  # fmt: skip
+                text = "Nothing can be stored or read just now. Try again in a while."
+                return refused(request.path, Refusal(503, text, {"Retry-After": "60"}), "Not now")
             except Exception as error:  # G5: whatever was sent, others are served
                 self.log.exception("a page failed: %s", error)
-                return html_page(500, "That failed", "Something went wrong here. The log of edgeq says what.")
+                text = "Something went wrong here. The log of edgeq says what."
+                return refused(request.path, Refusal(500, text), "That failed")
 
         return careful
 
+    async def _not_allowed(self, request: Request) -> Response:
+        allowed = self._app.default_options_handler(request)["Allow"].removesuffix(", OPTIONS")
+        text = f"That can't be done here, only: {allowed}."
+        return refused(request.path, Refusal(405, text, {"Allow": allowed}), "Not allowed")
 
-class _Reply:
-    """What microdot writes a response to."""
 
-    def __init__(self) -> None:
-        self.octets = bytearray()
+async def _send(response: Response, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(_head(response))
+    if not isinstance(response, Stream):
+        await _write(writer, b"" if response.is_head else response.body)
+        return
+    sending = asyncio.ensure_future(_send_on(response.pieces, writer))
+    gone = asyncio.ensure_future(reader.read(1))  # who listens has nothing more to say
+    try:
+        await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        gone.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
 
-    async def awrite(self, octets: bytes) -> None:
-        self.octets += octets
+
+def _head(response: Response) -> bytes:
+    response.complete()
+    lines = [f"HTTP/1.1 {response.status_code} {response.reason or ''}"]
+    for name, value in response.headers.items():
+        lines += [f"{name}: {each}" for each in (value if isinstance(value, list) else [value])]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def _send_on(pieces: AsyncGenerator[bytes], writer: asyncio.StreamWriter) -> None:
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            await _write(writer, piece)
+
+
+async def _write(writer: asyncio.StreamWriter, octets: bytes) -> None:
+    writer.write(octets)
+    async with asyncio.timeout(WRITE_SECONDS):
+        await writer.drain()
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what is still being sent: if it were refused, the system would reset the connection, and take the answer
+    from who sends."""
+    writer.write_eof()
+    left = LINGER_BYTES_MAX
+    async with asyncio.timeout(LINGER_SECONDS):
+        while left > 0 and (piece := await reader.read(_PIECE_BYTES)):
+            left -= len(piece)
 
 
 async def _not_found(request: Request) -> Response:
-    return html_page(404, "Not found", "There is no such page.")
-
-
-async def _not_allowed(request: Request) -> Response:
-    return html_page(405, "Not allowed", "That can't be done here.")
+    return refused(request.path, Refusal(404, "There is no such page."), "Not found")
