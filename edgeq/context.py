@@ -116,6 +116,9 @@ class Context:
     """Records decisions: at most RECORDED_MAX, of RECORDED_CHARACTERS_MAX in all, as they are held in memory until they
     are committed together. `cause_id` is the id of the event that is being handled, if it is one."""
 
+    keep = 0
+    """The priority of the events that it emits: see events.KEEP."""
+
     def __init__(
         self, clock: Clock, *, cause_id: int | None = None, now: int | None = None, decisions: Decisions | None = None
     ) -> None:
@@ -181,6 +184,7 @@ class Context:
                 recorded_at=now,
                 idempotency_key=idempotency_key,
                 cause_id=self.cause_id,
+                keep=self.keep,
             )
         )
 

@@ -13,6 +13,9 @@ Severity = Literal["debug", "info", "warning", "critical"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)
 """How much an event matters to people who are told of it, growing."""
 
+KEEP = {"low": -1, "normal": 0, "high": 1}
+"""What `keep` may be, and how the store writes it: when there is no room, events of low priority are deleted first."""
+
 NESTING_MAX = 100
 """How many objects and lists JSON may hold inside each other. What was let in is decoded again by processors, commands
 and other programs, and each of them has a limit of its own."""
@@ -26,7 +29,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
 
     `data_json` is a JSON text that the caller has checked to be valid; `tags` a tuple of words;
     `occurred_at` and `recorded_at` are microseconds since 1970 UTC. Of two events with the same
-    `idempotency_key` the store keeps the first.
+    `idempotency_key` the store keeps the first. `keep` says what goes first when there is no room: see KEEP.
     """
 
     type: str
@@ -39,6 +42,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     description: str = ""
     idempotency_key: str | None = None
     cause_id: int | None = None
+    keep: int = 0
 
 
 class DataError(msgspec.DecodeError):

@@ -41,6 +41,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
+Request = Literal["ack", "dispatch", "emit", "health", "processors", "queues", "redrive", "silence", "status"]
+
+
 class Tls(Record, frozen=True):
     """`mqtt.tls`. Files in PEM form; once loaded, their paths are absolute."""
 
@@ -70,7 +73,8 @@ class Mqtt(Record, frozen=True):
     receive_maximum: Annotated[int, checks.between(1, 65_535)] = 1000
     group: Annotated[str, checks.topic_level] | None = None
     status_topic: Annotated[str, checks.status_topic] = "edgeq/{gateway}"
-    requests: list[Literal["ack"]] = []
+    requests: list[Request] = []
+    discovery: Annotated[str, checks.topic_name] | None = None
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -91,9 +95,19 @@ class JobRetention(Record, frozen=True):
 
 
 class Retention(Record, frozen=True):
-    """`store.retention`. A single duration for jobs is that of those completed and cancelled."""
+    """`store.retention`: what is older goes. A single duration for jobs is that of those completed and cancelled.
 
+    `max_size` and `min_free_disk` are hard limits: events go for them though a processor hasn't seen them. `max_rows`
+    (of events) isn't.
+    """
+
+    events: Annotated[Duration, checks.at_least(Duration(60))] = Duration(30 * 86400)
     jobs: Annotated[Duration, checks.positive] | JobRetention = JobRetention()
+    dead_letters: Annotated[Duration, checks.at_least(Duration(60))] = Duration(90 * 86400)
+    notifications: Annotated[Duration, checks.at_least(Duration(60))] = Duration(90 * 86400)
+    max_size: Annotated[Size, checks.at_least(Size(4 * 2**20))] | None = Size(2 * 2**30)
+    max_rows: Annotated[int, checks.at_least(1)] | None = None
+    min_free_disk: Size = Size(200 * 2**20)
 
     def by_state(self) -> dict[str, Duration]:
         """How long jobs are kept, by the state in which they ended."""
@@ -155,6 +169,7 @@ class Route(Record, frozen=True):
     timeout: Annotated[Duration, checks.positive] = Duration(5)
     limit: Limit | None = None
     max_payload: Annotated[Size, checks.between(Size(1), Size(checks.PAYLOAD_BYTES_MAX))] = Size(256 * 1024)
+    keep: Literal["low", "normal", "high"] = "normal"
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -34,8 +34,10 @@ class MessageContext(Context):
         params: Mapping[str, Any],
         payload_kind: str = "json",
         decisions: Decisions | None = None,
+        keep: int = 0,
     ) -> None:
         super().__init__(clock, now=delivery.received_at, decisions=decisions)
+        self.keep = keep
         self.delivery = delivery
         self.route = route
         self.params = params

@@ -50,6 +50,7 @@ def emit(route: Route, names: Collection[str]) -> Inline:
                 recorded_at=ctx.now,
                 # Scoped by type: two routes may take the same message, and both events must stay.
                 idempotency_key=None if dedup is None else f"{kind}/{dedup(ctx)}",
+                keep=ctx.keep,
             )
         )
 

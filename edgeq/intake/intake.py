@@ -136,7 +136,7 @@ class Intake(Service):
         delivery = Delivery(letter.topic, letter.payload, received_at=letter.created_at, qos=0)
         decisions = Decisions()
         for route, params in routes:
-            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
+            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, keep=route.keep)
             try:
                 await self._run_route(ctx, route)
             except Exception as error:
@@ -186,7 +186,7 @@ class Intake(Service):
         if not matches.routes:
             self._metrics.dropped.add(1, "unrouted")
         for route, params in matches.routes:
-            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, decisions)
+            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, decisions, route.keep)
             events, jobs = len(decisions.events), len(decisions.jobs)
             try:
                 if self._admit(ctx, route):
@@ -209,7 +209,7 @@ class Intake(Service):
             await asyncio.wait([before])
         delivery = segment.deliveries[0]
         for route, params in matches.routes:
-            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload)
+            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, keep=route.keep)
             try:
                 if self._admit(ctx, route):
                     await self._run_route(ctx, route)

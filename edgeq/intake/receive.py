@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from msgspec.structs import replace
+
 from ..config.schema import Route
 from ..errors import RejectedMessage
 from ..events import NewEvent, to_json
@@ -44,7 +46,7 @@ def receive(route: Route, names: Collection[str]) -> Callable[[MessageContext], 
         if tags:
             found = found.tagged(tags)
         ctx.decisions.also.append(lambda tx: _check(tx, found, ctx))
-        ctx.decisions.events += found.events
+        ctx.decisions.events += [replace(event, keep=ctx.keep) for event in found.events] if ctx.keep else found.events
 
     return run
 

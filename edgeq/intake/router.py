@@ -53,6 +53,7 @@ class Router:
         timeout: str = "5s",
         max_payload: str = "256KiB",
         limit: Mapping[str, Any] | None = None,
+        keep: str = "normal",
         middleware: Sequence[Middleware] = (),
     ) -> Callable[[F], F]:
         """Route messages on `topic` (`{name}`, `{name:int}`, `{rest:#}`, `+`, `#`) to the decorated function.
@@ -74,6 +75,7 @@ class Router:
                 "timeout": timeout,
                 "max_payload": max_payload,
                 "limit": limit,
+                "keep": keep,
             },
             "",
         )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..config import checks
 from ..config.schema import LoadedConfig, Route
 from ..errors import Problem
+from ..events import KEEP
 from ..mqtt.topics import Template
 from . import controllers
 from .limit import Limiter
@@ -31,7 +32,8 @@ class CompiledRoute:
     """A route, ready to run: `inline` are the built-in controllers, `own` runs under `timeout_seconds`.
 
     `label` is its name in status, metrics and dead letters: its topic, with a number behind it from the second one
-    with the same topic on. One that `takes_oversize` is given the beginning of what is larger than it takes.
+    with the same topic on. One that `takes_oversize` is given the beginning of what is larger than it takes. One that is
+    `private` takes what is for this process alone, also where others take turns with the rest.
     """
 
     label: str
@@ -48,6 +50,8 @@ class CompiledRoute:
     over_limit_is_dead_letter: bool
     ordered: bool = False
     takes_oversize: bool = False
+    private: bool = False
+    keep: int = 0
 
 
 Match = tuple[CompiledRoute, Mapping[str, Any]]
@@ -73,6 +77,10 @@ class RouteTable:
         for route in self.routes:
             filters[route.template.filter] = max(route.qos, filters.get(route.template.filter, 0))
         return filters
+
+    def private_filters(self) -> set[str]:
+        """The topic filters of routes that are private."""
+        return {route.template.filter for route in self.routes if route.private}
 
     def part(self, *, ordered: bool) -> RouteTable:
         """The routes whose messages must come in order, or the others."""
@@ -202,6 +210,7 @@ def _compile(
         limit_key=limit_key,
         over_limit_is_dead_letter=limit is not None and limit.over == "dead_letter",
         ordered=settings.ordered,
+        keep=KEEP[settings.keep],
     )
 
 

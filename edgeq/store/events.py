@@ -16,7 +16,7 @@ from .tables import Events
 
 _COLUMNS = (
     "type", "subject", "topic", "data", "tags", "description", "occurred_at", "recorded_at", "idempotency_key",
-    "cause_id",
+    "cause_id", "keep",
 )  # fmt: skip
 _ALL = (
     Events.id, Events.type, Events.subject, Events.topic, Events.data, Events.tags, Events.description,
@@ -71,6 +71,7 @@ def append(tx: Tx, events: Sequence[NewEvent]) -> Appended:
         (
             event.type, event.subject, event.topic, event.data_json, tags_to_json(event.tags), event.description,
             event.occurred_at, event.recorded_at, event.idempotency_key, event.cause_id,
+            event.keep,
         )
         for event in events
     ]  # fmt: skip

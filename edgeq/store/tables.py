@@ -18,7 +18,8 @@ class Table(pw.Model):
 
 
 class Events(Table):
-    """What happened. Ids only grow and are never used twice (G6)."""
+    """What happened. Ids only grow and are never used twice (G6). `keep` is the priority of its route, -1 (low), 0 or 1
+    (high): when there is no room, what is low goes first."""
 
     id = pw.BigAutoField()
     type = pw.TextField()
@@ -31,6 +32,7 @@ class Events(Table):
     recorded_at = pw.BigIntegerField()
     idempotency_key = pw.TextField(null=True)
     cause_id = pw.BigIntegerField(null=True)
+    keep = pw.IntegerField()
 
 
 class Cursors(Table):
