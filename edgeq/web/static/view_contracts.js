@@ -1,0 +1,90 @@
+// Contracts: which promises are kept, which are broken, why, and how it was over the last hours.
+
+import { get } from "./api.js";
+import { timeLine } from "./charts.js";
+import { h } from "./dom.js";
+import { badge, empty, table } from "./parts.js";
+import { ago, brief, clock, duration, many, pretty, when } from "./words.js";
+
+const ORDER = ["violated", "unknown", "pending", "suppressed", "ok"];
+const HOURS = { "1 hour": 1, "6 hours": 6, "1 day": 24, "7 days": 168 };
+const SUBJECTS_MAX = 50;
+
+export const title = "Contracts";
+export const reloads = true;
+
+export async function load({ params, now }) {
+  const contracts = (await get("contracts")).items;
+  const since = now - spanOf(params) * 3600e6;
+  const lines = await Promise.all(contracts.map((each) =>
+    get(`contracts/${encodeURIComponent(each.name)}/timeline`, { since: Math.round(since) }).then((answer) => answer.spans)));
+  return { contracts, spans: Object.fromEntries(contracts.map((each, i) => [each.name, lines[i]])) };
+}
+
+export function draw(ctx) {
+  const { contracts } = ctx.data;
+  const head = h("h1", { tabindex: -1 }, "Contracts");
+  if (!contracts.length) {
+    return [head, empty("No contracts are configured.", "A contract is a promise about events, such as: every freezer reports within ten minutes. They stand under contracts in the configuration.")];
+  }
+  const sorted = contracts.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
+  return [head, summary(contracts), spanLinks(ctx), h("div", { class: "stack" }, sorted.map((each) => shown(each, ctx)))];
+}
+
+const spanOf = (params) => HOURS[params.span] ?? 6;
+const statesOf = (contract) => contract.states ?? [];
+const rank = (contract) => Math.min(ORDER.length, ...statesOf(contract).map((each) => ORDER.indexOf(each.state)));
+
+function summary(contracts) {
+  const counts = ORDER.map((state) => [state, contracts.flatMap(statesOf).filter((each) => each.state === state).length]);
+  return h("p", { class: "badges" }, counts.filter(([, number]) => number).map(([state, number]) => badge(`${number} ${state}`, toneOf(state))));
+}
+
+function spanLinks(ctx) {
+  return h("p", { class: "choices", role: "group", "aria-label": "Time shown" }, Object.keys(HOURS).map((span) =>
+    h("a", { href: ctx.link("contracts", { span }), "aria-current": HOURS[span] === spanOf(ctx.params) ? "true" : null }, span)));
+}
+
+function shown(contract, ctx) {
+  const states = statesOf(contract).toSorted((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.subject.localeCompare(b.subject));
+  const rows = states.slice(0, SUBJECTS_MAX).map((each) => subjectRow(contract, each, ctx));
+  return h("section", { class: "card", key: `contract:${contract.name}`, "aria-label": contract.name },
+    h("div", { class: "head" }, h("h2", {}, contract.name), h("span", { class: "soft" }, contract.kind), badge(contract.severity ?? "warning", "idle")),
+    contract.description && h("p", {}, brief(contract.description, 500)),
+    rows.length
+      ? table(contract.name, ["Subject", "State", "Why", "Time line"], rows)
+      : h("p", { class: "soft" }, "There is no subject yet: nothing has come that this is about."),
+    states.length > rows.length && h("p", { class: "soft" }, `and ${many(states.length - rows.length, "subject")} more; edgeq contracts list shows them all`));
+}
+
+function subjectRow(contract, each, ctx) {
+  const from = ctx.now - spanOf(ctx.params) * 3600e6;
+  const spans = ctx.data.spans[contract.name].filter((span) => span.subject === each.subject && (span.to ?? ctx.now) > from);
+  const words = `${each.subject || "all"}: ${spans.map((span) => `${span.state} from ${clock(span.from)}`).join(", ") || each.state}`;
+  return {
+    key: `${contract.name}:${each.subject}`,
+    cells: [
+      h("a", { href: ctx.link("events", { type: "contract.*", subject: each.subject }) }, brief(each.subject, 80) || "(all)"),
+      [badge(each.state), h("span", { class: "soft small below" }, "since ", when(each.since), ` (${ago(each.since, ctx.now)})`)],
+      why(each, ctx.now),
+      timeLine({ label: words, spans, from, to: ctx.now }),
+    ],
+  };
+}
+
+function why(each, now) {
+  const detail = each.detail;
+  const message = each.message ?? detail?.message ?? detail?.reason;
+  const left = each.deadline_at ? (each.deadline_at - now) / 1e6 : null;
+  const observed = each.observed ?? detail?.observed;
+  const parts = [
+    message && brief(message, 300),
+    observed !== undefined && observed !== null && `observed: ${brief(pretty(observed), 120)}`,
+    left !== null && (left > 0 ? `next decision in ${duration(left)}` : "to be decided now"),
+  ].filter(Boolean);
+  return parts.length ? parts.join("; ") : h("span", { class: "soft" }, "–");
+}
+
+function toneOf(state) {
+  return { violated: "bad", unknown: "warn", pending: "warn", suppressed: "idle", ok: "ok" }[state];
+}

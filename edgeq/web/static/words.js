@@ -1,0 +1,91 @@
+// Numbers, times and states, said as people say them.
+
+import { h } from "./dom.js";
+
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const SHORT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+const NOTHING = "–";
+
+/** 12,345; a dash for what isn't known. */
+export function count(value) {
+  return Number.isFinite(value) ? WHOLE.format(value) : NOTHING;
+}
+
+/** Up to three digits: 0.25, 12.3, 1,230. */
+export function figure(value) {
+  return Number.isFinite(value) ? SHORT.format(value) : NOTHING;
+}
+
+/** How often: "12.3/s", or per minute when that is less than one in ten seconds. */
+export function rate(perSecond) {
+  if (!Number.isFinite(perSecond)) return NOTHING;
+  if (perSecond > 0 && perSecond < 0.1) return `${figure(perSecond * 60)}/min`;
+  return `${figure(perSecond)}/s`;
+}
+
+/** 12 events, 1 event. */
+export function many(number, noun, plural = `${noun}s`) {
+  return `${count(number)} ${number === 1 ? noun : plural}`;
+}
+
+/** 3.2 MiB. */
+export function size(bytes) {
+  if (!Number.isFinite(bytes)) return NOTHING;
+  let unit = 0;
+  while (bytes >= 1024 && unit < UNITS.length - 1) {
+    bytes /= 1024;
+    unit += 1;
+  }
+  return `${unit ? figure(bytes) : count(bytes)} ${UNITS[unit]}`;
+}
+
+/** 250 ms, 4 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) return NOTHING;
+  if (seconds < 0.9995) return seconds <= 0 ? "0 s" : `${figure(seconds * 1000)} ms`;
+  if (seconds < 10) return `${figure(Math.round(seconds * 10) / 10)} s`;
+  const whole = Math.round(seconds);
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  const parts = [[days, "d"], [hours, "h"], [minutes, "min"], [whole % 60, "s"]];
+  const first = parts.findIndex(([number]) => number > 0);
+  return parts.slice(first, first + 2).filter(([number]) => number > 0).map(([number, unit]) => `${number} ${unit}`).join(" ");
+}
+
+/** A moment (microseconds since 1970 UTC) by this device's clock: of today the time, of other days the day too. */
+export function clock(moment) {
+  if (!Number.isFinite(moment)) return NOTHING;
+  const date = new Date(moment / 1000);
+  return (date.toDateString() === new Date().toDateString() ? CLOCK : DAY).format(date);
+}
+
+/** Exactly when, in the time of this device. */
+export function exactly(moment) {
+  return Number.isFinite(moment) ? new Date(moment / 1000).toLocaleString("en-GB", { timeZoneName: "short" }) : NOTHING;
+}
+
+/** A moment as an element: short, with the exact one to be pointed at. */
+export function when(moment) {
+  if (!Number.isFinite(moment)) return NOTHING;
+  return h("time", { datetime: new Date(moment / 1000).toISOString(), title: exactly(moment) }, clock(moment));
+}
+
+/** How long ago: "12 s ago", "just now". */
+export function ago(moment, now, never = "never") {
+  if (!Number.isFinite(moment)) return never;
+  const seconds = (now - moment) / 1e6;
+  return seconds < 1.5 ? "just now" : `${duration(Math.round(seconds))} ago`;
+}
+
+/** A text that may be very long, cut to `most` characters. */
+export function brief(text, most = 300) {
+  const whole = String(text ?? "");
+  return whole.length > most ? `${whole.slice(0, most)}…` : whole;
+}
+
+/** JSON, laid out for reading. */
+export function pretty(value) {
+  return typeof value === "string" ? value : JSON.stringify(value, null, 2) ?? NOTHING;
+}
