@@ -19,6 +19,7 @@ from .history import History
 from .ingest import Ingest
 from .live import Live
 from .operation import pages_of
+from .page import status_page
 from .server import WebServer
 
 
@@ -45,6 +46,7 @@ def make_web(listen: str, running: Running) -> list[Service]:
         AcknowledgePage(config.gateway, store, metrics, clock).page(),
         Ingest(config.web.token, store, metrics, clock).page(),
         *pages_of(operations, access),
+        *status_page(),
     ]
     return [history, WebServer(listen, clock, pages)]
 

@@ -52,5 +52,6 @@ class Now:
             "version": self._version,
             "clock": {"synchronised": self._clock.synchronised()},
             "may_change": call.caller.known,
+            "can_log_in": self._access.token is not None,
             "needs_token": self._access.needs_token(call.about),
         }

@@ -70,14 +70,15 @@ function draw() {
 function drawFrame() {
   const { status } = state;
   const wanted = status ? attention(status) : {};
-  patch(part("views"), [h("ul", {}, Object.entries(VIEWS).map(([name, view]) => h("li", { key: name },
+  patch(part("list"), [h("ul", {}, Object.entries(VIEWS).map(([name, view]) => h("li", { key: name },
     h("a", { href: `#${name}`, "aria-current": name === place.view ? "page" : null }, view.title,
       wanted[name] > 0 && h("span", { class: "number" }, `${wanted[name]}`, h("span", { class: "unseen" }, " to look at"))))))]);
   if (!status) return;
   part("gateway").textContent = status.gateway;
-  const access = part("access");
-  access.hidden = !(status.may_change || status.can_log_in);
-  access.textContent = status.may_change ? "Log out" : "Log in";
+  part("access-text").textContent = status.may_change ? "You may change things." : status.can_log_in
+    ? "You look only. To change something, log in." : "Nothing can be changed here: the configuration names no web.token.";
+  part("access").hidden = !(status.may_change || status.can_log_in);
+  part("access").textContent = status.may_change ? "Log out" : "Log in";
 }
 
 function drawLink() {

@@ -51,8 +51,8 @@ export function card(title, ...content) {
 /** One of the rows of a list: a link that names it, badges, a line below, and buttons. */
 export function item({ key, href, title, badges = [], line, buttons = [], more }) {
   return h("li", { key, class: "item" },
-    h("div", { class: "head" }, h(href ? "a" : "span", { href, class: "title" }, brief(title, 200)), badges),
-    line && h("p", { class: "soft line" }, line), more,
+    h("div", {}, h("div", { class: "head" }, h(href ? "a" : "span", { href, class: "title" }, brief(title, 200)), badges),
+      line && h("p", { class: "soft line" }, line), more),
     buttons.some(Boolean) && h("div", { class: "buttons" }, buttons));
 }
 
@@ -71,8 +71,7 @@ export function raw(label, text) {
 
 /** A form of filters that is kept in the address. `fields` are {name, label, options?, placeholder?, type?}. */
 export function filters(ctx, label, fields) {
-  const inputs = fields.map(({ name, label: text, options, ...more }) => {
-    const value = ctx.params[name] ?? "";
+  const inputs = fields.map(({ name, label: text, options, value = ctx.params[name] ?? "", ...more }) => {
     const id = `filter-${name}`;
     const field = options
       ? h("select", { id, name, value, onchange: (event) => event.currentTarget.form.requestSubmit() },

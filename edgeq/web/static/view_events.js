@@ -42,7 +42,7 @@ function all(ctx) {
     filters(ctx, "Search events", [
       { name: "type", label: "Type", placeholder: "temperature.*" }, { name: "subject", label: "Subject", placeholder: "freezer-*" },
       { name: "text", label: "Text", type: "search" }, { name: "span", label: "Since", options: ["", ...Object.keys(HOURS)] },
-      ...(chart?.fields.length > 1 ? [{ name: "field", label: "Chart of", options: ["", ...chart.fields] }] : []),
+      ...(chart?.fields.length > 1 ? [{ name: "field", label: "Chart of", options: chart.fields, value: chart.name }] : []),
     ]),
     chart?.name && drawn(chart, ctx),
     chart && !chart.name && h("p", { class: "soft" }, "The latest events of this type hold no numbers: there is nothing to draw."),

@@ -6,6 +6,7 @@ const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const SHORT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const EXACT = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "long" });
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 const NOTHING = "–";
 
@@ -63,7 +64,7 @@ export function clock(moment) {
 
 /** Exactly when, in the time of this device. */
 export function exactly(moment) {
-  return Number.isFinite(moment) ? new Date(moment / 1000).toLocaleString("en-GB", { timeZoneName: "short" }) : NOTHING;
+  return Number.isFinite(moment) ? EXACT.format(new Date(moment / 1000)) : NOTHING;
 }
 
 /** A moment as an element: short, with the exact one to be pointed at. */
