@@ -134,7 +134,10 @@ class Status:
             }
             for route in app.plan.table.routes
         ]
+        sections = app.plan.loaded.config.processors
         for place in answer.get("processors", []):
+            if place["name"] in app.plan.processors:  # one that was added is called by its kind
+                place["kind"] = sections[place["name"]].data["kind"] if place["name"] in sections else place["name"]
             runner = parts.runners.get(place["name"])
             if runner is None or not app.store.ownership.holds(f"processor:{place['name']}"):
                 continue

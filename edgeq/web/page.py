@@ -1,8 +1,8 @@
 """The status page: its files as they lie in `static/`, read when somebody asks for them.
 
-Browsers may keep a file, but ask each time whether it is still the same, so that after an upgrade nobody sees old and new
-mixed. The page runs and loads what comes from this address alone, and may not be framed. The files hold no secret: whoever
-reaches the address gets them; what they show, the interface guards.
+Browsers may keep a file, but ask each time whether it is still the same, so that after an upgrade nobody sees old and
+new mixed. The page runs and loads what comes from this address alone, and may not be framed. The files hold no secret:
+whoever reaches the address gets them; what they show, the interface guards.
 """
 
 from __future__ import annotations
