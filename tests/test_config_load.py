@@ -573,6 +573,15 @@ def test_credentials_come_first(write: Write, tmp_path: Path) -> None:
     assert (mqtt.username, mqtt.password) == ("file", "credential")
 
 
+def test_a_folder_of_credentials_has_the_names_that_systemd_gives_them(write: Write, tmp_path: Path) -> None:
+    """`LoadCredential=secrets:/etc/edgeq/secrets` makes secrets/pw of secrets_pw, and one file is right for both."""
+    write("mqtt: {username: u, password_file: secrets/pw}")
+    write("file", "secrets/pw")
+    write("credential", "creds/secrets_pw")
+    assert config({}).mqtt.password == "file"
+    assert config({"CREDENTIALS_DIRECTORY": str(tmp_path / "creds")}).mqtt.password == "credential"
+
+
 def test_a_file_that_gives_no_text_is_a_mistake(write: Write, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()

@@ -93,6 +93,7 @@ def _summary(plan: Plan, warned: list[str]) -> dict[str, Any]:
     return {
         "files": plan.loaded.files,
         "gateway": config.gateway,
+        "store": place(config.store.url),
         "routes": [route.label for route in plan.table.routes],
         "processors": list(plan.processors),
         "contracts": [contract.name for contract in plan.contracts],

@@ -74,18 +74,20 @@ def read(path: Path, bytes_max: int = FILE_BYTES_MAX) -> str:
         raise ValueError(f"is not UTF-8 (line {line})") from None
 
 
-def secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
+def secret_reader(folder: Path, environ: Mapping[str, str], used: list[str] | None = None) -> Callable[[str], str]:
     """A function that gives the text in the file that a `KEY_file` names, without the newline at its end.
 
-    The name is taken below `$CREDENTIALS_DIRECTORY` when there is such a file, else relative to `folder`.
+    The name is taken below `$CREDENTIALS_DIRECTORY` when there is such a file, else relative to `folder`. There,
+    systemd calls a file secrets/x of a whole folder that it loads secrets_x. The path of each file that was read is
+    added to `used`.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
 
     def text_of(name: str) -> str:
         path = folder / name
         if credentials and not Path(name).is_absolute() and ".." not in Path(name).parts:
-            below = Path(credentials) / name
-            path = below if _is_there(below) else path
+            below = (Path(credentials) / name, Path(credentials) / name.replace("/", "_"))
+            path = next((each for each in below if _is_there(each)), path)
         shown = printable(str(path))
         try:
             text = read(path, SECRET_BYTES_MAX)
@@ -94,6 +96,8 @@ def secret_reader(folder: Path, environ: Mapping[str, str]) -> Callable[[str], s
         text = text.removesuffix("\n").removesuffix("\r")
         if not text:
             raise ValueError(f"{shown}: is empty")
+        if used is not None:
+            used.append(str(path))
         return text
 
     return text_of
