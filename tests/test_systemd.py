@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.config.environment import NOT_KEYS
 from edgeq.telemetry.systemd import Notifier
 
 UNIT = Path(__file__).parents[1] / "systemd" / "edgeq.service"
@@ -126,6 +127,7 @@ def test_the_unit_runs_edgeq_as_its_commands_expect() -> None:
     assert unit["Service.RestartPreventExitStatus"] == ["78"], "a wrong configuration doesn't get right by a restart"
     assert unit["Service.StateDirectory"] == ["edgeq"]
     assert unit["Service.Environment"] == ["EDGEQ_BOOT_ID=%b"]
+    assert "EDGEQ_BOOT_ID" in NOT_KEYS, "it is no key of the configuration"
     assert int(unit["Service.TimeoutStopSec"][0]) > 30, "draining takes up to 30 seconds"
     assert "time-sync.target" in unit["Unit.After"][0]
     assert not {"Unit.Wants", "Unit.Requires", "Unit.BindsTo"} & unit.keys(), "a site without a network starts too"

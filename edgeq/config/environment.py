@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ..errors import Problem
 from .tree import Fill, Map, Scalar
 
-NOT_KEYS = frozenset({"EDGEQ_CONFIG", "EDGEQ_FAILPOINT"})
+NOT_KEYS = frozenset({"EDGEQ_BOOT_ID", "EDGEQ_CONFIG", "EDGEQ_FAILPOINT"})
 """Variables that begin like a key and aren't one: the configuration's file, and the place where tests crash edgeq."""
 
 _PREFIX = "EDGEQ_"
