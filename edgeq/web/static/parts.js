@@ -1,7 +1,7 @@
 // What several views are made of: badges, facts, tables, lists that go on, and buttons that change something.
 
 import { h } from "./dom.js";
-import { brief } from "./words.js";
+import { brief, visible } from "./words.js";
 
 const SIGNS = { ok: "✓", warn: "!", bad: "✕", info: "→", idle: "·" };
 const TONES = {
@@ -66,7 +66,7 @@ export function list(label, items, older) {
 
 /** A text of any length, to be read and not obeyed. */
 export function raw(label, text) {
-  return h("pre", { class: "raw", tabindex: 0, role: "region", "aria-label": label }, text);
+  return h("pre", { class: "raw", tabindex: 0, role: "region", "aria-label": label }, visible(text));
 }
 
 /** A form of filters that is kept in the address. `fields` are {name, label, options?, placeholder?, type?}. */

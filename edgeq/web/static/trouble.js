@@ -82,7 +82,8 @@ function* ofLetters({ dead_letters = [] }) {
   if (total) yield warn("dead-letters", `${many(total, "dead letter")} ${total === 1 ? "waits" : "wait"} for a decision`, `from ${places}`, total);
 }
 
-function* ofTheRest({ crashed = [], heartbeat, clock }) {
+function* ofTheRest({ crashed = [], heartbeat, clock, routes }) {
+  if (routes?.length === 0) yield warn("routes", "No routes are configured", "Nothing is taken from the broker.", 0);
   for (const each of crashed) yield warn("now", `${each.name} has crashed ${each.crashes === 1 ? "once" : `${count(each.crashes)} times`} and was started again`, each.last_error);
   if (heartbeat?.last_error) yield warn("now", "The heartbeat doesn't get through", heartbeat.last_error);
   if (synchronised(clock) === false) yield warn("now", "The gateway's clock is not synchronised", "Times may be wrong. See timedatectl on the gateway.");

@@ -66,7 +66,7 @@ function one(letter, ctx) {
     h("h1", { tabindex: -1 }, `Dead letter #${letter.id}`),
     h("section", { class: "card", key: `letter:${letter.id}` },
       h("div", { class: "head" }, badge(letter.reason, "bad"), fate(letter), h("div", { class: "buttons end" }, buttons(letter, ctx))),
-      facts(["Source", letter.source], ["Topic", letter.topic && h("code", {}, brief(letter.topic, 1000))], ["Since", when(letter.created_at)],
+      facts(["Source", letter.source], ["Topic", letter.topic && h("code", {}, brief(letter.topic, 300))], ["Since", when(letter.created_at)],
         ["Redriven", letter.redriven_at && when(letter.redriven_at)],
         ["Event", letter.event_id && h("a", { href: `#events/${letter.event_id}` }, `#${letter.event_id}`)],
         ["Job", letter.job_id && h("a", { href: `#jobs/${letter.job_id}` }, `#${letter.job_id}`)]),

@@ -78,7 +78,7 @@ function one({ event, causes = [], effects = [] }, ctx) {
       h("div", { class: "head" }, h("h2", {}, brief(event.type, 200)), (event.tags ?? []).map((tag) => badge(brief(tag, 60), "idle"))),
       event.description && h("p", { class: "text" }, brief(event.description, 2000)),
       facts(["Subject", event.subject && h("a", { href: ctx.link("events", { type: event.type, subject: event.subject }) }, brief(event.subject, 500))],
-        ["Topic", event.topic && h("code", {}, brief(event.topic, 1000))], ["Occurred", when(event.occurred_at)],
+        ["Topic", event.topic && h("code", {}, brief(event.topic, 300))], ["Occurred", when(event.occurred_at)],
         ["Recorded", when(event.recorded_at)], ["Key", event.idempotency_key && h("code", {}, brief(event.idempotency_key, 500))]),
       h("h3", {}, "Data"), raw("Data", pretty(event.data))),
     chain("What caused it", causes, "Nothing in the store: it came from outside."),

@@ -8,6 +8,8 @@ const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const EXACT = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "long" });
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+// Controls but tab and line end; marks of direction; a byte order mark.
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
 const NOTHING = "–";
 
 /** 12,345; a dash for what isn't known. */
@@ -80,10 +82,15 @@ export function ago(moment, now, never = "never") {
   return seconds < 1.5 ? "just now" : `${duration(Math.round(seconds))} ago`;
 }
 
-/** A text that may be very long, cut to `most` characters. */
+/** A text as it is, but with signs that aren't seen, or that turn the writing round, spelled out. */
+export function visible(text) {
+  return String(text ?? "").replace(HIDDEN, (sign) => `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
+/** The same of a text that may be very long, cut to `most` characters. */
 export function brief(text, most = 300) {
   const whole = String(text ?? "");
-  return whole.length > most ? `${whole.slice(0, most)}…` : whole;
+  return visible(whole.length > most ? `${whole.slice(0, most)}…` : whole);
 }
 
 /** JSON, laid out for reading. */
