@@ -28,16 +28,14 @@ Ends with status 1 when a demand isn't met.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +43,17 @@ from typing import Any
 from support import (
     Appliance,
     Wire,
+    arguments,
     bytes_written,
     file_system,
+    listening,
     memory_mib,
     mosquitto,
+    note,
     percentile,
     processor_seconds,
     publish_packet,
+    results,
     scratch,
     wakeups,
 )
@@ -100,20 +102,19 @@ class Streamed:
 
 def main() -> int:
     """Measure, print, say whether it is little enough."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--contracts", type=int, default=300, help="over the stream (default: 300)")
     parser.add_argument("--seconds", type=int, default=30, help="of each stream (default: 30)")
     parser.add_argument("--rounds", type=int, default=3, help="of the judge alone (default: 3)")
     parser.add_argument("--subjects", type=int, default=10_000, help="of one contract (default: 10000)")
     parser.add_argument("--idle", type=int, default=60, metavar="SECONDS", help="to watch doing nothing (default: 60)")
-    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
     parser.add_argument("--publish", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
         publish_stream(options.publish, options.seconds)
         return 0
     good = True
-    with scratch(options.folder) as folder, mosquitto(folder) as port:
+    with results(options), scratch(options.folder) as folder, mosquitto(folder) as port:
         load = " ".join(f"{each:.2f}" for each in os.getloadavg())
         print(f"{folder} is on {file_system(folder)}, SQLite {sqlite3.sqlite_version}, load of the machine {load}\n")
         good = streams(folder, port, options.contracts, options.seconds) and good
@@ -140,6 +141,8 @@ def streams(folder: Path, port: int, count: int, seconds: int) -> bool:
         ("wide", mappings(count, wide=True)),
     ):
         got = stream(folder / name, port, contracts, seconds)
+        note({f"cores_{name}": got.cores, f"peak_mib_{name}": got.peak_mib})
+        note({f"lag_ms_{name}": percentile(got.lags_ms, 0.5)} if got.lags_ms else {})
         lags = f"{percentile(got.lags_ms, 0.5):.0f}, {max(got.lags_ms):.0f}" if got.lags_ms else ""
         row = f"{name:8} {got.cores:6.2f} {got.peak_mib:9.1f} {got.rate:9.0f} {got.rate * len(contracts):14.0f}"
         keeps_up = got.rate > 0.98 * RATE and max(got.lags_ms, default=0) <= 1000 * LAG_SECONDS
@@ -302,6 +305,8 @@ def subjects(folder: Path, port: int, count: int, idle_seconds: int) -> bool:
     print(shape.format("absence", *watched))
     enough = watched[4] <= IDLE_PERCENT and watched[5] == 0
     each = (watched[1] - plain[1]) * 2**20 / count
+    note({"bytes_a_subject": each, "idle_percent": watched[4], "idle_bytes": watched[5]})
+    note({"ready_s": watched[2], "ready_s_without": plain[2]})
     print(
         f"{each:.0f} bytes a subject after a start; idle at most {IDLE_PERCENT} %, 0 bytes: {verdict(enough)}\n",
         flush=True,
@@ -353,24 +358,6 @@ def settle(edgeq: Appliance, events: int, states: int) -> None:
     edgeq.wait(lambda: database.numbers("SELECT count(*) FROM contract_states")[0] >= states, "to store the states")
 
 
-@contextlib.contextmanager
-def listening(home: Path) -> Iterator[Callable[[], None]]:
-    """For processes started in the block: a function that returns when one has said that it is ready."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.settimeout(30)
-        receiver.bind(str(home / "notify"))
-        os.environ["NOTIFY_SOCKET"] = str(home / "notify")
-
-        def ready() -> None:
-            while b"READY=1" not in receiver.recv(4096):
-                pass
-
-        try:
-            yield ready
-        finally:
-            del os.environ["NOTIFY_SOCKET"]
-
-
 # 10,000 deadlines at once
 
 
@@ -404,6 +391,7 @@ def deadlines(folder: Path, port: int, count: int) -> bool:
         told = [(at - due_at) / 1e6 for at in recorded]
         peak = memory_mib(edgeq.pid, peak=True)
     enough = all_seconds <= DETECTION_SECONDS and not wrong
+    note({"told_s": told[1], "stored_s": all_seconds})
     print(f"{count} deadlines due at once: told from {told[0]:.2f} to {told[1]:.2f} s after that,", end=" ")
     print(f"all stored after {all_seconds:.2f} s, peak {peak:.1f} MiB;", end=" ")
     print(f"at most {DETECTION_SECONDS:.0f} s: {verdict(enough)}")

@@ -6,11 +6,21 @@ with status 1 when a budget of SPEC section 12 is exceeded.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
-from support import Appliance, bytes_written, memory_mib, mosquitto, processor_seconds, scratch, wakeups
+from support import (
+    Appliance,
+    arguments,
+    bytes_written,
+    memory_mib,
+    mosquitto,
+    note,
+    processor_seconds,
+    results,
+    scratch,
+    wakeups,
+)
 
 MEMORY_MIB = 40.0
 PROCESSOR_PERCENT = 0.3
@@ -30,11 +40,11 @@ contracts:
 
 def main() -> int:
     """Measure, print, say whether it is little enough."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="to watch (default: 10)")
-    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
     options = parser.parse_args()
     with (
+        results(options),
         scratch(options.folder) as folder,
         mosquitto(folder) as port,
         Appliance(folder, CONFIG.format(port=port)) as edgeq,
@@ -46,16 +56,17 @@ def main() -> int:
         after = bytes_written(edgeq.pid), processor_seconds(edgeq.pid), wakeups(edgeq.pid), time.monotonic()
         written, used, woken, seconds = (now - then for now, then in zip(after, before, strict=True))
         memory = memory_mib(edgeq.pid)
-    rows = [
-        ("resident memory, MiB", memory, MEMORY_MIB),
-        ("processor time, % of one core", 100 * used / seconds, PROCESSOR_PERCENT),
-        ("bytes written", written, 0.0),
-    ]
-    print(f"{seconds:.0f} idle seconds")
-    print(f"{'':32} {'is':>9} {'allowed':>9}")
-    for name, value, allowed in rows:
-        print(f"{name:32} {value:9.2f} {allowed:9.2f}{'  too much' if value > allowed else ''}")
-    print(f"{'wake-ups a second':32} {woken / seconds:9.2f}")
+        rows = [
+            ("resident memory, MiB", memory, MEMORY_MIB),
+            ("processor time, % of one core", 100 * used / seconds, PROCESSOR_PERCENT),
+            ("bytes written", written, 0.0),
+        ]
+        note({"memory_mib": memory, "processor_percent": 100 * used / seconds, "bytes": written, "seconds": seconds})
+        print(f"{seconds:.0f} idle seconds")
+        print(f"{'':32} {'is':>9} {'allowed':>9}")
+        for name, value, allowed in rows:
+            print(f"{name:32} {value:9.2f} {allowed:9.2f}{'  too much' if value > allowed else ''}")
+        print(f"{'wake-ups a second':32} {woken / seconds:9.2f}")
     return 1 if any(value > allowed for _, value, allowed in rows) else 0
 
 

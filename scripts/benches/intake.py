@@ -22,7 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import Appliance, Wire, bytes_written, file_system, memory_mib, mosquitto, publish_packet, scratch
+from support import (
+    Appliance,
+    Wire,
+    arguments,
+    bytes_written,
+    file_system,
+    memory_mib,
+    mosquitto,
+    note,
+    publish_packet,
+    results,
+    scratch,
+)
 
 CLIENT_ID = "edgeq-bench"
 RECEIVE_MAXIMUM = 1000
@@ -46,14 +58,13 @@ class Drained:
 
 def main() -> int:
     """Measure, print, say whether it is enough."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="(default: sqlite)")
     parser.add_argument("--members", type=int, default=3, help="at most, on PostgreSQL (default: 3)")
     parser.add_argument("--version", choices=["5", "3.1.1", "both"], default="both", help="of MQTT (default: both)")
     parser.add_argument("--messages", type=int, default=50_000, help="in one backlog (default: 50000)")
     parser.add_argument("--rounds", type=int, default=5, help="of each (default: 5)")
     parser.add_argument("--least", type=float, default=0.6, help="ratio that is still good (default: 0.6)")
-    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
     parser.add_argument("--bare", metavar="PORT", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
@@ -62,12 +73,12 @@ def main() -> int:
     if options.store == "postgresql":
         import members
 
-        with scratch(options.folder) as folder:
+        with results(options), scratch(options.folder) as folder:
             print(f"{options.rounds} rounds of {options.messages} messages, {folder} is on {file_system(folder)}")
             members.report(members.measure(folder, options.members, options.messages, options.rounds))
         return 0
     versions = ["5", "3.1.1"] if options.version == "both" else [options.version]
-    with scratch(options.folder) as folder, mosquitto(folder) as port:
+    with results(options), scratch(options.folder) as folder, mosquitto(folder) as port:
         ratios = [measure(folder, port, version, options.messages, options.rounds) for version in versions]
     return 0 if min(ratios) >= options.least else 1
 
@@ -92,11 +103,15 @@ def measure(folder: Path, port: int, version: str, messages: int, rounds: int) -
     commits = statistics.median(each.commits for each in drained)
     written = statistics.median(each.bytes_written for each in drained)
     ratio = statistics.median(ratios)
-    print(f"{statistics.median(bare_rates):12.0f} {rate:12.0f} {ratio:6.2f}  median")
+    peak = max(each.peak_mib for each in drained)
+    measured = {"bare": statistics.median(bare_rates), "edgeq": rate, "ratio": ratio, "peak_mib": peak}
+    measured |= {"events_a_commit": messages / commits, "bytes_an_event": written / messages}
+    note({f"{name}_{version}": value for name, value in measured.items()})
+    print(f"{measured['bare']:12.0f} {rate:12.0f} {ratio:6.2f}  median")
     print(
         f"edgeq: {commits:.0f} commits, {messages / commits:.0f} events a commit, "
         f"{written / messages:.0f} bytes written an event, "
-        f"peak memory {max(each.peak_mib for each in drained):.1f} MiB"
+        f"peak memory {peak:.1f} MiB"
     )
     return ratio
 

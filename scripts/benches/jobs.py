@@ -20,7 +20,6 @@ Ends with status 1 when edgeq is slower than it should be.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sqlite3
@@ -35,7 +34,7 @@ from typing import NamedTuple
 from postgres import Postgres
 from sides import Side
 from sides.edgeq import Edgeq, Running, Threaded, Timed, begun
-from support import DEADLINE_SECONDS, file_system, percentile, scratch
+from support import DEADLINE_SECONDS, arguments, file_system, note, percentile, results, scratch
 
 from edgeq.clock import Clock
 from edgeq.store import jobs
@@ -74,15 +73,14 @@ print(json.dumps(returned))
 
 def main() -> int:
     """Measure, print, say whether it is quick enough."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--store", choices=["sqlite", "postgresql"], default="sqlite", help="(default: sqlite)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--jobs", type=int, default=10_000, help="dispatched in bulk, a round (default: 10000)")
     parser.add_argument("--concurrency", type=int, default=100, help="of the worker (default: 100)")
     parser.add_argument("--picks", type=int, default=200, help="jobs to measure the pick-up with (default: 200)")
-    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
     options = parser.parse_args()
-    with scratch(options.folder) as folder:
+    with results(options), scratch(options.folder) as folder:
         print(f"{options.rounds} rounds, {options.jobs} jobs in bulk, {options.concurrency} at once;", end=" ")
         print(f"{folder} is on {file_system(folder)},", end=" ")
         if options.store == "postgresql":
@@ -172,6 +170,8 @@ class Bench:
                 ratio = median(our / their for our, their in zip(ours, theirs, strict=True))
                 enough = median(ours) >= demand.rate and ratio >= demand.ratio
                 good = good and enough
+                name = f"{demand.what}_{other.name}"
+                note({demand.what: median(ours), name: median(theirs), f"{name}_ratio": ratio})
                 wish = f"{demand.ratio:.1f} times" + (f", {demand.rate:.0f}" if demand.rate else "")
                 print(
                     f"{demand.what:16} {median(ours):9.0f} {other.name:>14} {median(theirs):9.0f} {ratio:7.2f}   "
@@ -191,6 +191,7 @@ def pick_up(folder: Path, count: int, concurrency: int) -> bool:
     good = True
     for where, values in latencies.items():
         allowed = PICK_UP_MS + median(commits)
+        note({f"pick_up_ms_{where.replace(' ', '_')}": median(values) - median(commits)})
         enough = median(values) <= allowed
         good = good and enough
         print(

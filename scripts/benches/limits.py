@@ -12,7 +12,6 @@ lost, the kernel kills, or a demand isn't met.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sqlite3
@@ -20,17 +19,19 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgroup import Cgroup, NoCgroupError
 from support import (
     Appliance,
     Wire,
+    arguments,
     file_system,
     free_port,
     memory_mib,
     mosquitto,
+    note,
     pace,
     percentile,
     processor_seconds,
@@ -48,18 +49,17 @@ EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "greenhouse.yaml"
 
 def main() -> int:
     """Measure, print, say whether it holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="to publish (default: 10)")
     parser.add_argument("--rate", type=int, default=200, help="messages a second (default: 200)")
     parser.add_argument("--memory", type=int, default=128, metavar="MIB", help="limit (default: 128)")
     parser.add_argument("--cores", type=float, default=0.25, help="limit (default: 0.25)")
-    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
-    parser.add_argument("--json", action="store_true", help="the figures alone, as one object")
     options = parser.parse_args()
-    with results(as_json=options.json) as found, scratch(options.folder) as folder, mosquitto(folder) as port:
+    with results(options), scratch(options.folder) as folder, mosquitto(folder) as port:
         with limited(options.memory, options.cores) as cgroup:
-            found |= measure(folder, port, cgroup, options.rate, options.minutes * 60)
+            found = measure(folder, port, cgroup, options.rate, options.minutes * 60)
         within = f"in {options.memory} MiB and {options.cores:g} cores" if cgroup else "WITHOUT limits"
+        note({**found, "minutes": options.minutes})
         print(f"{options.minutes:g} minutes with {options.rate} messages a second, {within}, on {file_system(folder)}")
         print(f"{'':20} {'is':>10} {'allowed':>10}")
         for name, value in found.items():
@@ -89,7 +89,11 @@ def measure(folder: Path, port: int, cgroup: Cgroup | None, rate: int, seconds: 
     with Appliance(folder, EXAMPLE.read_text(), before=before, **settings) as edgeq:
         edgeq.wait_connected()
         began, used = time.monotonic(), processor_seconds(edgeq.pid)
-        sender, reader, asker = Sender(port, rate, seconds), Reader(edgeq.database), Asker(f"http://{web}/api/status")
+        sender, reader, asker = (
+            Sender(port, rate, seconds, message),
+            Reader(edgeq.database),
+            Asker(f"http://{web}/api/status"),
+        )
         with sender, reader, asker:
             wal = 0
             while sender.is_alive():
@@ -99,7 +103,8 @@ def measure(folder: Path, port: int, cgroup: Cgroup | None, rate: int, seconds: 
                     raise SystemExit(f"edgeq ended with status {edgeq.process.returncode}")
             processor = (processor_seconds(edgeq.pid) - used) / (time.monotonic() - began)
             deadline = time.monotonic() + 60
-            while len(reader.seen) < len(sender.sent) and time.monotonic() < deadline:
+            told_apart = {number for number in sender.sent if not is_of_a_pump(number)}
+            while len(reader.seen) < len(told_apart) and time.monotonic() < deadline:
                 time.sleep(0.1)
         delays = [(at - sender.sent[number]) * 1000 for number, at in reader.seen.items()]
         return {
@@ -112,7 +117,7 @@ def measure(folder: Path, port: int, cgroup: Cgroup | None, rate: int, seconds: 
             "latency_max_ms": max(delays),
             "wal_mib": wal / 2**20,
             "messages": float(len(sender.sent)),
-            "lost": float(len(sender.sent.keys() - reader.seen.keys())),
+            "lost": float(len(told_apart - reader.seen.keys())),
             "notifications": float(query(edgeq.database, "SELECT count(*) FROM notifications")),
             "asked": float(asker.answered),
             "refused": float(asker.refused),
@@ -120,16 +125,21 @@ def measure(folder: Path, port: int, cgroup: Cgroup | None, rate: int, seconds: 
         }
 
 
-def message(number: int, now: float) -> bytes:
+def is_of_a_pump(number: int) -> bool:
+    """Whether that message has no room for its number."""
+    return number % 1000 == 999
+
+
+def message(number: int) -> bytes:
     """What is published as message `number`. All but those of the pumps are told apart by `n`."""
-    if number % 1000 == 999:
+    if is_of_a_pump(number):
         return publish_packet(f"pumps/{number // 1000 % 2}/state", (b"ON", b"OFF")[number // 2000 % 2], number)
     if number % 500 == 499:
         state = ("open", "closed")[number // 500 % 2]
         return publish_packet("doors/south/state", json.dumps({"state": state, "n": number}).encode(), number)
     device, metric = number % DEVICES, ("moisture", "temperature")[number // DEVICES % 2]
     value = 45.0 if device == 3 and metric == "temperature" else 30 + number // 100 % 40 / 10
-    data = json.dumps({"value": value, "ts": round(now, 3), "n": number}).encode()
+    data = json.dumps({"value": value, "ts": round(time.time(), 3), "n": number}).encode()
     return publish_packet(f"sensors/bed-{device}/{metric}", data, number)
 
 
@@ -149,10 +159,11 @@ class Worker(threading.Thread):
 
 
 class Sender(Worker):
-    """Publishes; `sent` is when, by number, without those of the pumps."""
+    """Publishes what `packet` makes of each number; `sent` is when, by number."""
 
-    def __init__(self, port: int, rate: int, seconds: float) -> None:
+    def __init__(self, port: int, rate: int, seconds: float, packet: Callable[[int], bytes]) -> None:
         super().__init__()
+        self._packet = packet
         self._wire = Wire(port, "edgeq-bench-publisher")
         self._rate, self._count = rate, round(rate * seconds)
         self.sent: dict[int, float] = {}
@@ -160,9 +171,9 @@ class Sender(Worker):
     def run(self) -> None:
         """See threading.Thread."""
         for number in pace(self._count, self._rate):
-            if number % 1000 != 999:
-                self.sent[number] = time.monotonic()
-            self._wire.publish([message(number, time.time())])
+            packet = self._packet(number)
+            self.sent[number] = time.monotonic()
+            self._wire.publish([packet])
             if self.over.is_set():
                 break
         self._wire.close()

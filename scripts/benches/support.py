@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import fcntl
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,29 @@ def scratch(parent: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every bench can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", default="/var/tmp", help="on the disk to measure (default: /var/tmp)")
+    parser.add_argument("--json", action="store_true", help="print the figures alone, as one object")
+    return parser
+
+
+_noted: dict[str, float] = {}
+
+
+def note(figures: Mapping[str, float]) -> None:
+    """Keep what was measured, by name, for who asked for it with --json."""
+    _noted.update(figures)
+
+
 @contextlib.contextmanager
-def results(*, as_json: bool) -> Iterator[dict[str, float]]:
-    """For what a bench measures, by name. `as_json`: that goes to standard output, as one object, and what is printed
-    for people to standard error."""
-    measured: dict[str, float] = {}
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        yield measured
-    if as_json:
-        print(json.dumps(measured))
+def results(options: argparse.Namespace) -> Iterator[None]:
+    """With --json, what was noted in the block goes to standard output, and what is printed to standard error."""
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        yield
+    if options.json:
+        print(json.dumps(_noted))
 
 
 def file_system(folder: Path) -> str:
@@ -216,6 +231,24 @@ class Appliance:
             if time.monotonic() > deadline:
                 raise SystemExit(f"waited {seconds:g}s for edgeq {what}")
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def listening(home: Path) -> Iterator[Callable[[], None]]:
+    """For processes started in the block: a function that returns when one has said that it is ready."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(30)
+        receiver.bind(str(home / "notify"))
+        os.environ["NOTIFY_SOCKET"] = str(home / "notify")
+
+        def ready() -> None:
+            while b"READY=1" not in receiver.recv(4096):
+                pass
+
+        try:
+            yield ready
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
 
 
 def bytes_written(pid: int) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg
 from postgres import Postgres
-from support import Appliance, Wire, children, mosquitto, processor_seconds, publish_packet
+from support import Appliance, Wire, children, mosquitto, note, processor_seconds, publish_packet
 
 CONFIG = """\
 gateway: member-{number}
@@ -201,6 +201,7 @@ def report(runs: Sequence[Run]) -> None:
         print(f"{name:28}" + "".join(f"{text(run):>10}" for run in runs))
     for number, run in enumerate(runs, 1):
         print(f"{number} member{'s' if number > 1 else ''}: {limit(run)}")
+    note({f"members_{count}": run.rate for count, run in enumerate(runs, 1)})
     first, last = runs[0], runs[-1]
     print(
         f"{len(runs)} members take in {last.rate / first.rate:.2f} times what one does, and each message costs "
