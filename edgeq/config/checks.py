@@ -110,13 +110,18 @@ def topic_name(text: str) -> None:
     _fits_mqtt(text)
 
 
+def topic_prefix(text: str) -> None:
+    """A topic name below which there are others."""
+    if text.endswith("/"):
+        raise ValueError("must not end with '/'")
+    topic_name(text)
+
+
 def status_topic(text: str) -> None:
     """A topic name in which `{gateway}` may stand."""
     if set(text.replace("{gateway}", "")) & set("{}"):
         raise ValueError("must hold no placeholder but {gateway}")
-    if text.endswith("/"):
-        raise ValueError("must not end with '/'")
-    topic_name(text)
+    topic_prefix(text)
 
 
 def mqtt_url(text: str) -> None:

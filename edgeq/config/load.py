@@ -78,7 +78,8 @@ def load_to_plan(
     overlay(root, environment.from_command_line(overrides, problems), "", problems)
     data, origin = flatten(root, environment.filler(environ), problems, FAILED)
     folder = Path(os.path.abspath(main)).parent
-    read_secret = files.secret_reader(folder, environ)
+    secret_files: list[str] = []
+    read_secret = files.secret_reader(folder, environ, secret_files)
     converter = Converter("", origin, problems, read_secret)
     config = converter.convert(Config, data, "")
     check_channels(data, origin.places, problems)
@@ -89,7 +90,7 @@ def load_to_plan(
         raise ConfigError(problems)
     return LoadedConfig(
         config=completed(config, str(folder)), files=names, folder=str(folder), places=origin.places,
-        shown=origin.shown, problems=problems,
+        shown=origin.shown, secret_files=secret_files, problems=problems,
     )  # fmt: skip
 
 

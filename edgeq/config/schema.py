@@ -74,7 +74,7 @@ class Mqtt(Record, frozen=True):
     group: Annotated[str, checks.topic_level] | None = None
     status_topic: Annotated[str, checks.status_topic] = "edgeq/{gateway}"
     requests: list[Request] = []
-    discovery: Annotated[str, checks.topic_name] | None = None
+    discovery: Annotated[str, checks.topic_prefix] | None = None
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -357,8 +357,8 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` are the files read, first the main one; `folder` is the absolute path of the main file's folder; `places`
     maps the dotted path of a key (`mqtt.url`, `routes[2].topic`) to `file:line`, `shown` to what to print instead of
-    its value, when that came from a file or was filled in. `problems` are mistakes that are still to be told; see
-    `load_to_plan`.
+    its value, when that came from a file or was filled in. `secret_files` are those of `KEY_file`, as far as they were
+    read. `problems` are mistakes that are still to be told; see `load_to_plan`.
     """
 
     config: Config
@@ -366,6 +366,7 @@ class LoadedConfig(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     places: dict[str, str]
     shown: dict[str, str] = {}
+    secret_files: list[str] = []
     problems: list[Problem] = []
 
     def where(self, path: str) -> str:
