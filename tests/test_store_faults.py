@@ -9,12 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import Database
 
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
@@ -23,7 +25,7 @@ from edgeq.store import events, files
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Tx
 from edgeq.telemetry.metrics import Metrics
-from edgeq.testing import until
+from edgeq.testing import FakeClock, until
 
 NOBODY = 65534
 
@@ -294,6 +296,21 @@ async def test_a_connection_that_could_not_be_set_up_is_not_used(
         assert await types(store) == ["a"]
         synchronous = await store.write(lambda tx: tx._connection.execute("PRAGMA synchronous").fetchone())  # type: ignore[attr-defined]
         assert synchronous == (2,)
+
+
+async def test_a_commit_that_never_ends_is_no_reason_to_wait_for_ever(database: Database) -> None:
+    """Others wait for the disk as long as it takes, and say why; for a thread that hangs they don't."""
+    clock, go = FakeClock(), threading.Event()
+    async with database.opened(clock=clock) as store:
+        hangs = store.submit(lambda tx: go.wait(30))
+        await until(lambda: store.busy, "the commit to begin")
+        clock.advance(119)
+        assert store.busy
+        clock.advance(2)
+        assert not store.busy
+        go.set()
+        await hangs
+        await until(lambda: not store.busy, "the commit to end")
 
 
 async def test_a_second_appliance_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ async def run_program(
 ) -> None:
     """Run it until it ends. SIGTERM and SIGINT call `stop`; so does the second one, and the third ends the process at
     once. SIGHUP calls `hang_up`, also if it came before (see `early`)."""
+    faulthandler.enable(2)  # ended by the watchdog of systemd, it says where it hung
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_Executor(thread_name_prefix="asyncio"))
     asked = 0

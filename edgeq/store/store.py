@@ -239,7 +239,8 @@ class Store(ABC):
     @property
     @abstractmethod
     def busy(self) -> bool:
-        """Whether a commit is under way, or tried again and again: then it is the disk that others wait for."""
+        """Whether a commit is under way, or tried again and again: then it is the disk that others wait for. One that
+        has taken two minutes, with no reason given by `health`, hangs, and doesn't count."""
 
     @property
     @abstractmethod

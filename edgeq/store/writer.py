@@ -29,6 +29,7 @@ log = logging.getLogger("edgeq.store")
 _UNITS_PER_COMMIT_MAX = 512
 _RETRY = Backoff(0.1, 5.0)
 _REMIND_SECONDS = 600.0
+_HANGS_AFTER_SECONDS = 120.0
 _LOOK_SECONDS = 0.0005  # after hearing of a commit that can't be seen yet; then a quarter more each time
 _REST_SECONDS = 0.02  # between two times of hearing: however many commits others make, we wake for so many only
 
@@ -105,7 +106,6 @@ class Writer:
         self, engine: Engine, signal: Signal, metrics: Metrics, clock: Clock, commit_interval_seconds: float
     ) -> None:
         self.health = Health(ok=True)
-        self.busy = False
         self._engine = engine
         self._signal = signal
         self._metrics = metrics
@@ -123,8 +123,17 @@ class Writer:
         self._said: set[str] = set()  # what was said of this time that it can't
         self._said_at = 0.0
         self._heard = False
+        self._busy_since: float | None = None
         self._unsure = False  # whether another process may be in the midst of a commit
         self._looks = 0
+
+    @property
+    def busy(self) -> bool:
+        """See Store.busy."""
+        since = self._busy_since
+        if since is None:
+            return False
+        return not self.health.ok or self._clock.monotonic() - since < _HANGS_AFTER_SECONDS
 
     def start(self) -> None:
         """Begin. Call it on the event loop to which futures belong."""
@@ -192,10 +201,10 @@ class Writer:
                 self._gather_for_interval()
             batch = self._batch(first)
             if batch:
-                self.busy = True
+                self._busy_since = self._clock.monotonic()
                 self._commit(batch)
-                self.busy = False
             self._look_around(committed=bool(batch))
+            self._busy_since = None
             if self._closing.is_set() and self._queue.empty():
                 break
         self._engine.disconnect()
