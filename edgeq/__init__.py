@@ -13,9 +13,10 @@ The way of one message, and where each station lives:
                 from programs (`Queue`), schedules and sources
 
 `app` builds and runs these from a configuration (`config/`, `plan`), `work` only the workers; `cli/` is the command
-line, `requests` what others may ask by a message, `web/` the pages for people, `testing/` helps authors of controllers,
-processors and jobs. `service` is the form that every long-lived part has, `owned` sees to it that what runs on one
-machine at a time does, `naming` and `members` that the machines of a site fit together, `ordered` that order is kept.
+line, `presence/` what others see of a gateway on the broker, `requests/` what they may ask by a message, `web/` the
+pages for people, `testing/` helps authors of controllers, processors and jobs. `service` is the form that every
+long-lived part has, `owned` sees to it that what runs on one machine at a time does, `naming` and `members` that the
+machines of a site fit together, `ordered` that order is kept.
 
 The guarantees, each kept in one place: acknowledged means on disk (intake.intake); poison goes aside (intake.intake); a
 cursor moves with its effects (processors.runner); ids only grow (store.events); a lost lease can't complete

@@ -95,11 +95,18 @@ class App:
         settings = self.plan.loaded.config.mqtt
         return settings if self._embedded is None else self._embedded.settings(settings)
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> int:
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        correlation_data: bytes | None = None,
+    ) -> int:
         """Publish through the present session; the broker's reason code. Raises PublishFailed."""
-        if self.parts is None:
-            raise EdgeqError("edgeq is starting or reloading")
-        return await self.parts.session.publish(topic, payload, qos=qos, retain=retain)
+        session = self._present().session
+        return await session.publish(topic, payload, qos=qos, retain=retain, correlation_data=correlation_data)
 
     async def run(self, *, once: bool = False) -> None:
         """Run until `stop()`; or `once`, until all is done that there is to do now. A store that can't be opened now is
@@ -249,10 +256,24 @@ class App:
         log.info("the configuration was read again")
 
     def _plan(self, loaded: LoadedConfig) -> Plan:
-        return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics)
+        looks = {"status": lambda: self._status.gather(), "health": lambda: self._present().health.look()}
+        return make_plan(loaded, publish=self.publish, clock=self._clock, metrics=self.metrics, looks=looks)
+
+    def _present(self) -> Parts:
+        if self.parts is None:
+            raise EdgeqError("edgeq is starting or reloading")
+        return self.parts
 
     def _make_parts(self) -> Parts:
-        return Parts(self.plan, self.mqtt_settings(), self.store, self.metrics, self._clock, self._status.gather)
+        return Parts(
+            self.plan,
+            self.mqtt_settings(),
+            self.store,
+            self.metrics,
+            self._clock,
+            self._status.gather,
+            started_at=self.started_at,
+        )
 
     async def _other_broker(self, plan: Plan) -> EmbeddedBroker | None:
         """The embedded broker that `plan` needs: the present one, if its address is the same, or a running one."""

@@ -30,6 +30,10 @@ from .notifications.outbox import Sender
 from .notifications.words import here
 from .owned import Owned
 from .plan import Plan
+from .presence.contracts import ContractTopics
+from .presence.gateway import Presence, info
+from .presence.health import Health
+from .presence.retained import Publisher
 from .processors.runner import ProcessorRunner
 from .processors.sentinel import Sentinel, close_all
 from .redrive import Redriver
@@ -67,6 +71,8 @@ class Parts:
         metrics: Metrics,
         clock: Clock,
         status: Callable[[], Awaitable[dict[str, Any]]],
+        *,
+        started_at: int,
     ) -> None:
         config = plan.loaded.config
         # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
@@ -83,6 +89,7 @@ class Parts:
             clock,
             packet_bytes_max=plan.packet_bytes_max,
             known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}", own=True),
+            private=table.private_filters(),
         )
         self.intake = Intake(table, self.inbox, self.session, store, metrics, clock, window=window)
         self.link = Link(self.session, self.inbox, self.intake, clock)
@@ -135,6 +142,13 @@ class Parts:
             from .web.making import Running, make_web  # who has no pages doesn't pay for them
 
             self.web = make_web(config.web.listen, Running(plan, store, metrics, clock, self.session, status))
+        publisher = Publisher(self.session, clock)
+        self.health = Health(store, self.session, self.runners, config.jobs.queues, metrics, clock)
+        told = info(config, len(plan.table.routes), len(plan.contracts), started_at)
+        self.presence = Presence(config, told, self.health, publisher, store, plan.births, clock)
+        self.contract_topics = ContractTopics(
+            config, plan.contracts, self.sentinel, publisher, store, plan.births, clock
+        )
         self._plan = plan
         self._store = store
         self._metrics = metrics
@@ -170,10 +184,15 @@ class Parts:
 
     def _arranged(self, *, once: bool) -> list[Service]:
         """What there is to start, in this order."""
-        processors = [self._owned(f"processor:{name}", runner) for name, runner in self.runners.items()]
+        judged = [] if self.sentinel is None else [self.contract_topics]
+        processors = [
+            self._owned(f"processor:{name}", runner, *(judged if runner.processor is self.sentinel else []))
+            for name, runner in self.runners.items()
+        ]
         channels = [self._owned(f"channel:{name}", sender) for name, sender in self.senders.items()]
         timed = [] if once else [*self.sources, *([] if self.scheduler is None else [self.scheduler])]
-        leader = self._owned("leader", *timed, self.retention, first=self._close_what_is_gone)
+        unjudged = [self.contract_topics] if self.sentinel is None else []
+        leader = self._owned("leader", *timed, self.retention, *unjudged, first=self._close_what_is_gone)
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
         ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)
@@ -183,6 +202,7 @@ class Parts:
             *self.workers.values(),
             *leader,
             self.redriver,
+            self.presence,
             *heartbeat,
             *self.web,
             *ordered,

@@ -25,8 +25,9 @@ from .intake.table import RouteTable, compile_routes
 from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy, load_policy
+from .presence.birth import Births
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
-from .requests import request_routes
+from .requests import Look, Means, request_routes
 from .store.opening import place
 from .telemetry.metrics import Metrics
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from .jobs.sources.source import Source
 
 Publish = Callable[..., Awaitable[object]]
+
+_NO_LOOKS: Mapping[str, Look] = {}
 
 # What a PUBLISH packet may hold beside its payload: a topic of 64 KiB and its properties.
 _PACKET_OVERHEAD_BYTES = 128 * 1024
@@ -52,6 +55,7 @@ class Plan:
     processors: Mapping[str, PlannedProcessor]
     schedules: Sequence[Schedule]
     sources: Sequence[Source]
+    births: Births
     warnings: list[str]
 
     @property
@@ -68,8 +72,11 @@ class Plan:
         return self.table.payload_bytes_max() + _PACKET_OVERHEAD_BYTES
 
 
-def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: Metrics) -> Plan:
+def make_plan(
+    loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: Metrics, looks: Mapping[str, Look] = _NO_LOOKS
+) -> Plan:
     """The plan of a configuration. Raises ConfigError with every mistake: those found here, and `loaded.problems`.
+    `looks` are for requests that only look.
 
     Imports the modules of `app.modules`, and those that routes, processors and jobs name.
     """
@@ -77,8 +84,11 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     modules = _import_app(loaded, problems)
     routers = _routers(modules)
     config = loaded.config
-    requests = request_routes(config, publish=publish, clock=clock, metrics=metrics)
-    table = RouteTable([*compile_routes(loaded, routers, resolve, clock.monotonic, problems).routes, *requests])
+    births = Births()
+    own = request_routes(config, Means(config, clock, metrics, looks), publish)
+    if config.mqtt.discovery is not None:
+        own.append(births.route(config.mqtt.discovery))
+    table = RouteTable([*compile_routes(loaded, routers, resolve, clock.monotonic, problems).routes, *own])
     contracts = load_contracts(config.contracts, problems)
     channels = build_channels(config.channels, problems, publish=publish)
     policy = load_policy(loaded, problems)
@@ -94,7 +104,8 @@ def make_plan(loaded: LoadedConfig, *, publish: Publish, clock: Clock, metrics: 
     if problems:
         raise ConfigError(in_order(problems, loaded.files))
     sources = _sources(modules)
-    return Plan(loaded, table, contracts, channels, policy, processors, schedules, sources, _warnings(loaded, sources))
+    warnings = _warnings(loaded, sources)
+    return Plan(loaded, table, contracts, channels, policy, processors, schedules, sources, births, warnings)
 
 
 def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleType]:

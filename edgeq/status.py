@@ -16,6 +16,7 @@ from .store.store import Health, Store
 
 if TYPE_CHECKING:
     from .app import App
+    from .config.schema import Queue
     from .notifications.outbox import Sender
     from .processors.sentinel import Sentinel
 
@@ -27,30 +28,19 @@ _NO_NOTIFICATIONS: dict[str, Any] = {
     "oldest_seconds": 0.0,
     "error": None,
 }
+_NO_JOBS = {
+    **dict.fromkeys((*jobs.STATES, "ready", "blocked", "delayed"), 0),
+    "oldest_ready_seconds": 0.0,
+    "paused": False,
+}
 
 
 async def stored(store: Store, now: int, processors: Collection[str]) -> dict[str, Any]:
     """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC,
     `processors` are the names of those that are configured."""
-    head = await events.head(store)
-    places = []
-    for cursor in await cursors.every(store):
-        behind = await events.after(store, cursor.last_consumed_id, 1)
-        places.append(
-            {
-                "name": cursor.processor,
-                "last_consumed_id": cursor.last_consumed_id,
-                "lag_events": await events.count_after(store, cursor.last_consumed_id),
-                "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
-                "state": _state(cursor) if cursor.processor in processors else "not configured",
-                "attempt": cursor.attempt,
-                "error": cursor.error,
-                "updated_at": cursor.updated_at,
-            }
-        )
     answer = {
-        "store": {"place": store.place, "id": store.id, "head": head, **store.disk()},
-        "processors": places,
+        "store": {"place": store.place, "id": store.id, "head": await events.head(store), **store.disk()},
+        "processors": await places(store, now, processors),
         "jobs": await jobs.counts(store, now),
         "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
         "notifications": {
@@ -63,6 +53,46 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
     }
     await _add_owners(store, answer)
     return answer
+
+
+async def places(store: Store, now: int, processors: Collection[str]) -> list[dict[str, Any]]:
+    """How far each processor is, as the tables say. For the rest see `stored`."""
+    found = []
+    for cursor in await cursors.every(store):
+        behind = await events.after(store, cursor.last_consumed_id, 1)
+        found.append(
+            {
+                "name": cursor.processor,
+                "last_consumed_id": cursor.last_consumed_id,
+                "lag_events": await events.count_after(store, cursor.last_consumed_id),
+                "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
+                "state": _state(cursor) if cursor.processor in processors else "not configured",
+                "attempt": cursor.attempt,
+                "error": cursor.error,
+                "updated_at": cursor.updated_at,
+            }
+        )
+    return found
+
+
+async def every_queue(store: Store, settings: Mapping[str, Queue], now: int) -> list[dict[str, Any]]:
+    """Every queue that is configured (in `settings`), has a job or is paused; see jobs.counts. `concurrency` is how
+    many jobs a process runs at once, None for one that isn't configured."""
+    found = {each["queue"]: each for each in await jobs.counts(store, now)}
+    for name in settings:
+        found.setdefault(name, {"queue": name, **_NO_JOBS})
+    return [
+        {
+            **found[name],
+            "size": found[name]["available"] + found[name]["delayed"] + found[name]["executing"],
+            "concurrency": _at_once(settings[name]) if name in settings else None,
+        }
+        for name in sorted(found)
+    ]
+
+
+def _at_once(settings: Queue) -> int:
+    return settings.processes if settings.isolation == "process" else settings.concurrency
 
 
 async def _add_owners(store: Store, answer: dict[str, Any]) -> None:

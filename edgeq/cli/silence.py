@@ -19,7 +19,7 @@ from ..events import from_json, to_json
 from ..moments import moment
 from ..notifications.acknowledge import COMMENT_CHARACTERS_MAX, facts_of_thread
 from ..notifications.match import compile_match, given, read_match
-from ..notifications.silences import SILENCES_MAX
+from ..notifications.silences import LONGEST, SILENCES_MAX, begin_silence
 from ..patterns import pattern
 from ..store import silences as table
 from ..store import threads
@@ -31,7 +31,6 @@ from .common import ID, ROWS, WRITE_SECONDS, as_json, bounded, configured, durat
 from .printing import say, say_error, say_json, say_table
 
 KEYS = ("type", "tag", "severity", "subject", "contract")
-LONGEST = Duration(366 * 86400)
 
 _LISTS = {"type": "types", "tag": "tags", "severity": "severity"}
 _ENDED_MAX = 1000
@@ -150,9 +149,10 @@ def expire(silence_id: int | None, everything: bool) -> None:
 
 
 def _add(tx: Tx, new: NewSilence) -> int:
-    if table.count_after(tx, new.created_at) >= SILENCES_MAX:
+    silence_id = begin_silence(tx, new)
+    if silence_id is None:
         raise EdgeqError(f"there are {SILENCES_MAX} silences, which is the most", hint="let some of them expire")
-    return table.add(tx, new)
+    return silence_id
 
 
 # Words

@@ -98,9 +98,13 @@ def is_adapted(contract: Contract, row: ContractState) -> bool:
 
 def open_episode(row: ContractState) -> int | None:
     """The number of the episode that was told and not yet resolved; None when there is none."""
-    _, instance = _as_told(row)
-    report = expanded(instance)
+    report = told_of(row)
     return None if report.told == "ok" else report.episode or row.episode
+
+
+def told_of(row: ContractState) -> Report:
+    """What the world was told of an instance."""
+    return expanded(_as_told(row)[1])
 
 
 def closing_event(row: ContractState, reason: str, now: int) -> NewEvent | None:

@@ -32,8 +32,8 @@ class CompiledRoute:
     """A route, ready to run: `inline` are the built-in controllers, `own` runs under `timeout_seconds`.
 
     `label` is its name in status, metrics and dead letters: its topic, with a number behind it from the second one
-    with the same topic on. One that `takes_oversize` is given the beginning of what is larger than it takes. One that is
-    `private` takes what is for this process alone, also where others take turns with the rest.
+    with the same topic on. One that `takes_oversize` is given the beginning of what is larger than it takes. One that
+    is `private` takes what is for this process alone, also where others take turns with the rest.
     """
 
     label: str

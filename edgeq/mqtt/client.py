@@ -61,7 +61,7 @@ class Welcome:
 
     `session_expiry_seconds` is how long it keeps the session, as far as it says. We may have
     `receive_maximum` unacknowledged messages out to it, of `packet_bytes_max` bytes and QoS `qos_max` at
-    most.
+    most. `shared_available` and `wildcards_available` are of subscriptions.
     """
 
     session_present: bool
@@ -70,6 +70,8 @@ class Welcome:
     packet_bytes_max: int = 268_435_455
     qos_max: int = 2
     retain_available: bool = True
+    shared_available: bool = True
+    wildcards_available: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +185,16 @@ class Client(paho.Client):
         words = [_ACKS[delivery.qos] | delivery.mid for delivery in deliveries]
         self._packet_queue(paho.PUBACK, struct.pack(f">{len(words)}I", *words), 0, 1)
 
-    def send(self, topic: str, payload: bytes, qos: int, retain: bool) -> int | None:
-        """Send one PUBLISH; its packet identifier, or None when the connection is gone."""
-        info = self.publish(topic, payload, qos, retain)
+    def send(
+        self, topic: str, payload: bytes, qos: int, retain: bool, correlation_data: bytes | None = None
+    ) -> int | None:
+        """Send one PUBLISH; its packet identifier, or None when the connection is gone. MQTT 3.1.1 has no place for
+        `correlation_data`."""
+        properties = None
+        if correlation_data is not None and self._version5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.CorrelationData = correlation_data
+        info = self.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def subscribe_to(self, filters: Mapping[str, int]) -> int | None:
@@ -288,6 +297,8 @@ class Client(paho.Client):
                 said.get("MaximumPacketSize", 268_435_455),
                 said.get("MaximumQoS", 2),
                 bool(said.get("RetainAvailable", 1)),
+                bool(said.get("SharedSubscriptionAvailable", 1)),
+                bool(said.get("WildcardSubscriptionAvailable", 1)),
             )
         )
 

@@ -161,14 +161,22 @@ class Connection:
         for answer in [self._sent(self._client.unsubscribe_from(list(packet))) for packet in packets]:
             _told(await answer)
 
-    async def publish(self, topic: str, payload: bytes, qos: int, retain: bool, timeout: float | None) -> int:
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        timeout: float | None,
+        correlation_data: bytes | None = None,
+    ) -> int:
         """Publish; returns when the broker has acknowledged it (QoS 0: when it is sent), with its reason code, such as
         NO_SUBSCRIBERS (always 0 with MQTT 3.1.1).
 
         Raises PublishFailed.
         """
         welcome = self.welcome
-        if len(topic.encode()) + len(payload) + 16 > welcome.packet_bytes_max:
+        if len(topic.encode()) + len(payload) + len(correlation_data or b"") + 24 > welcome.packet_bytes_max:
             raise TooLarge(f"{len(payload)} bytes are more than the broker takes")
         if retain and not welcome.retain_available:
             raise PublishFailed("the broker keeps no retained messages")
@@ -181,7 +189,8 @@ class Connection:
                     await self._out.acquire()
                 finally:
                     self._waiting -= 1
-                answer = self._sent(self._client.send(topic, payload, min(qos, welcome.qos_max), retain))
+                sent = self._client.send(topic, payload, min(qos, welcome.qos_max), retain, correlation_data)
+                answer = self._sent(sent)
                 answer.add_done_callback(lambda _: self._out.release())
                 codes = _told(await asyncio.shield(answer))
         except TimeoutError:

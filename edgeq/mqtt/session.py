@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -54,8 +54,9 @@ class Session(Service):
     """The session that `settings` describe, for the topic filters of the routes (filter -> QoS).
 
     Filters that overlap are merged, so that a message comes once: see `topics.merge`. Raises ValueError for a URL or a
-    status topic that can't be used. A message whose packet is larger than `packet_bytes_max` arrives as an oversize
-    delivery. Times are microseconds since 1970 UTC, `connections` counts those that the broker accepted.
+    status topic that can't be used. For `private` see Subscriptions. A message whose packet is larger than
+    `packet_bytes_max` arrives as an oversize delivery. Times are microseconds since 1970 UTC, `connections` counts
+    those that the broker accepted.
     """
 
     reconnect_backoff = Backoff(1.0, 60.0)
@@ -71,6 +72,7 @@ class Session(Service):
         *,
         packet_bytes_max: int,
         known_filters: SubscriptionMemory,
+        private: Collection[str] = (),
     ) -> None:
         super().__init__("session", clock)
         self.state = State.DISCONNECTED
@@ -82,13 +84,14 @@ class Session(Service):
         self.address = Address.parse(settings.url)
         self._settings = settings
         self._state_topic = state_topic(settings.status_topic, gateway)
-        self._subscriptions = Subscriptions(filters, settings.group, known_filters)
+        self._subscriptions = Subscriptions(filters, settings.group, known_filters, private)
         self._inbox = inbox
         self._inbox.when_room(self._on_room)
         self._room = asyncio.Event()
         self._metrics = metrics
         self._packet_bytes_max = packet_bytes_max
         self._connection: Connection | None = None
+        self._on_connected: list[Callable[[], None]] = []
         self._number = 0
         self._accepted_at: float | None = None
         self._ready = asyncio.Event()
@@ -132,10 +135,23 @@ class Session(Service):
                 self._metrics.skipped.add(stale, "ack_of_an_earlier_connection")
         return len(current)
 
+    def when_connected(self, callback: Callable[[], None]) -> None:
+        """Call `callback` each time a new connection is subscribed, and the broker was told that we are online. There
+        may be several callbacks; none is forgotten."""
+        self._on_connected.append(callback)
+
     async def publish(
-        self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, timeout_seconds: float = 30.0
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        timeout_seconds: float = 30.0,
+        correlation_data: bytes | None = None,
     ) -> int:
         """Publish, and return when the broker has acknowledged it (at QoS 0: when it is sent), with its reason code.
+        `correlation_data` goes with it where there is MQTT 5.
 
         It needs no subscription: what an earlier connection left unacknowledged comes again, and may be answered,
         before the broker has confirmed the subscriptions. Raises NotConnected, without waiting for a connection;
@@ -146,7 +162,7 @@ class Session(Service):
         connection = self._connection
         if connection is None or self._accepted_at is None or connection.over.done():
             raise NotConnected(f"not connected to the broker: {self.reason}")
-        return await connection.publish(topic, payload, qos, retain, timeout_seconds)
+        return await connection.publish(topic, payload, qos, retain, timeout_seconds, correlation_data)
 
     async def set_filters(self, filters: Mapping[str, int]) -> None:
         """Subscribe to these from now on, and unsubscribe from what isn't among them any more."""
@@ -234,6 +250,8 @@ class Session(Service):
         except (PublishFailed, TimeoutError) as error:
             why = error or "the broker doesn't answer"
             self.log.warning("can't publish that the gateway is online to %s: %s", self._state_topic, why)
+        for callback in self._on_connected:
+            callback()
         while True:
             await asyncio.wait({connection.over}, timeout=REPEAT_SECONDS if self.refused else None)
             if connection.over.done():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from ..errors import EdgeqError
@@ -30,12 +30,18 @@ class Subscriptions:
 
     The memory holds every filter that the broker may have, before it gets it; so what a changed configuration no longer
     has is unsubscribed, however the last run ended. `refused` maps a filter to the broker's reason for refusing it.
+
+    Filters that are `private` are not shared: each member gets what they match; unless others overlap with them, as
+    then some member would get it twice.
     """
 
-    def __init__(self, filters: Mapping[str, int], group: str | None, memory: SubscriptionMemory) -> None:
+    def __init__(
+        self, filters: Mapping[str, int], group: str | None, memory: SubscriptionMemory, private: Collection[str] = ()
+    ) -> None:
         self.refused: dict[str, str] = {}
         self._group = group
         self._memory = memory
+        self._private = private
         self._wanted = self._to_subscribe(filters)
         self._confirmed: dict[str, int] = {}  # by the broker, for the session that it has
         self._known: list[str] = []  # what the broker may have, from this run or an earlier one
@@ -85,4 +91,6 @@ class Subscriptions:
     def _to_subscribe(self, filters: Mapping[str, int]) -> dict[str, int]:
         # QoS 2 is never asked for: the state it needs on our side wouldn't be durable.
         merged = merge({name: min(qos, 1) for name, qos in filters.items()})
-        return {f"$share/{self._group}/{name}": qos for name, qos in merged.items()} if self._group else merged
+        if not self._group:
+            return merged
+        return {name if name in self._private else f"$share/{self._group}/{name}": qos for name, qos in merged.items()}

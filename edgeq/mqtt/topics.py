@@ -103,6 +103,13 @@ class Template:
         """The template that one topic matches, whatever characters are in its name."""
         return cls(topic, topic, (), tuple(topic.split("/")), (), None)
 
+    @classmethod
+    def one_below(cls, topic: str, name: str) -> Template:
+        """The template that every topic one level below `topic` matches; that level is the parameter `name`."""
+        levels = tuple(topic.split("/"))
+        parameters = ((len(levels), name, False),)
+        return cls(f"{topic}/{{{name}}}", f"{topic}/+", (name,), (*levels, "+"), parameters, None)
+
     def match(self, topic_levels: Sequence[str]) -> dict[str, str | int] | None:
         """The parameters' values for a topic name split at `/`, or None when it doesn't match.
 

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 
 from ..errors import Problem
 from ..events import from_json
-from ..store.silences import Silence
+from ..store import silences
+from ..store.silences import NewSilence, Silence
+from ..store.store import Tx
+from ..units import Duration
 from .match import Facts, Matcher, compile_match, read_match
 
 log = logging.getLogger("edgeq.courier")
@@ -19,6 +22,7 @@ log = logging.getLogger("edgeq.courier")
 # So many are kept in memory, those that end last; and so long after their end, for events that had to wait.
 SILENCES_MAX = 1000
 KEPT_SECONDS = 7 * 86400.0
+LONGEST = Duration(366 * 86400)
 
 
 class Silences:
@@ -40,6 +44,11 @@ class Silences:
         one that ends last. None: there is none."""
         holding = (row for row, matches in self._silences if row.starts_at <= at < row.ends_at and matches(facts))
         return max(holding, key=lambda row: row.ends_at, default=None)
+
+
+def begin_silence(tx: Tx, new: NewSilence) -> int | None:
+    """Begin a silence; its id, or None when there are SILENCES_MAX already."""
+    return None if silences.count_after(tx, new.created_at) >= SILENCES_MAX else silences.add(tx, new)
 
 
 def _matcher(row: Silence) -> Matcher | None:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..clock import Clock
@@ -79,12 +79,15 @@ class Sentinel(QueueProcessor):
     """Judges `contracts`. `link` None: the sensors can always be heard.
 
     `skipped` counts, by contract and reason, the events that could not be judged, or not by the time they claim, since
-    the start; `last_skipped` holds the last one of each contract.
+    the start; `last_skipped` holds the last one of each contract. `listener`, if there is one, is given the events by
+    which verdicts are told, once they are committed; `told` counts how often there were some.
     """
 
     def __init__(self, contracts: Sequence[Contract], metrics: Metrics, clock: Clock, link: Link | None = None) -> None:
         self.skipped: dict[str, dict[str, int]] = {}
         self.last_skipped: dict[str, Skip] = {}
+        self.listener: Callable[[Sequence[NewEvent]], None] | None = None
+        self.told = 0
         self._watch = Watch(contracts, clock, link)
         self._judge = self._watch.judge
         self._metrics = metrics
@@ -150,12 +153,13 @@ class Sentinel(QueueProcessor):
     def _decide(self, turn: Turn, ctx: ProcessorContext, opening: _Opening | None) -> None:
         """Hand the outcome of a turn over."""
         decisions, changed = ctx.decisions, turn.changed
+        told: list[NewEvent] = []
         if opening is not None and (opening.fates or opening.moved or changed):
             gone, fates, moved, gap = opening.gone, opening.fates, opening.moved, self._watch.gap
             decisions.lazily.append(lambda tx: contract_states.delete(tx, gone))
             changed = {key: self._judge.instances[key] for key in (*opening.adapted, *moved)} | changed
             decisions.also.append(_at_once)
-            decisions.events += opening.closings
+            told += opening.closings
             decisions.tallies.append(lambda: _tell_fates(fates))
             if moved:
                 decisions.tallies.append(lambda: log.info("%s", gap.words(len(moved))))
@@ -165,10 +169,17 @@ class Sentinel(QueueProcessor):
         if reading != self._stored_reading and (changed or self._judge.instances):
             decisions.lazily.append(lambda tx: meta.put(tx, CLOCK_KEY, boots.to_text(reading)))
             self._stored_reading = reading
-        for contract, instance, verdict in turn.verdicts:
-            decisions.events.append(verdict_event(contract, instance, verdict, ctx.now))
+        told += [verdict_event(contract, instance, verdict, ctx.now) for contract, instance, verdict in turn.verdicts]
+        if told:
+            decisions.events += told
+            decisions.tallies.append(lambda: self._tell(told))
         if skipped := turn.skipped:
             decisions.tallies.append(lambda: self._tally(skipped))
+
+    def _tell(self, told: Sequence[NewEvent]) -> None:
+        self.told += 1
+        if self.listener is not None:
+            self.listener(told)
 
     def _row(self, contract: str, instance: Instance) -> ContractState:
         return to_row(self._judge.contracts[contract], instance)

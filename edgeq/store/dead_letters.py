@@ -148,6 +148,14 @@ def request_redrive(tx: Tx, now: int, *, ids: Sequence[int] = (), source: str = 
     return tx.run(query)
 
 
+def oldest(tx: Tx, *, source: str = "", reason: str = "", limit: int) -> list[int]:
+    """The ids of the oldest `limit` open dead letters that fit, and whose redrive nobody has asked for."""
+    query = DeadLetters.select(DeadLetters.id).where(DeadLetters.redrive_requested_at.is_null())
+    for condition in _conditions(source, reason, False):
+        query = query.where(condition)
+    return [row[0] for row in tx.rows(query.order_by(DeadLetters.id).limit(limit))]
+
+
 def discard(tx: Tx, *, ids: Sequence[int] = (), source: str = "", reason: str = "") -> int:
     """Delete the dead letters of `ids`, or all open ones that fit; how many."""
     query = DeadLetters.delete()
