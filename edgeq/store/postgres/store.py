@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 _HUNG_SECONDS = 3.0  # at the end, the server has to answer within these
 
-_UNSAFE = {
+UNSAFE = {  # settings of the server, and what comes of each when it is off
     "fsync": "the server's fsync is off: a power cut may lose what was acknowledged, and damage the database",
     "full_page_writes": "the server's full_page_writes is off: a power cut may damage the database",
     "synchronous_commit": "the server's synchronous_commit is off: edgeq waits for the disk all the same, unless "
     "durability is normal, but other programs that write there don't",
 }
-_SAFETY = pw.SQL(f"SELECT name, setting FROM pg_settings WHERE name IN {tuple(_UNSAFE)}")  # noqa: S608
+_SAFETY = pw.SQL(f"SELECT name, setting FROM pg_settings WHERE name IN {tuple(UNSAFE)}")  # noqa: S608
 
 
 class PostgresStore(Store):
@@ -89,7 +89,7 @@ class PostgresStore(Store):
     async def warnings(self) -> list[str]:
         """See Store.warnings."""
         found: dict[str, str] = dict(await self.read(_SAFETY))
-        return [f"{self.place}: {text}" for name, text in _UNSAFE.items() if found[name] == "off"]
+        return [f"{self.place}: {text}" for name, text in UNSAFE.items() if found[name] == "off"]
 
     async def open(self) -> None:
         """See Store.open."""
