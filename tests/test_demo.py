@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import urllib.request
 from fcntl import ioctl
 from pathlib import Path
 
@@ -57,6 +58,23 @@ def test_within_half_a_minute_every_kind_of_contract_is_broken_and_told(tmp_path
     published, events, letters = map(int, counts.groups())
     assert published == events + letters > 40, "each message is an event or a dead letter"
     assert "\x1b" not in out, "a pipe gets no colours"
+
+
+def test_its_status_page_shows_it_and_with_the_token_changes_it(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    assert demo.process.stdout is not None
+    said = re.fullmatch(rb"status page: (http\S+) \(token (\S+)\)\n", demo.process.stdout.readline())
+    assert said is not None
+    address, token = said[1].decode(), said[2].decode()
+    while b"ARRIVED" not in demo.process.stdout.readline():
+        pass
+    with urllib.request.urlopen(address, timeout=30) as page:
+        assert b"<title>edgeq</title>" in page.read()
+    path, headers = f"{address}api/processors/courier/pause", {"Authorization": f"Bearer {token}"}
+    with urllib.request.urlopen(urllib.request.Request(path, method="POST", headers=headers), timeout=30) as answer:
+        assert answer.status == 200
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.ended()[0] == 0
 
 
 def test_on_a_terminal_it_keeps_to_the_screen(tmp_path: Path) -> None:

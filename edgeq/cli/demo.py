@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -31,18 +33,22 @@ _REFRESH_SECONDS = 0.25
 def demo(seconds: float | None, plain: bool) -> None:
     """Show edgeq at work on made-up sensors.
 
-    A cold store: see what arrives, is violated, resolved, notified, dead-lettered. The MQTT broker runs in this
-    process, the database lies in a scratch folder that is removed at the end. The demo has a configuration of its own.
+    A cold store: see what arrives, is violated, resolved, notified, dead-lettered, here and on the status page, whose
+    address it says. The MQTT broker runs in this process, the database lies in a scratch folder that is removed at the
+    end. The demo has a configuration of its own.
     """
+    listen, token = f"127.0.0.1:{_free_port()}", secrets.token_urlsafe(12)
+    page = f"status page: http://{listen}/ (token {token})"
     with tempfile.TemporaryDirectory(prefix="edgeq-demo-") as folder:
         path = Path(folder) / "edgeq.yaml"
-        path.write_text(CONFIGURATION.replace("edgeq.db", f"sqlite:///{folder}/edgeq.db"))
-        lines = asyncio.run(_demo(str(path), seconds, plain))
+        configuration = CONFIGURATION.replace("edgeq.db", f"sqlite:///{folder}/edgeq.db")
+        path.write_text(f'{configuration}web: {{listen: "{listen}", token: "{token}"}}\n')
+        lines = asyncio.run(_demo(str(path), page, seconds, plain))
     for line in lines:
         say(line)
 
 
-async def _demo(path: str, seconds: float | None, plain: bool) -> list[str]:
+async def _demo(path: str, page: str, seconds: float | None, plain: bool) -> list[str]:
     from rich.console import Console
     from rich.live import Live
 
@@ -61,10 +67,11 @@ async def _demo(path: str, seconds: float | None, plain: bool) -> list[str]:
     await sensors.start()
     watch = Watch(app.store, clock.now())
     console = Console()
-    screen = Screen(watch, console)
+    screen = Screen(watch, console, page)
     began = clock.monotonic()
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not plain else None
     if live is None:
+        say(page)
         say("what arrives, is violated, resolved, notified, dead-lettered (Ctrl-C ends it)")
     with live or contextlib.nullcontext():
         while not stopped.is_set() and not running.done():
@@ -97,3 +104,10 @@ async def _ready(app: App, running: asyncio.Task[None]) -> str:
         await running
     await ready
     return app.broker_url()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -106,10 +106,11 @@ class Watch:
 
 
 class Screen:
-    """Draws the watch's news on a terminal."""
+    """Draws the watch's news on a terminal. `page` says where the status page is."""
 
-    def __init__(self, watch: Watch, console: Console) -> None:
+    def __init__(self, watch: Watch, console: Console, page: str) -> None:
         self._watch = watch
+        self._page = page
         self._console = console
         self._happenings: deque[Happening] = deque(maxlen=_HAPPENINGS)
 
@@ -125,7 +126,8 @@ class Screen:
             (f"{counts['violated']} violated  ", "red"), (f"{counts['resolved']} resolved  ", "green"),
             (f"{counts['notifications']} notified  ", "cyan"), (f"{counts['dead letters']} dead letters", "magenta"),
         )  # fmt: skip
-        above = Group(head, Columns([self._sensors(), self._contracts()], expand=True))
+        page = Text(self._page, style="dim", no_wrap=True, overflow="ellipsis")
+        above = Group(head, page, Columns([self._sensors(), self._contracts()], expand=True))
         taken = len(self._console.render_lines(above)) + 2  # the border below
         return Group(above, self._log(max(self._console.height - taken, 3)))
 
