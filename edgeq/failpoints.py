@@ -28,8 +28,19 @@ NAMES = (
     "notification.committed",
     "notification.sent",
     "notification.marked",
+    "web.stored",
+    "retention.deleted",
+    "retention.committed",
     "copy.committed",
     "copy.compared",
+    "backup.step",
+    "backup.copied",
+    "backup.verified",
+    "restore.copied",
+    "replace.linked",
+    "replace.alone",
+    "replace.done",
+    "recover.step",
 )
 
 _armed: dict[str, int] = {}

@@ -20,7 +20,9 @@ from edgeq.store import events
 from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
+from edgeq.web.access import Access
 from edgeq.web.ingest import BYTES_MAX, Ingest
+from edgeq.web.operation import pages_of
 from edgeq.web.server import WebServer
 
 TOKEN = "a-token-of-some-length"
@@ -39,8 +41,10 @@ class Site:
         self.store = store
         self.metrics = Metrics()
         self.port = free_port()
-        page = Ingest(token, store, self.metrics, Clock()).page()
-        self.server = WebServer(f"127.0.0.1:{self.port}", Clock(), [page])
+        listen = f"127.0.0.1:{self.port}"
+        access = Access(listen, token, None, Clock())
+        operations = Ingest(access, store, self.metrics, Clock()).operations()
+        self.server = WebServer(listen, Clock(), pages_of(operations, access))
 
     async def post(self, body: bytes | Any, token: str = TOKEN, **headers: str) -> Answered:
         """What it answers."""
@@ -138,7 +142,7 @@ async def test_a_gateway_that_has_gone_back_is_told_so(site: Site) -> None:
     await site.post(batch(8, 9))
     answer = await site.post(batch(5, head=7))
     assert answer.status == 409
-    assert "restored from a backup" in answer.said["hint"]
+    assert "restored from a backup" in answer.said["error"]
     other = batch(9, 10)
     other["events"][0]["occurred_at"] += 1
     assert (await site.post(other)).status == 409, "what is called 9 now is another event"
@@ -198,7 +202,8 @@ async def test_strangers_can_store_nothing(site: Site) -> None:
 async def test_without_a_token_nobody_can(database: Database) -> None:
     async with database.opened() as store, Site(store, token=None) as site:
         answer = await site.post({"type": "a"}, token="")
-        assert (answer.status, answer.said["hint"]) == (403, "set web.token_file")
+        assert answer.status == 403
+        assert "set web.token_file" in answer.said["error"]
 
 
 def test_a_token_is_not_to_be_guessed(tmp_path: Path) -> None:

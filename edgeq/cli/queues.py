@@ -8,23 +8,14 @@ from typing import Any
 import click
 
 from ..clock import Clock, rfc3339
-from ..config.schema import LoadedConfig, Queue
 from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
+from ..status import every_queue
 from ..store import breakers as breakers_table
-from ..store import jobs
 from ..store import queues as table
 from ..store.breakers import StoredBreaker
-from ..store.jobs import STATES
-from ..store.store import Store
 from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
-
-_EMPTY = {
-    **dict.fromkeys((*STATES, "ready", "blocked", "delayed"), 0),
-    "oldest_ready_seconds": 0.0,
-    "paused": False,
-}
 
 
 @click.group(invoke_without_command=True)
@@ -53,7 +44,7 @@ def _list(json_lines: bool) -> None:
 
     async def main() -> list[dict[str, Any]]:
         async with open_store(loaded) as store:
-            return await _all(loaded, store)
+            return await every_queue(store, loaded.config.jobs.queues, Clock().now())
 
     found = asyncio.run(main())
     if json_lines:
@@ -76,27 +67,6 @@ def _list(json_lines: bool) -> None:
         ],
         empty="no queues",
     )  # fmt: skip
-
-
-async def _all(loaded: LoadedConfig, store: Store) -> list[dict[str, Any]]:
-    """Every queue that is configured, has a job or is paused."""
-    settings = loaded.config.jobs.queues
-    found = {each["queue"]: each for each in await jobs.counts(store, Clock().now())}
-    for name in settings:
-        found.setdefault(name, {"queue": name, **_EMPTY})
-    return [
-        {
-            **found[name],
-            "size": found[name]["available"] + found[name]["delayed"] + found[name]["executing"],
-            "concurrency": _at_once(settings[name]) if name in settings else None,
-        }
-        for name in sorted(found)
-    ]
-
-
-def _at_once(settings: Queue) -> int:
-    """How many jobs a process runs at once."""
-    return settings.processes if settings.isolation == "process" else settings.concurrency
 
 
 @queues.command()
@@ -125,7 +95,7 @@ def _change(name: str, *, paused: bool) -> None:
 
     async def main() -> None:
         async with open_store(loaded) as store:
-            known = [each["queue"] for each in await _all(loaded, store)]
+            known = [each["queue"] for each in await every_queue(store, loaded.config.jobs.queues, Clock().now())]
             if name not in known:
                 raise EdgeqError(f"there is no queue {name!r}", hint=did_you_mean(name, known))
             change = table.pause if paused else table.resume

@@ -339,6 +339,7 @@ class Intake(Service):
             self.landed += len(landed)
             self._session.ack(landed)
             failpoint("intake.acked")
+            self._metrics.latency.observe_since([each.received_at for each in landed], self.clock.now())
             self._landing.set()
 
     async def _next_landing(self) -> None:

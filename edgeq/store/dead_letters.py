@@ -9,7 +9,8 @@ import msgspec
 from peewee import fn
 
 from ..events import from_json, to_json
-from .store import Row, Statement, Store, Tx, storable
+from .dialect import beginning
+from .store import NULL, Row, Statement, Store, Tx, storable
 from .tables import DeadLetters
 
 _COLUMNS = (
@@ -20,6 +21,7 @@ _ALL = (
     DeadLetters.payload, DeadLetters.event_id, DeadLetters.job_id, DeadLetters.created_at,
     DeadLetters.redriven_at, DeadLetters.redrive_requested_at, DeadLetters.detail,
 )  # fmt: skip
+_BRIEF = {"payload": NULL, "error": beginning(DeadLetters.error)}
 _ONE = Statement(lambda p: DeadLetters.select(*_ALL).where(DeadLetters.id == p))
 _OF_JOB = Statement(
     lambda p: DeadLetters.select(*_ALL).where((DeadLetters.job_id == p) & DeadLetters.redriven_at.is_null())
@@ -121,9 +123,12 @@ async def find(
     reason: str = "",
     redriven: bool | None = False,
     before_id: int = 0,
+    brief: bool = False,
 ) -> list[DeadLetter]:
-    """The latest `limit` dead letters that fit, newest first. `redriven` None: either way."""
-    query = DeadLetters.select(*_ALL).order_by(DeadLetters.id.desc()).limit(limit)
+    """The latest `limit` dead letters that fit, newest first. `redriven` None: either way. `brief`: without their
+    payloads, which may be large, and with the beginning of their errors."""
+    columns = [_BRIEF.get(column.name, column) for column in _ALL] if brief else _ALL
+    query = DeadLetters.select(*columns).order_by(DeadLetters.id.desc()).limit(limit)
     for condition in _conditions(source, reason, redriven):
         query = query.where(condition)
     if before_id:

@@ -8,6 +8,8 @@ from typing import Any
 
 import peewee as pw
 
+BEGINNING_SIGNS = 1000
+
 
 class ByDialect(pw.Node):
     """A part of a query that is `sqlite` for the one database and `postgresql` for the other."""
@@ -36,14 +38,23 @@ def unlocked(column: pw.Field, query: pw.ModelSelect[Any]) -> pw.Node:
     )
 
 
+def beginning(column: pw.Field) -> pw.Node:
+    """The first BEGINNING_SIGNS of a text: enough for a list."""
+    return pw.fn.SUBSTR(column, pw.SQL("1"), pw.SQL(str(BEGINNING_SIGNS)))
+
+
 def least(*values: object) -> pw.Node:
     """The smallest of several values."""
     return ByDialect(sqlite=pw.fn.MIN(*values), postgresql=pw.fn.LEAST(*values))
 
 
-def spells(column: pw.Field, parts: Sequence[str]) -> pw.Node:
-    """That a text is these parts in their order, with any text between them. Upper and lower case differ."""
+def spells(column: pw.ColumnBase, parts: Sequence[str], *, any_case: bool = False) -> pw.Node:
+    """That a text is these parts in their order, with any text between them. Upper and lower case differ, unless in
+    `any_case`: then not those letters of which the database knows both."""
     # peewee says GLOB to SQLite, and LIKE to PostgreSQL.
     glob = "*".join(re.sub(r"[\[?*]", r"[\g<0>]", part) for part in parts)
     like = "%".join(re.sub(r"[%_\\]", r"\\\g<0>", part) for part in parts)
+    if any_case:
+        lower = pw.fn.LOWER(column)
+        return ByDialect(sqlite=lower % pw.fn.LOWER(glob), postgresql=lower % pw.fn.LOWER(like))
     return ByDialect(sqlite=column % glob, postgresql=column % like)

@@ -18,14 +18,14 @@ _COLUMNS = (
     "type", "subject", "topic", "data", "tags", "description", "occurred_at", "recorded_at", "idempotency_key",
     "cause_id", "keep",
 )  # fmt: skip
-_ALL = (
+ALL = (
     Events.id, Events.type, Events.subject, Events.topic, Events.data, Events.tags, Events.description,
     Events.occurred_at, Events.recorded_at, Events.idempotency_key, Events.cause_id,
 )  # fmt: skip
 
-_AFTER = Statement(lambda p: Events.select(*_ALL).where(Events.id > p).order_by(Events.id).limit(p))
-_BEFORE = Statement(lambda p: Events.select(*_ALL).where(Events.id < p).order_by(Events.id.desc()).limit(p))
-_ONE = Statement(lambda p: Events.select(*_ALL).where(Events.id == p))
+_AFTER = Statement(lambda p: Events.select(*ALL).where(Events.id > p).order_by(Events.id).limit(p))
+_BEFORE = Statement(lambda p: Events.select(*ALL).where(Events.id < p).order_by(Events.id.desc()).limit(p))
+_ONE = Statement(lambda p: Events.select(*ALL).where(Events.id == p))
 _HEAD = Statement(lambda p: Events.select(Events.id).order_by(Events.id.desc()).limit(p))
 _GIVEN = Statement(
     lambda p: pw.Select(
@@ -40,7 +40,7 @@ _GIVEN = Statement(
 # Without the addition SQLite may go through the table by id, and not by the index of the keys.
 _KEYED = Statement(
     lambda p: (
-        Events.select(*_ALL)
+        Events.select(*ALL)
         .where((Events.idempotency_key >= p) & (Events.idempotency_key < p) & (Events.id + ZERO > p))
         .order_by((Events.id + ZERO).desc())
         .limit(p)
@@ -161,7 +161,7 @@ async def recent(
 ) -> list[Event]:
     """The latest `limit` events, oldest first, that fit all given: a type (`*` for any text), a subject, a tag,
     `recorded_at` not before `since` microseconds."""
-    query = Events.select(*_ALL).order_by(Events.id.desc()).limit(limit)
+    query = Events.select(*ALL).order_by(Events.id.desc()).limit(limit)
     if type_pattern:
         query = query.where(spells(Events.type, type_pattern.split("*")))
     if subject:

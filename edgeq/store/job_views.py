@@ -9,12 +9,14 @@ import peewee as pw
 from peewee import fn
 
 from . import queues
+from .dialect import beginning
 from .job_records import COLUMNS, FINISHED, ID_MAX, IS_FINISHED, STATES, WAITING, StoredJob, possible
-from .store import Statement, Store, literal, storable
+from .store import NULL, Statement, Store, literal, storable
 from .tables import Jobs
 
 _WAITING = pw.SQL("('scheduled', 'retryable')")
 _found = Jobs.alias("found")
+_BRIEF = {"args": literal(""), "result": NULL, "options": NULL, "error": beginning(_found.error)}
 
 ONE = Statement(lambda p: Jobs.select(*COLUMNS).where(Jobs.id == p))
 READY = Statement(
@@ -53,9 +55,17 @@ async def one(store: Store, job_id: int) -> StoredJob | None:
 
 
 async def find(
-    store: Store, *, limit: int, queue: str = "", state: str = "", kind: str = "", before_id: int = 0
+    store: Store,
+    *,
+    limit: int,
+    queue: str = "",
+    state: str = "",
+    kind: str = "",
+    before_id: int = 0,
+    brief: bool = False,
 ) -> list[StoredJob]:
-    """The latest `limit` jobs that fit all given, newest first; `before_id` for the next page."""
+    """The latest `limit` jobs that fit all given, newest first; `before_id` for the next page. `brief`: without their
+    arguments, results and options, which may be large, and with the beginning of their errors."""
     # A state's jobs are found by its index, however many others there are: "+" says so. Only their ids are sorted.
     newest = pw.SQL("+id DESC") if state else Jobs.id.desc()
     fitting = Jobs.select(Jobs.id).order_by(newest).limit(limit)
@@ -63,7 +73,9 @@ async def find(
         fitting = fitting.where(condition)
     if before_id:
         fitting = fitting.where(Jobs.id < min(before_id, ID_MAX))
-    found = _found.select(*(getattr(_found, column.name) for column in COLUMNS)).where(_found.id.in_(fitting))
+    instead = _BRIEF if brief else {}
+    columns = (instead.get(column.name, getattr(_found, column.name)) for column in COLUMNS)
+    found = _found.select(*columns).where(_found.id.in_(fitting))
     return [StoredJob(*row) for row in await store.read(found.order_by(_found.id.desc()))]
 
 

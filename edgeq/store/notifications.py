@@ -26,6 +26,8 @@ WAIT_SECONDS_MAX = 20 * 60
 RESOLVED_IN_TIME = "resolved before it was told"
 NEVER_TOLD = "what it resolves was not told here"
 
+STATES = ("queued", "sent", "grouped", "silenced", "dead")
+
 _OPEN_MAX = 50
 _COLUMNS = (
     "event_id", "channel", "severity", "title", "body", "fingerprint", "state", "attempt", "next_attempt_at",
@@ -304,7 +306,10 @@ async def find(
 ) -> list[StoredNotification]:
     """The latest `limit` notifications that fit all given, newest first; `since`: raised then or later (microseconds
     since 1970 UTC)."""
-    query = Notifications.select(*ALL).order_by(Notifications.id.desc()).limit(limit)
+    # Only ids are sorted, and where the channel or state is known they come from an index.
+    query = Notifications.select(Notifications.id).order_by(Notifications.id.desc()).limit(limit)
+    if channel and not state:
+        query = query.where(Notifications.state.in_(STATES))
     for column, value in (
         (Notifications.channel, channel), (Notifications.state, state), (Notifications.severity, severity),
         (Notifications.fingerprint, fingerprint),
@@ -317,7 +322,8 @@ async def find(
         query = query.where(Notifications.read_at.is_null())
     if before_id:
         query = query.where(Notifications.id < before_id)
-    return [stored(row) for row in await store.read(query)]
+    found = Notifications.select(*ALL).where(Notifications.id.in_(query)).order_by(Notifications.id.desc())
+    return [stored(row) for row in await store.read(found)]
 
 
 async def counts(store: Store) -> dict[str, dict[str, Any]]:

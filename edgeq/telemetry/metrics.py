@@ -8,7 +8,9 @@ number is bounded.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from ..clock import MICROSECONDS
 
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """In seconds."""
@@ -58,12 +60,19 @@ class Histogram:
         self.count = 0
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        seconds = max(0.0, seconds)
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.count += 1
-        self.sum += seconds
+    def observe_since(self, moments: Sequence[int], now: int) -> None:
+        """Count how long ago each was (microseconds since 1970 UTC), the first of them longest."""
+        first, last = (self._place(now - moment) for moment in (moments[0], moments[-1]))
+        if first == last:  # as it nearly always is: all are between the two
+            self.counts[first] += len(moments)
+        else:
+            for moment in moments:
+                self.counts[self._place(now - moment)] += 1
+        self.count += len(moments)
+        self.sum += max(0, now * len(moments) - sum(moments)) / MICROSECONDS
+
+    def _place(self, microseconds: int) -> int:
+        return bisect_left(self.bounds, microseconds / MICROSECONDS)
 
 
 class Metrics:

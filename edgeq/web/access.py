@@ -88,10 +88,6 @@ class Access:
                 raise Refusal(403, "a change by a session needs the header X-Edgeq: 1")
         return caller
 
-    def may_change(self, caller: Caller) -> bool:
-        """Whether a caller may change things."""
-        return caller.known
-
     def needs_token(self, asked: Asked) -> bool:
         """Whether this caller needs the token to read."""
         return not self._is_near(asked, _host(asked.headers.get("host", "")))
@@ -114,10 +110,6 @@ class Access:
             self._ended[session] = None
             while len(self._ended) > ENDED_MAX:
                 self._ended.popitem(last=False)
-
-    def knows_token(self, headers: Mapping[str, str]) -> bool:
-        """Whether the header `Authorization` (in lower case) has the token; nothing is said of who tries."""
-        return self.token is not None and _same(_bearer(headers) or "", self.token)
 
     def shows_token(self, asked: Asked) -> bool:
         """Whether a request has the token. Raises Refusal for an address that has tried too many."""

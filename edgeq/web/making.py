@@ -13,12 +13,18 @@ from ..store.store import TOPICS, Store
 from ..telemetry.metrics import Metrics
 from .access import Access
 from .acknowledge import AcknowledgePage
+from .api.contracts import ContractOperations
+from .api.dead_letters import DeadLetterOperations
+from .api.events import EventOperations
+from .api.jobs import JobOperations
+from .api.notifications import NotificationOperations
 from .api.now import Now
+from .api.processors import ProcessorOperations
 from .api.session import Sessions
 from .history import History
 from .ingest import Ingest
 from .live import Live
-from .operation import pages_of
+from .operation import Group, pages_of
 from .page import status_page
 from .server import WebServer
 
@@ -41,10 +47,20 @@ def make_web(listen: str, running: Running) -> list[Service]:
     access = Access(listen, config.web.token, config.notifications.public_url, clock)
     history = History(store, metrics, clock)
     live = Live(running.status, lambda: _version(running), clock)
-    operations = [*Now(live, history, access, clock).operations(), *Sessions(access).operations()]
+    groups: list[Group] = [
+        Now(live, history, access, clock),
+        Sessions(access),
+        EventOperations(store, clock),
+        Ingest(access, store, metrics, clock),
+        ContractOperations(running.plan.contracts, store, clock),
+        NotificationOperations(store, metrics, clock),
+        JobOperations(config.jobs.queues, store, clock),
+        ProcessorOperations(live, store),
+        DeadLetterOperations(store, clock),
+    ]
+    operations = [operation for group in groups for operation in group.operations()]
     pages = [
         AcknowledgePage(config.gateway, store, metrics, clock).page(),
-        Ingest(config.web.token, store, metrics, clock).page(),
         *pages_of(operations, access),
         *status_page(),
     ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from microdot import Request, Response
 from msgspec import Meta
 
+from ..errors import EdgeqError, StoreError
 from .access import Access, Asked, Caller, Need
 from .replies import Refusal, json_reply
-from .server import Page
+from .server import Page, Room
 
 LIMIT = 50
 LIMIT_MAX = 500
@@ -49,7 +50,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Call(NamedTuple):
-    """One request: what its path and query hold, its body, and who asks."""
+    """One request: what its path and query hold, its body, and who asks. The body is what the operation's `body` says,
+    or its octets."""
 
     asked: Any
     body: Any
@@ -60,7 +62,8 @@ class Call(NamedTuple):
 class Operation(NamedTuple):
     """`method` at `path`, in which `<name>` stands for a field of `asks`; the other fields are of the query. `gives` is
     the type of what `answer` returns, which is sent as JSON; of a Response, which is sent as it is, `media` is the
-    type of its content. `answer` raises Refusal, with one of the `refusals` beside those that all have."""
+    type of its content. `answer` raises Refusal, with one of the `refusals` beside those that all have. A `body` of
+    bytes is in one of `body_media`, and may be larger than others if `room` says so (see Page)."""
 
     method: str
     path: str
@@ -68,10 +71,19 @@ class Operation(NamedTuple):
     answer: Callable[[Call], Awaitable[Any]]
     gives: Any
     asks: type[msgspec.Struct] = Nothing
-    body: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct] | type[bytes] | None = None
     need: Need = "read"
     refusals: tuple[int, ...] = ()
     media: str = "application/json"
+    body_media: tuple[str, ...] = ("application/json",)
+    room: Room | None = None
+
+
+class Group(Protocol):
+    """Operations that are about one thing."""
+
+    def operations(self) -> list[Operation]:
+        """All of them."""
 
 
 def pages_of(operations: Iterable[Operation], access: Access) -> list[Page]:
@@ -79,7 +91,15 @@ def pages_of(operations: Iterable[Operation], access: Access) -> list[Page]:
     by_path: dict[str, dict[str, Operation]] = {}
     for each in operations:
         by_path.setdefault(each.path, {})[each.method] = each
-    return [Page(path, tuple(methods), _answer(methods, access)) for path, methods in by_path.items()]
+    return [
+        Page(
+            path,
+            tuple(methods),
+            _answer(methods, access),
+            next((each.room for each in methods.values() if each.room is not None), None),
+        )
+        for path, methods in by_path.items()
+    ]
 
 
 def asked_of(request: Request) -> Asked:
@@ -94,7 +114,12 @@ def _answer(methods: dict[str, Operation], access: Access) -> Callable[..., Awai
         about = asked_of(request)
         caller = access.caller(about, operation.need)
         call = Call(_parameters(operation, request, parts), _body(operation, request, about), caller, about)
-        given = await operation.answer(call)
+        try:
+            given = await operation.answer(call)
+        except StoreError:
+            raise
+        except EdgeqError as error:
+            raise Refusal(409, f"{error}: {error.hint}" if error.hint else str(error)) from None
         return given if isinstance(given, Response) else json_reply(given)
 
     return answer
@@ -113,11 +138,14 @@ def _parameters(operation: Operation, request: Request, parts: dict[str, str]) -
         raise Refusal(400, f"the parameters of {operation.path}: {_where(error)}") from None
 
 
-def _body(operation: Operation, request: Request, about: Asked) -> msgspec.Struct | None:
+def _body(operation: Operation, request: Request, about: Asked) -> object:
     if operation.body is None:
         return None
-    if about.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refusal(415, "the body is sent as Content-Type: application/json")
+    sent_as = about.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent_as not in operation.body_media:
+        raise Refusal(415, f"the body is sent as Content-Type: {' or '.join(filter(None, operation.body_media))}")
+    if operation.body is bytes:
+        return request.body or b""
     try:
         return msgspec.json.decode(request.body or b"", type=operation.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

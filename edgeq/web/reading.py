@@ -14,8 +14,11 @@ READ_SECONDS = 10.0
 _END_OF_HEAD = b"\r\n\r\n"
 _PIECE_BYTES = 64 * 1024
 
+BODY_BYTES_MAX = 4 * 1024
+
 Room = Callable[[str, Mapping[str, str]], int]
-"""How many bytes of body a request for a path, with these headers (in lower case), may have."""
+"""How many bytes of body a request for a path, with these headers (in lower case), may have; asked only about those
+that have more than BODY_BYTES_MAX."""
 
 
 class Received(NamedTuple):
@@ -82,6 +85,6 @@ def _body_bytes(head: bytes, path: str, room: Room) -> int:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) < 20):
         raise Unread(400, "That is no request that can be understood.", path)
-    if int(length) > room(path, headers):
+    if int(length) > BODY_BYTES_MAX and int(length) > room(path, headers):
         raise Unread(413, "The request is too large.", path)
     return int(length)

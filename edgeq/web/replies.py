@@ -25,7 +25,7 @@ _OF_PROGRAMS = ("/api/", "/health", "/ready", "/metrics")
 
 
 class Refusal(Exception):
-    """A request that is answered by an error: `text` says what, where and what to do, and is for whoever asked."""
+    """A request that is answered by an error: `text` says what is wrong, where, and what to do, to whoever asked."""
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from microdot import Microdot, Request, Response
@@ -27,10 +28,9 @@ from ..clock import Clock
 from ..config.checks import address
 from ..errors import EdgeqError, StoreError
 from ..service import Service
-from .reading import HEAD_BYTES_MAX, READ_SECONDS, Received, Unread, read_request
+from .reading import BODY_BYTES_MAX, HEAD_BYTES_MAX, Received, Unread, read_request
 from .replies import Refusal, Stream, refused
 
-BODY_BYTES_MAX = 4 * 1024
 ANSWER_SECONDS = 20.0
 WRITE_SECONDS = 20.0
 CONNECTIONS_MAX = 32
@@ -42,18 +42,19 @@ _ANY_SIZE = 2**31
 _PIECE_BYTES = 64 * 1024
 
 
-def _little(headers: Mapping[str, str]) -> int:
-    return BODY_BYTES_MAX
+Room = Callable[[Mapping[str, str], str], int]
+"""How many bytes of body a request may have, by its headers (their names in lower case) and the address of its
+sender."""
 
 
 class Page(NamedTuple):
-    """What `answer` makes of requests to `path`, in which `<name>` stands for a part that it is given. `room` says how
-    many bytes of body a request with these headers (in lower case) may have."""
+    """What `answer` makes of requests to `path`, in which `<name>` stands for a part that it is given. `room` is asked
+    about requests with more than BODY_BYTES_MAX of body; None: they are refused."""
 
     path: str
     methods: tuple[str, ...]
     answer: Callable[..., Awaitable[Response]]
-    room: Callable[[Mapping[str, str]], int] = _little
+    room: Room | None = None
 
 
 class WebServer(Service):
@@ -66,12 +67,13 @@ class WebServer(Service):
         self._app.options_handler = None  # type: ignore[assignment]
         self._app.errorhandler(404)(_not_found)
         self._app.errorhandler(405)(self._not_allowed)
-        self._rooms: dict[str, Callable[[Mapping[str, str]], int]] = {}
+        self._rooms: dict[str, Room] = {}
         # How much may come is decided in `reading`, before it is read.
         Request.max_content_length = Request.max_body_length = _ANY_SIZE
         Request.max_readline = HEAD_BYTES_MAX
         for each in pages:
-            self._rooms[each.path] = each.room
+            if each.room is not None:
+                self._rooms[each.path] = each.room
             self._app.route(each.path, methods=list(each.methods))(self._carefully(each.answer))
         self._connections: set[asyncio.Task[Any]] = set()
 
@@ -99,8 +101,7 @@ class WebServer(Service):
         try:
             if served >= CONNECTIONS_MAX + REFUSING_MAX:
                 return
-            async with asyncio.timeout(READ_SECONDS + ANSWER_SECONDS):
-                response = await self._answer(reader, writer, full=served >= CONNECTIONS_MAX)
+            response = await self._answer(reader, writer, full=served >= CONNECTIONS_MAX)
             await _send(response, reader, writer)
             await _linger(reader, writer)
         except (TimeoutError, OSError, EOFError):
@@ -115,7 +116,7 @@ class WebServer(Service):
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, full: bool) -> Response:
         try:
-            received = await read_request(reader, self._room)
+            received = await read_request(reader, partial(self._room, _client(writer)))
         except Unread as unread:
             return refused(unread.path, unread)
         if full:
@@ -124,7 +125,12 @@ class WebServer(Service):
         request = await self._understood(received, writer)
         if request is None:
             return refused(received.path, Refusal(400, "That is no request that can be understood."))
-        response: Response = await self._app.dispatch_request(request)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response: Response = await self._app.dispatch_request(request)
+        except TimeoutError:
+            late = Refusal(503, "It took too long. Ask for less, or try again in a while.", {"Retry-After": "60"})
+            return refused(received.path, late, "Not now")
         response.is_head = request.method == "HEAD"
         return response
 
@@ -137,8 +143,9 @@ class WebServer(Service):
         except (ValueError, IndexError, EOFError):
             return None
 
-    def _room(self, path: str, headers: Mapping[str, str]) -> int:
-        return self._rooms.get(path, _little)(headers)
+    def _room(self, client: str, path: str, headers: Mapping[str, str]) -> int:
+        room = self._rooms.get(path)
+        return BODY_BYTES_MAX if room is None else room(headers, client)
 
     def _carefully(self, answer: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         """`answer`, which has an answer also when it fails."""
@@ -163,6 +170,10 @@ class WebServer(Service):
         allowed = self._app.default_options_handler(request)["Allow"].removesuffix(", OPTIONS")
         text = f"That can't be done here, only: {allowed}."
         return refused(request.path, Refusal(405, text, {"Allow": allowed}), "Not allowed")
+
+
+def _client(writer: asyncio.StreamWriter) -> str:
+    return str((writer.get_extra_info("peername") or ("",))[0])
 
 
 async def _send(response: Response, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
