@@ -1,4 +1,4 @@
-"""The database file on the disk: who holds it, whether it is whole, and where a damaged one goes."""
+"""The database file on the disk: who holds it, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import fcntl
 import os
 import sqlite3
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import StoreError, StoreUnavailable
 
-_SUFFIXES = ("", "-wal", "-shm")
 _QUICK_CHECK_BYTES_MAX = 64 * 2**20
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 MAKING_SECONDS = 10.0
@@ -115,8 +113,7 @@ def damaged(path: str) -> str:
     finally:
         if connection is not None:
             connection.close()
-    with contextlib.suppress(OSError):
-        os.unlink(path + "-suspect")
+    unmark_suspect(path)
     return ""
 
 
@@ -126,19 +123,10 @@ def mark_suspect(path: str) -> None:
         Path(path + "-suspect").touch()
 
 
-def quarantine(path: str, now: int) -> str:
-    """Move the file and what belongs to it aside; the new path. `now` is in microseconds since 1970 UTC."""
-    moment = datetime.fromtimestamp(now / 1e6, UTC)
-    aside = f"{path}.damaged-{moment:%Y%m%dT%H%M%S.%fZ}"
-    try:
-        for suffix in _SUFFIXES:
-            if os.path.exists(path + suffix):
-                os.replace(path + suffix, aside + suffix)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + "-suspect")
-    except OSError as error:
-        raise StoreError(f"{path} is damaged and can't be put aside: {error}") from error
-    return aside
+def unmark_suspect(path: str) -> None:
+    """The file is whole, or another one."""
+    with contextlib.suppress(OSError):
+        os.unlink(path + "-suspect")
 
 
 def disk(path: str) -> dict[str, int]:
@@ -152,7 +140,9 @@ def disk(path: str) -> dict[str, int]:
 
     try:
         there = os.statvfs(os.path.dirname(os.path.abspath(path)))
-        free = there.f_bavail * there.f_frsize
+        free, whole = there.f_bavail * there.f_frsize, there.f_blocks * there.f_frsize
     except OSError:
-        free = 0
-    return {"file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free}
+        free = whole = 0
+    return {
+        "file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free, "disk_bytes": whole,
+    }  # fmt: skip

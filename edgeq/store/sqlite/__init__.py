@@ -10,6 +10,7 @@ database when one connection begins the log anew at the moment at which another 
 - `store`: all of it together, with the reading connection
 """
 
+from .engine import LOG_BYTES_KEPT as LOG_BYTES_KEPT
 from .engine import SqliteEngine as SqliteEngine
 from .engine import log_path as log_path
 from .faults import FileGone as FileGone

@@ -21,7 +21,9 @@ log = logging.getLogger("edgeq.store")
 
 _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
-_WAL_BYTES_KEPT = 16 * 2**20
+LOG_BYTES_KEPT = 16 * 2**20
+_LOG_BYTES_MORE = 2**20  # a log that readers keep from ending is tried again when it has grown by so much
+_LOG_TIMES_LONG = 4
 _FOREIGN_WEIGHT = 20  # once others have made the log that large, each time that we notice them counts like this many
 
 
@@ -30,11 +32,21 @@ class SqliteEngine:
 
     `watch` hears of what others write to the log; without one, nothing is heard. A second connection, the guard, takes
     the lock of those who write now and then for a moment, and writes nothing.
+
+    The log doesn't become much longer than `log_bytes_kept`, and isn't shorter again, unless somebody reads on and on:
+    what was written since such a reading began stays in the log, however long that becomes, until it ends.
     """
 
     savepoints = True
 
-    def __init__(self, path: str, durability: str, database: pw.Database, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        durability: str,
+        database: pw.Database,
+        watch: Watch | None = None,
+        log_bytes_kept: int = LOG_BYTES_KEPT,
+    ) -> None:
         self._path = path
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._database = database
@@ -45,6 +57,10 @@ class SqliteEngine:
         self._data_version = 0
         self._commits = 0
         self._rows_checkpointed = 0
+        self.log_bytes_kept = log_bytes_kept
+        self._log_path = log_path(path)
+        self._log_bytes_next = log_bytes_kept
+        self._said_long = False
         self.listens = False
         self.damaged = False
         self.gone = False
@@ -67,7 +83,7 @@ class SqliteEngine:
                 "journal_mode=WAL",
                 f"synchronous={self._synchronous}",
                 "wal_autocheckpoint=0",
-                f"journal_size_limit={_WAL_BYTES_KEPT}",
+                f"journal_size_limit={self.log_bytes_kept}",
                 "temp_store=MEMORY",
                 "cache_size=-2048",
                 "foreign_keys=OFF",
@@ -198,14 +214,29 @@ class SqliteEngine:
         connection = self._connection
         if connection is None:
             return
-        large = foreign and os.stat(log_path(self._path)).st_size > _WAL_BYTES_KEPT
-        self._commits += _FOREIGN_WEIGHT if large else 1
+        size = os.stat(self._log_path).st_size
+        if size <= self.log_bytes_kept:
+            self._log_bytes_next, self._said_long = self.log_bytes_kept, False
+        self._commits += _FOREIGN_WEIGHT if foreign and size > self.log_bytes_kept else 1
         rows = connection.total_changes
-        if self._commits >= _CHECKPOINT_COMMITS or rows - self._rows_checkpointed >= _CHECKPOINT_ROWS:
+        if (
+            self._commits >= _CHECKPOINT_COMMITS
+            or rows - self._rows_checkpointed >= _CHECKPOINT_ROWS
+            or size > self._log_bytes_next
+        ):
             checkpoint = "PRAGMA wal_checkpoint(PASSIVE)"
             if self._locking_out_others(lambda: connection.execute(checkpoint).fetchone()):
                 self._commits = 0
                 self._rows_checkpointed = rows
+                self._log_bytes_next = max(self.log_bytes_kept, size + _LOG_BYTES_MORE)
+        if size > _LOG_TIMES_LONG * self.log_bytes_kept and not self._said_long:
+            self._said_long = True
+            log.warning(
+                "the log of the database has grown to %d MiB, because another program reads without an end: %s. It "
+                "becomes shorter when that transaction ends.",
+                size // 2**20,
+                self._log_path,
+            )
 
     def _locking_out_others(self, meanwhile: Callable[[], object]) -> bool:
         """Call `meanwhile` while no other connection can write. False, and no call, if one is writing now."""

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiosqlite
 import peewee as pw
@@ -16,7 +16,7 @@ import peewee as pw
 from ...clock import Clock
 from ...errors import StoreError, StoreMissing, StoreUnavailable
 from ...telemetry.metrics import Metrics
-from ..files import FileLock, damaged, disk, quarantine
+from ..files import FileLock, damaged, disk, unmark_suspect
 from ..making import ensure, need_folder
 from ..ownership import Alone
 from ..schema import forget_statistics, migrate, store_id
@@ -24,18 +24,25 @@ from ..store import Health, Row, Signal, Statement, Store, Unit, render
 from ..watch import Watch
 from ..writer import Writer
 from . import patience
-from .engine import SqliteEngine, log_path
+from .engine import LOG_BYTES_KEPT, SqliteEngine, log_path
+from .replace import aside_name, undo
+
+if TYPE_CHECKING:
+    from .recover import Recovery
 
 log = logging.getLogger("edgeq.store")
 T = TypeVar("T")
+
+RECOVERY_SECONDS = 20.0
+"""For how long at most a start goes on taking over what edgeq goes by; what is left comes later."""
 
 
 class SqliteStore(Store):
     """See store.Store. `path` is the database file; its folder must exist.
 
     With `exclusive` (the appliance) the store refuses a file that another appliance holds, makes the file when it
-    isn't there, and puts a damaged one aside. Without (commands that look or add something beside a running
-    appliance) the file must be there, unless it may be made with `make` (workers that may start before it).
+    isn't there, and puts a damaged one aside: see `recovery`. Without (commands that look or add something beside a
+    running appliance) the file must be there, unless it may be made with `make` (workers that may start before it).
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class SqliteStore(Store):
         commit_interval_seconds: float = 0.0,
         exclusive: bool = True,
         make: bool = False,
+        log_bytes_kept: int = LOG_BYTES_KEPT,
     ) -> None:
         self.path = self.place = path
         self._read_only_uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
@@ -58,12 +66,13 @@ class SqliteStore(Store):
         self._clock = clock
         self._database = pw.SqliteDatabase(None)
         self._watch = Watch(log_path(path))
-        self._engine = SqliteEngine(path, durability, self._database, self._watch)
+        self._engine = SqliteEngine(path, durability, self._database, self._watch, log_bytes_kept)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
         self._lock = FileLock(path + "-lock")
         self._reader: aiosqlite.Connection | None = None
         self._reading = asyncio.Lock()
         self._is_open = False
+        self.recovery: Recovery | None = None
         self._id = ""
 
     @property
@@ -93,7 +102,7 @@ class SqliteStore(Store):
 
     def disk(self) -> dict[str, int]:
         """See Store.disk."""
-        return disk(self.path)
+        return disk(self.path) | {"wal_bytes_kept": self._engine.log_bytes_kept}
 
     @property
     def id(self) -> str:
@@ -123,11 +132,9 @@ class SqliteStore(Store):
         need_folder(self.path)
         if self._exclusive:
             self._lock.acquire()
-            reason = damaged(self.path)
-            if reason:
-                self.quarantined = quarantine(self.path, self._clock.now())
-                log.error("%s is damaged (%s): put aside as %s, starting empty", self.path, reason, self.quarantined)
         try:
+            if self._exclusive:
+                self._begin_anew_if_damaged()
             if self._make and not self._exclusive:
                 ensure(self.path)
             else:
@@ -137,6 +144,27 @@ class SqliteStore(Store):
             self._id = store_id(self.path)
         except sqlite3.Error as error:
             raise self._engine.refusal(error) from error
+
+    def _begin_anew_if_damaged(self) -> None:
+        """Put a damaged file aside; what edgeq goes by is taken over from it."""
+        try:
+            undo(self.path)
+            reason = damaged(self.path)
+            if not reason:
+                return
+            from .recover import begin_anew  # most never need it
+
+            aside = aside_name(self.path, "damaged", self._clock.now())
+            self.recovery = begin_anew(self.path, aside, RECOVERY_SECONDS)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self.path} is damaged and can't be put aside: {error}", hint="look at the rights of its folder"
+            ) from error
+        self.quarantined = aside
+        unmark_suspect(self.path)
+        log.error(
+            "%s is damaged (%s): put aside as %s; recovered: %s", self.path, reason, aside, self.recovery.summary()
+        )
 
     async def _open_reader(self) -> aiosqlite.Connection:
         reader = await aiosqlite.connect(
