@@ -131,7 +131,15 @@ class Parts:
             from .jobs.sources.runner import make_source_runners
 
             self.sources = make_source_runners(plan.sources, config.jobs.queues, store, clock, metrics)
-        self.retention = Retention(config.store.retention, store, clock, metrics)
+        self.retention = Retention(
+            config.store.retention,
+            store,
+            clock,
+            metrics,
+            processors=tuple(self.runners),
+            gateway=config.gateway,
+            chosen="store.retention.events" in plan.loaded.places,
+        )
         self.heartbeat: Heartbeat | None = None
         if config.notifications.heartbeat is not None:
             from .notifications.heartbeat import Heartbeat  # HTTP costs memory

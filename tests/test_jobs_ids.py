@@ -141,7 +141,7 @@ async def test_retention_leaves_the_id_of_the_last_job_to_nobody(database: Datab
             assert added.id == expected
             await store.write(lambda tx, job_id=added.id: jobs.cancel(tx, [job_id], clock.now()))  # type: ignore[misc]
             clock.advance(3601)
-            await Retention(Ages(Duration(3600)), store, clock, Metrics()).look()
+            await Retention(Ages(jobs=Duration(3600)), store, clock, Metrics()).look()
             assert await jobs.find(store, limit=9) == []
 
 

@@ -17,10 +17,11 @@ from edgeq.store.tables import Jobs
 from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import FakeClock, until
 from edgeq.units import Duration
-from edgeq.upkeep.retention import ROWS_AT_ONCE, Retention
+from edgeq.upkeep.pruner import ROWS_AT_ONCE
+from edgeq.upkeep.retention import Retention
 
 DAY = 86_400 * SECOND
-AGES = Ages(JobRetention(completed=Duration(86_400), cancelled=Duration(2 * 86_400), dead=Duration(3 * 86_400)))
+AGES = Ages(jobs=JobRetention(completed=Duration(86_400), cancelled=Duration(2 * 86_400), dead=Duration(3 * 86_400)))
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ async def test_each_state_has_its_age(store: Store, clock: FakeClock) -> None:
 async def test_one_age_is_that_of_what_completed_or_was_cancelled(store: Store, clock: FakeClock) -> None:
     for state in jobs.FINISHED:
         await finished(store, state, clock.now() - 10 * DAY)
-    await retention(store, clock, Ages(Duration(3600))).look()
+    await retention(store, clock, Ages(jobs=Duration(3600))).look()
     assert await left(store) == {"dead": 1}
 
 

@@ -415,10 +415,9 @@ def sqlite_insert(value: str) -> Any:
 
 
 async def test_what_others_write_to_the_log_is_taken_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeq.store.sqlite.engine._WAL_BYTES_KEPT", 200_000)
     monkeypatch.setattr("edgeq.store.sqlite.engine._CHECKPOINT_COMMITS", 20)
     path = tmp_path / "edgeq.db"
-    async with opened(path) as store:
+    async with opened(path, log_bytes_kept=200_000) as store:
         before = path.stat().st_size
         with other(path) as process:
             for number in range(4):

@@ -46,6 +46,11 @@ def put(tx: Tx, key: str, value: str) -> None:
     tx.run(Meta.insert(key=key, value=value).on_conflict(conflict_target=[Meta.key], preserve=[Meta.value]))
 
 
+def remove(tx: Tx, key: str) -> None:
+    """Forget `key`."""
+    tx.run(Meta.delete().where(Meta.key == key))
+
+
 def keep(tx: Tx, key: str, value: str) -> str:
     """Set `key` to `value` unless it has one; the value that it has."""
     tx.run(Meta.insert(key=key, value=value).on_conflict_ignore())

@@ -16,10 +16,11 @@ from ..config.checks import is_postgres, sqlite_path
 from ..config.schema import Config
 from ..errors import MissingExtra, StoreError
 from ..telemetry.metrics import Metrics
-from .sqlite import SqliteStore
+from .sqlite import LOG_BYTES_KEPT, SqliteStore
 from .store import Store
 
 _NAME_BYTES = 48
+_LOG_PART = 8
 
 
 def make_store(
@@ -48,6 +49,7 @@ def make_store(
             commit_interval_seconds=float(settings.commit_interval),
             exclusive=exclusive,
             make=make,
+            log_bytes_kept=_log_bytes(settings.retention.max_size),
         )
     place(settings.url)
     from .postgres.store import PostgresStore
@@ -62,6 +64,11 @@ def make_store(
         make=make or exclusive,
         session=session,
     )
+
+
+def _log_bytes(size_max: int | None) -> int:
+    """How long the log of a file may become that may be so large: no more than a part of it."""
+    return LOG_BYTES_KEPT if size_max is None else min(LOG_BYTES_KEPT, size_max // _LOG_PART)
 
 
 def place(url: str) -> str:

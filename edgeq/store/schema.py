@@ -65,7 +65,9 @@ def migrate(path: str, *, may_change: bool, copying: bool = False) -> None:
     with without({"playhouse.cockroachdb": None}):  # it brings all that is for PostgreSQL
         from playhouse.migrations import Runner
 
-    database = pw.SqliteDatabase(path, pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000})
+    # The first must stand first: it counts only before there is anything in the file.
+    pragmas = {"auto_vacuum": "incremental", "journal_mode": "wal", "synchronous": "full", "busy_timeout": 5000}
+    database = pw.SqliteDatabase(path, pragmas=pragmas)
     try:
         with database:
             Runner(database, directory=os.fspath(FOLDER)).up()

@@ -94,6 +94,10 @@ class Metrics:
         self.connects = Counter("edgeq_mqtt_connects_total", "MQTT sessions opened, by result.", "result")
         self.jobs = Counter("edgeq_jobs_total", "Job attempts ended, by outcome.", "outcome")
         self.purged = Counter("edgeq_jobs_purged_total", "Finished jobs deleted for their age, by state.", "state")
+        self.deleted = Counter("edgeq_rows_deleted_total", "Rows deleted by retention, by table.", "table")
+        self.events_dropped = Counter(
+            "edgeq_events_dropped_total", "Events deleted before all processors had seen them, by limit.", "reason"
+        )
         self.schedule_runs = Counter("edgeq_schedule_runs_total", "Runs of schedules, and gaps (missed).", "result")
         self.source_items = Counter("edgeq_source_items_total", "Items of sources, and failed asks.", "result")
         self.notifications = Counter("edgeq_notifications_total", "Notifications, by result.", "result")

@@ -12,10 +12,10 @@ from edgeq.store.store import Statement
 WHOLE_TABLE = {
     "cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "contract_states._SUMMARY",
     "schedules._EVERY", "silences._UNTIL", "silences._COUNT", "silences._END_ALL", "threads._EVERY",
-    "threads._SET_CLOCK", "threads._COUNTS",
+    "threads._SET_CLOCK", "threads._COUNTS", "pruning.PLACES", "pruning.FORGET_WRITERS",
 }  # fmt: skip
 # These look at the end of one.
-END_OF_TABLE = {"cursors._HEAD", "events._HEAD"}
+END_OF_TABLE = {"cursors._HEAD", "events._HEAD", "pruning.LETTERS_NTH", "pruning.NOTIFICATIONS_NTH", "pruning.OLDEST"}
 # These sort what they found: no more than has such a key.
 SORTED = {"events._KEYED"}
 

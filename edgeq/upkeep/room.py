@@ -1,0 +1,127 @@
+"""The limits of `store.retention`: rows, bytes, and what is to stay free on the disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..config.schema import Retention as Limits
+from ..store.pruning import ID_MAX
+from ..store.space import Space, measure
+from ..store.store import Store
+from ..units import Size
+from .pruner import Pruner
+
+_NEAR = 0.9
+_DISK_PART = 4  # of a small disk, a quarter stays free at most
+_FREE_KEPT = 4 * 2**20
+_FREE_PART = 8
+
+
+class Room:
+    """Keeps the store within its limits. `trouble` says for an operator why it can't, "" when it can.
+
+    Free pages inside the database are room for rows to come, and count as free everywhere; a log that has become
+    longer than it stays counts as free disk. For a disk that others fill, nothing is deleted that wouldn't help: not
+    when all of ours would be too little, nor once more after as much was deleted as had been lacking, and it still is.
+    """
+
+    def __init__(self, limits: Limits, store: Store, pruner: Pruner, log: logging.Logger) -> None:
+        self.trouble = ""
+        self._limits = limits
+        self._store = store
+        self._pruner = pruner
+        self._log = log
+        self._in_vain = False
+
+    def is_near(self) -> bool:
+        """Whether a limit may be near, as far as can be seen without reading the store."""
+        disk, limits = self._store.disk(), self._limits
+        if not disk:
+            return False
+        full = limits.max_size is not None and _taken(disk) > _NEAR * limits.max_size
+        return full or limits.max_rows is not None or disk["free_disk_bytes"] < self._free_wanted(disk) / _NEAR
+
+    async def make(self, *, dry: bool = False) -> None:
+        """Delete until all limits are kept, as far as that goes; then hand back what is free."""
+        trouble = [] if dry else [await self._rows(), await self._bytes(), await self._disk()]
+        self._say("; ".join(each for each in trouble if each))
+
+    async def _rows(self) -> str:
+        most = self._limits.max_rows
+        excess = 0 if most is None else await self._pruner.excess(most)
+        if not excess or await self._pruner.make_room(_counting(excess), "max_rows", hard=False):
+            return ""
+        return f"there are more than {most} events (max_rows), and processors have not seen the rest yet"
+
+    async def _bytes(self) -> str:
+        most = self._limits.max_size
+        room = await measure(self._store)
+        if most is None or (over := self._used(room) - most) <= 0:
+            await self._pruner.hand_back(keep := max(_FREE_KEPT, room.used // _FREE_PART), at_least=2 * keep)
+            return ""
+
+        async def lacking(deleted: int) -> int:
+            return ID_MAX if self._used(await measure(self._store)) > most else 0
+
+        enough = lacking if room.exact else _counting(-(-over // room.row))
+        if await self._pruner.make_room(enough, "max_size", hard=True):
+            return ""
+        taken = Size(self._used(await measure(self._store)))
+        return f"the store takes {taken}, more than max_size ({most}), and nothing is left that may be deleted"
+
+    async def _disk(self) -> str:
+        disk = self._store.disk()
+        if not disk:
+            return ""
+        wanted = self._free_wanted(disk)
+        room = await measure(self._store)
+        lacking = wanted - _free(disk, room)
+        said, short = "", f"there is less than {Size(wanted)} free on the disk (min_free_disk)"
+        if lacking <= 0:
+            self._in_vain = False
+        elif lacking > room.used or self._in_vain:
+            said = f"{short}, and it isn't edgeq that fills it"
+        else:
+
+            async def still(deleted: int) -> int:
+                now = await measure(self._store)
+                return 0 if now.used <= room.used - lacking or _free(self._store.disk(), now) >= wanted else ID_MAX
+
+            if not await self._pruner.make_room(still, "min_free_disk", hard=True):
+                said = f"{short}, and nothing is left that may be deleted"
+            self._in_vain = _free(self._store.disk(), await measure(self._store)) < wanted
+        if disk["free_disk_bytes"] < wanted:
+            await self._pruner.hand_back(0)
+        return said
+
+    def _used(self, room: Space) -> int:
+        disk = self._store.disk()
+        return room.used + (min(disk["wal_bytes"], disk["wal_bytes_kept"]) if disk else 0)
+
+    def _free_wanted(self, disk: dict[str, int]) -> int:
+        return min(self._limits.min_free_disk, disk["disk_bytes"] // _DISK_PART) if disk else 0
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            self._log.error("%s", trouble)
+        elif self.trouble and not trouble:
+            self._log.warning("the store is within its limits again")
+        self.trouble = trouble
+
+
+def _counting(rows: int) -> Callable[[int], Awaitable[int]]:
+    """So many rows are to go."""
+
+    async def left(deleted: int) -> int:
+        return rows - deleted
+
+    return left
+
+
+def _taken(disk: dict[str, int]) -> int:
+    return disk["file_bytes"] + disk["wal_bytes"]
+
+
+def _free(disk: dict[str, int], room: Space) -> int:
+    return disk["free_disk_bytes"] + room.free + max(0, disk["wal_bytes"] - disk["wal_bytes_kept"])
