@@ -5,8 +5,9 @@ What can be relied on, whatever is sent to it:
 - A request has HEAD_BYTES_MAX of head and BODY_BYTES_MAX of body (more where a page gives more room to who may use it),
   is here within READ_SECONDS and answered within ANSWER_SECONDS; else it is refused. It is read whole before anybody
   looks at it.
-- At most CONNECTIONS_MAX are served at once, others are refused at once. Each connection is for one request. An answer
-  that goes on, of which there are few at once, ends with its connection.
+- At most CONNECTIONS_MAX are served at once, fewer where the process may have few descriptors, most of which are for
+  the work. Others are refused at once and, when there are many of them, sent away without a word. Each connection is
+  for one request. An answer that goes on, of which there are few at once, ends with its connection.
 - Who sends more than is read gets the answer all the same: what is left over of it is thrown away for a while.
 - Whoever gets a page is told not to keep it, not to show it in a frame, and to run nothing that stands in it. An
   error of ours shows nothing of what is inside.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,7 +36,7 @@ from .replies import Refusal, Stream, refused
 ANSWER_SECONDS = 20.0
 WRITE_SECONDS = 20.0
 CONNECTIONS_MAX = 32
-REFUSING_MAX = 32
+DESCRIPTORS_A_CONNECTION = 8
 LINGER_SECONDS = 10.0
 LINGER_BYTES_MAX = 16 * 2**20
 
@@ -76,12 +78,15 @@ class WebServer(Service):
                 self._rooms[each.path] = each.room
             self._app.route(each.path, methods=list(each.methods))(self._carefully(each.answer))
         self._connections: set[asyncio.Task[Any]] = set()
+        self._places = _places()
 
     async def run(self) -> None:
         """See Service. Raises EdgeqError when the address can't be had."""
         host, port = address(self._listen)
         try:
-            server = await asyncio.start_server(self._serve, host or None, port, limit=_PIECE_BYTES)
+            # So many are accepted before anybody is sent away.
+            backlog = max(1, self._places // 2)
+            server = await asyncio.start_server(self._serve, host or None, port, limit=_PIECE_BYTES, backlog=backlog)
         except OSError as error:
             raise EdgeqError(f"can't listen on {self._listen}: {error.strerror or error}") from error
         self.log.info("listening on %s", self._listen)
@@ -99,9 +104,9 @@ class WebServer(Service):
         served = len(self._connections)
         self._connections.add(task)
         try:
-            if served >= CONNECTIONS_MAX + REFUSING_MAX:
+            if served >= 2 * self._places:
                 return
-            response = await self._answer(reader, writer, full=served >= CONNECTIONS_MAX)
+            response = await self._answer(reader, writer, full=served >= self._places)
             await _send(response, reader, writer)
             await _linger(reader, writer)
         except (TimeoutError, OSError, EOFError):
@@ -170,6 +175,11 @@ class WebServer(Service):
         allowed = self._app.default_options_handler(request)["Allow"].removesuffix(", OPTIONS")
         text = f"That can't be done here, only: {allowed}."
         return refused(request.path, Refusal(405, text, {"Allow": allowed}), "Not allowed")
+
+
+def _places() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(CONNECTIONS_MAX, descriptors // DESCRIPTORS_A_CONNECTION))
 
 
 def _client(writer: asyncio.StreamWriter) -> str:
