@@ -12,8 +12,11 @@ from .finding import Finding, ok, warn
 
 def resolved(case: Case) -> Iterator[Finding]:
     """Whether the hosts of channels, forwarders and the heartbeat have addresses."""
-    hosts = dict(_hosts(case))
-    for host, who in hosts.items():
+    asked: set[str] = set()
+    for host, who in _hosts(case):
+        if host in asked:
+            continue
+        asked.add(host)
         reason = _fault(host)
         if reason:
             yield warn(
@@ -28,6 +31,8 @@ def resolved(case: Case) -> Iterator[Finding]:
 def _hosts(case: Case) -> Iterator[tuple[str, str]]:
     config = case.loaded.config
     for name, section in config.channels.items():
+        if section.data.get("kind") == "apprise":
+            continue  # its addresses have no hosts, but secrets, where others have them
         for key in ("host", "url"):
             if host := _host(section.data.get(key)):
                 yield host, f"the channel {name}"

@@ -40,7 +40,7 @@ def memory(case: Case) -> Iterator[Finding]:
     on_card = [name for name in swaps if "mmcblk" in name or name.startswith("/var")]
     if on_card and swapped > MEMORY_BYTES_MIN:
         yield warn(
-            f"{Size(_round(swapped))} are swapped out to {on_card[0]}", "that wears an SD card", "use zram instead"
+            f"{Size(_round(swapped))} are swapped out to {on_card[0]}", "that wears the card", "use zram instead"
         )
 
 

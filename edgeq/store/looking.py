@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ SQLITE_VERSION = sqlite3.sqlite_version
 
 _WAL_BUG_UNTIL = (3, 51, 2)
 _BUSY_SECONDS = 2.0
+_PROGRESS_STEPS = 1000
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,15 +81,12 @@ def _look(connection: sqlite3.Connection, check_seconds: float) -> Look:
 
 
 def _damage(connection: sqlite3.Connection, seconds: float) -> str | None:
-    interrupt = threading.Timer(seconds, connection.interrupt)
-    interrupt.start()
+    until = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > until, _PROGRESS_STEPS)
     try:
         answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     except sqlite3.OperationalError as error:
         if "interrupted" in str(error):
             return None
         raise
-    finally:
-        interrupt.cancel()
-        interrupt.join()
     return "" if answer == "ok" else answer.splitlines()[-1]
