@@ -23,8 +23,10 @@ def completed(config: Config, folder: str) -> Config:
 
     tls = config.mqtt.tls
     tls = replace(tls, ca=rooted(tls.ca), cert=rooted(tls.cert), key=rooted(tls.key))
+    backup = config.store.backup
     return replace(
         config,
+        store=replace(config.store, backup=backup and replace(backup, to=os.path.join(folder, backup.to))),
         mqtt=replace(config.mqtt, tls=tls),
         app=replace(config.app, path=rooted(config.app.path)),
         jobs=replace(config.jobs, queues={"default": Queue(), **config.jobs.queues}),

@@ -115,6 +115,15 @@ class Retention(Record, frozen=True):
         return {name: getattr(jobs, name) for name in jobs.__struct_fields__}
 
 
+class Backup(Record, frozen=True):
+    """`store.backup`: a copy of the database in the folder `to`, `every` so often; the newest `keep` of them stay. Once
+    loaded, `to` is absolute."""
+
+    to: str
+    every: Annotated[Duration, checks.between(Duration(60), Duration(366 * 86400))] = Duration(86400)
+    keep: Annotated[int, checks.between(1, 10_000)] = 7
+
+
 class Store(Record, frozen=True):
     """`store`: where events, jobs and cursors live."""
 
@@ -122,6 +131,14 @@ class Store(Record, frozen=True):
     durability: Literal["full", "normal"] = "full"
     commit_interval: Annotated[Duration, checks.between(Duration(0), Duration(10))] = Duration(0)
     retention: Retention = Retention()
+    backup: Backup | None = None
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """A server has its own ways."""
+        url = given.get("url", "")
+        if given.get("backup") is not None and isinstance(url, str) and checks.is_postgres(url):
+            yield "backup", "is for SQLite; a database on a server is backed up there, with pg_dump or WAL archiving"
 
 
 class App(Record, frozen=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from .backup import backup
 from .copying import copy_store
+from .migrate import migrate
 
 
 @click.group()
@@ -12,4 +14,6 @@ def db() -> None:
     """A store as a whole."""
 
 
+db.add_command(backup)
 db.add_command(copy_store)
+db.add_command(migrate)

@@ -14,6 +14,7 @@ import psycopg
 from ...errors import StoreError, StoreMissing
 from ..meta import COPY_OF, incomplete
 from .connecting import ANSWER_SECONDS, WRITES, Connection, connect, place
+from .faults import refusal
 
 FOLDER = Path(__file__).parent.parent / "migrations" / "postgresql"
 
@@ -69,6 +70,21 @@ def prepare(url: str, *, may_change: bool, copying: bool = False) -> str:
         return str(known_facts["store_id"])
     finally:
         connection.close()
+
+
+def upgrade(url: str) -> tuple[str, str]:
+    """Bring the tables up to date; their last migration then and now, the same if there was nothing to do, and "" for
+    none. Raises StoreError."""
+    try:
+        connection = connect(url, "schema", WRITES, answer_seconds=ANSWER_SECONDS)
+        try:
+            before = _applied(connection, url)
+        finally:
+            connection.close()
+        prepare(url, may_change=True)
+    except psycopg.Error as error:
+        raise refusal(error, place(url)) from error
+    return (before[-1] if before else ""), known()[-1]
 
 
 def known() -> list[str]:
