@@ -138,6 +138,17 @@ def test_files_that_the_appliance_may_not_write_or_strangers_may(patient: Patien
     assert "install -d" in patient.told(rights.database)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_whose_the_database_is_another_user_is_not_told_to_take_it(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("edgeq.db")
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert states(patient.found(rights.database)) == ["ok"]
+    os.chown("edgeq.db", 65534, 65534)
+    assert "may not write in" in patient.told(rights.database)
+
+
 def test_secrets_that_everybody_may_read(patient: Patient) -> None:
     (patient.folder / "pw").write_text("secret\n")
     (patient.folder / "hook").write_text("secret\n")

@@ -90,10 +90,14 @@ class Case(msgspec.Struct, frozen=True, dict=True, kw_only=True):
 
     @property
     def user_id(self) -> int:
-        """Who the appliance runs as: the service's user if it is installed, else whoever asks."""
+        """Who the appliance runs as: the service's user if it is installed, else whom the database belongs to, else
+        whoever asks."""
         if self.unit_is_there and self.unit:
             with contextlib.suppress(KeyError):
                 return pwd.getpwnam(self.unit.get("User") or "root").pw_uid
+        if self.database is not None:
+            with contextlib.suppress(OSError):
+                return self.database.stat().st_uid
         return os.geteuid()
 
 

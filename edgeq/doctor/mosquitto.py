@@ -194,7 +194,7 @@ def _settings(case: Case) -> Settings | None:
         return None
     found = [read(name) for name in _running(case)]
     fits = [each for each in found if each.unread or case.broker.port in [port for port, _ in each.listeners or _ALONE]]
-    return fits[0] if fits else None
+    return min(fits, key=lambda each: bool(each.unread), default=None)
 
 
 def _running(case: Case) -> Iterator[str]:
