@@ -9,16 +9,26 @@ import { ago, brief, clock, duration, many, pretty, when } from "./words.js";
 const ORDER = ["violated", "unknown", "pending", "suppressed", "ok"];
 const HOURS = { "1 hour": 1, "6 hours": 6, "1 day": 24, "7 days": 168 };
 const SUBJECTS_MAX = 50;
+const lines = new Map(); // by contract: its time lines, and of which states
 
 export const title = "Contracts";
 export const reloads = true;
 
 export async function load({ params, now }) {
   const contracts = (await get("contracts")).items;
-  const since = now - spanOf(params) * 3600e6;
-  const lines = await Promise.all(contracts.map((each) =>
-    get(`contracts/${encodeURIComponent(each.name)}/timeline`, { since: Math.round(since) }).then((answer) => answer.spans)));
-  return { contracts, spans: Object.fromEntries(contracts.map((each, i) => [each.name, lines[i]])) };
+  const hours = spanOf(params);
+  const spans = await Promise.all(contracts.map((each) => timeLineOf(each, hours, Math.round(now - hours * 3600e6))));
+  return { contracts, spans: Object.fromEntries(contracts.map((each, i) => [each.name, spans[i]])) };
+}
+
+// Asked for again only when the contract has changed: a page that stays open must not cost the gateway much.
+async function timeLineOf({ name, states }, hours, since) {
+  const version = JSON.stringify([hours, states.map((each) => [each.subject, each.state, each.since])]);
+  const known = lines.get(name);
+  if (known?.version === version) return known.spans;
+  const { spans } = await get(`contracts/${encodeURIComponent(name)}/timeline`, { since });
+  lines.set(name, { version, spans });
+  return spans;
 }
 
 export function draw(ctx) {
@@ -32,11 +42,11 @@ export function draw(ctx) {
 }
 
 const spanOf = (params) => HOURS[params.span] ?? 6;
-const statesOf = (contract) => contract.states ?? [];
-const rank = (contract) => Math.min(ORDER.length, ...statesOf(contract).map((each) => ORDER.indexOf(each.state)));
+const total = (contract) => Object.values(contract.subjects).reduce((sum, number) => sum + number, 0);
+const rank = (contract) => ORDER.findIndex((state) => contract.subjects[state]) >>> 0; // without subjects: last
 
 function summary(contracts) {
-  const counts = ORDER.map((state) => [state, contracts.flatMap(statesOf).filter((each) => each.state === state).length]);
+  const counts = ORDER.map((state) => [state, contracts.reduce((sum, each) => sum + (each.subjects[state] ?? 0), 0)]);
   return h("p", { class: "badges" }, counts.filter(([, number]) => number).map(([state, number]) => badge(`${number} ${state}`, toneOf(state))));
 }
 
@@ -46,15 +56,16 @@ function spanLinks(ctx) {
 }
 
 function shown(contract, ctx) {
-  const states = statesOf(contract).toSorted((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.subject.localeCompare(b.subject));
+  const states = contract.states.toSorted((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.subject.localeCompare(b.subject));
   const rows = states.slice(0, SUBJECTS_MAX).map((each) => subjectRow(contract, each, ctx));
   return h("section", { class: "card", key: `contract:${contract.name}`, "aria-label": contract.name },
-    h("div", { class: "head" }, h("h2", {}, contract.name), h("span", { class: "soft" }, contract.kind), badge(contract.severity ?? "warning", "idle")),
+    h("div", { class: "head" }, h("h2", {}, contract.name), h("span", { class: "soft" }, contract.kind), contract.configured ? badge(contract.severity, "idle") : badge("not configured", "warn")),
     contract.description && h("p", {}, brief(contract.description, 500)),
+    contract.promise && h("p", { class: "soft" }, brief(contract.promise, 500)),
     rows.length
       ? table(contract.name, ["Subject", "State", "Why", "Time line"], rows)
       : h("p", { class: "soft" }, "There is no subject yet: nothing has come that this is about."),
-    states.length > rows.length && h("p", { class: "soft" }, `and ${many(states.length - rows.length, "subject")} more; edgeq contracts list shows them all`));
+    total(contract) > rows.length && h("p", { class: "soft" }, `and ${many(total(contract) - rows.length, "subject")} more; edgeq contracts list shows them all`));
 }
 
 function subjectRow(contract, each, ctx) {
@@ -73,12 +84,10 @@ function subjectRow(contract, each, ctx) {
 }
 
 function why(each, now) {
-  const detail = each.detail;
-  const message = each.message ?? detail?.message ?? detail?.reason;
+  const { message, observed, cure } = each.detail;
   const left = each.deadline_at ? (each.deadline_at - now) / 1e6 : null;
-  const observed = each.observed ?? detail?.observed;
   const parts = [
-    message && brief(message, 300),
+    message && brief(message, 300), cure && brief(cure, 300),
     observed !== undefined && observed !== null && `observed: ${brief(pretty(observed), 120)}`,
     left !== null && (left > 0 ? `next decision in ${duration(left)}` : "to be decided now"),
   ].filter(Boolean);

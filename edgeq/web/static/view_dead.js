@@ -3,7 +3,9 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { badge, empty, facts, filters, item, list, raw } from "./parts.js";
-import { ago, brief, pretty, size, when } from "./words.js";
+import { ago, brief, size, when } from "./words.js";
+
+const SHOWN_BYTES_MAX = 256 * 1024;
 
 export const title = "Dead letters";
 export const reloads = true;
@@ -76,6 +78,7 @@ function one(letter, ctx) {
 
 function payload({ payload: held, payload_encoding: encoding, payload_bytes: bytes }) {
   if (held === null || held === undefined) return null;
-  const note = [Number.isFinite(bytes) && size(bytes), encoding && encoding !== "text" && `shown as ${encoding}: it is no text`].filter(Boolean).join(", ");
-  return [h("h3", {}, "Payload"), note && h("p", { class: "soft small" }, note), raw("Payload", pretty(held))];
+  const isCut = encoding === "text" && bytes > SHOWN_BYTES_MAX;
+  const note = [size(bytes), encoding === "base64" && "in base64, for it is no text", isCut && "of which this is the beginning"].filter(Boolean).join(", ");
+  return [h("h3", {}, "Payload"), note && h("p", { class: "soft small" }, note), raw("Payload", held)];
 }

@@ -26,8 +26,8 @@ async function charted({ type, subject, field, span }, now) {
   const name = fields.includes(field) ? field : fields[0];
   if (!name) return { fields };
   const since = Math.round(now - (HOURS[span] ?? 1) * 3600e6);
-  const { points } = await get("series", { type, subject, field: name, since, points: 300 });
-  return { fields, name, points };
+  const { points, complete } = await get("series", { type, subject, field: name, since, points: 300 });
+  return { fields, name, points, complete };
 }
 
 export function draw(ctx) {
@@ -53,12 +53,13 @@ function all(ctx) {
   ];
 }
 
-function drawn({ name, points }, { width, redraw, params }) {
+function drawn({ name, points, complete }, { width, redraw, params }) {
   const label = [name, "of", params.type, params.subject && `about ${params.subject}`].filter(Boolean).join(" ");
   const drawnPoints = points.map(([at, low, value, high]) => ({ at, low, value, high }));
   return h("section", { class: "card", "aria-label": "Chart" },
     lineChart({ key: `series:${label}`, label, points: drawnPoints, width: width - 42, height: 220, say: figure, redraw }),
-    h("p", { class: "soft small" }, "The line is the mean, the band reaches from the least to the greatest of each stretch of time."));
+    h("p", { class: "soft small" }, "The line is the mean, the band reaches from the least to the greatest of each stretch of time.",
+      !complete && " There are more events than were looked at: only the latest are drawn."));
 }
 
 function shown(event, ctx) {
@@ -94,5 +95,7 @@ function chain(name, events, nothing) {
 
 function link(each) {
   const words = [each.type ?? each.kind ?? each.title, each.subject].filter(Boolean).join(" ");
-  return h("a", { href: `#${each.what ?? "events"}/${each.id}` }, brief(`#${each.id} ${words}`, 200));
+  const view = (each.what ?? "events").replace("_", "-");
+  const href = view === "notifications" ? "#notifications" : `#${view}/${each.id}`; // one of these has no view of its own
+  return h("a", { href }, brief(`${view === "events" ? "" : `${view.replace("-", " ")} `}#${each.id} ${words}`, 200));
 }

@@ -66,8 +66,7 @@ function shown(each, ctx) {
 function buttons(each, ctx) {
   const about = `job #${each.id}`;
   return [
-    ["dead", "cancelled", "retryable", "scheduled"].includes(each.state) &&
-      ctx.button(each.state === "scheduled" ? "Run now" : "Try again", { path: `jobs/${each.id}/retry`, about, done: `Job #${each.id} is to run again` }),
+    each.state === "dead" && ctx.button("Try again", { path: `jobs/${each.id}/retry`, about, done: `Job #${each.id} is to run again` }),
     OPEN.includes(each.state) && ctx.button("Cancel", {
       path: `jobs/${each.id}/cancel`, about, done: `Job #${each.id} is cancelled`, danger: true,
       confirm: [`Cancel job #${each.id}?`, `${each.kind} won't be done${each.state === "executing" ? " to its end" : ""}. It stays in the list as cancelled.`],
@@ -83,7 +82,7 @@ function one(job, ctx) {
       h("div", { class: "head" }, h("h2", {}, brief(job.kind, 200)), badge(job.state), h("div", { class: "buttons end" }, buttons(job, ctx))),
       facts(["Queue", job.queue], ["Priority", job.priority], ["Attempt", `${job.attempt} of ${job.max_attempts}`],
         ["Created", when(job.created_at)], ["Due", when(job.run_at)], ["Ended", job.finished_at && when(job.finished_at)],
-        ["Worker", job.lease_owner], ["Unique key", job.unique_key && brief(job.unique_key)], ["Waits for", job.needs],
+        ["Worker", job.lease_owner], ["Unique key", job.unique_key && brief(job.unique_key)], ["Needs", job.needs], ["Waits for", job.blocked_by], ["Reason", job.reason],
         ["Cause", job.cause_id && h("a", { href: `#events/${job.cause_id}` }, `event #${job.cause_id}`)]),
       progress(job),
       h("h3", {}, "Arguments"), raw("Arguments", pretty(job.args)),

@@ -47,7 +47,6 @@ function overview(channels) {
 
 function shown(each, ctx) {
   const path = `notifications/${each.id}`;
-  const canAck = each.acknowledgeable ?? (["alert", "reminder", "update"].includes(each.kind) && ["queued", "sent", "grouped"].includes(each.state));
   const line = [each.channel, " · ", each.sent_at ? ["sent ", when(each.sent_at)] : ["raised ", when(each.created_at)],
     ` (${ago(each.sent_at ?? each.created_at, ctx.now)})`, each.attempt > 1 && ` · ${many(each.attempt, "attempt")}`];
   return item({
@@ -57,7 +56,8 @@ function shown(each, ctx) {
     more: [each.body && each.body !== each.title && h("p", { class: "text" }, brief(each.body, 600)), each.error && h("p", { class: "wrong" }, brief(each.error, 600))],
     buttons: [
       each.state === "dead" && ctx.button("Try again", { path: `${path}/retry`, about: each.title, done: "It is queued again" }),
-      canAck && ctx.button("Acknowledge", { path: `${path}/ack`, about: each.title, done: "It is acknowledged: there will be no more reminders" }),
+      each.state === "queued" && ctx.button("Send now", { path: `${path}/retry`, about: each.title, done: "It is sent as soon as its channel can" }),
+      each.open && ctx.button("Acknowledge", { path: `${path}/ack`, about: each.title, done: "It is acknowledged: there will be no more reminders" }),
     ],
   });
 }
