@@ -38,7 +38,7 @@ MESSAGE_CHARACTERS_MAX = 500
 ROWS_MAX = 100_000
 GATHER_SECONDS = 0.5
 """What changes shortly after a change is published with it."""
-MEMBERS_SECONDS = 60.0
+MEMBERS_SECONDS = 10.0
 
 _MEMBER = "file_of:"  # see members
 

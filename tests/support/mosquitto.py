@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 DEADLINE_SECONDS = 20.0
 
@@ -110,11 +112,13 @@ class Peer:
         username: str = "",
         password: str = "",
         ca: str | None = None,
+        version5: bool = False,
     ) -> None:
         self.messages: list[paho.MQTTMessage] = []
         self._changed = threading.Condition()
         self._subscribed = False
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+        protocol = MQTTProtocolVersion.MQTTv5 if version5 else MQTTProtocolVersion.MQTTv311
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
         self._client.max_inflight_messages_set(1000)
         if username:
             self._client.username_pw_set(username, password)
@@ -135,9 +139,18 @@ class Peer:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, topic: str, payload: bytes | str = b"", *, qos: int = 1, retain: bool = False) -> None:
-        """Publish, and return when the broker has it."""
-        self.publish_many([(topic, payload)], qos=qos, retain=retain)
+    def publish(
+        self, topic: str, payload: bytes | str = b"", *, qos: int = 1, retain: bool = False, **properties: Any
+    ) -> None:
+        """Publish, and return when the broker has it; with MQTT 5, `properties` by the names that paho gives them."""
+        made = None
+        if properties:
+            made = Properties(PacketTypes.PUBLISH)
+            for name, value in properties.items():
+                setattr(made, name, value)
+        info = self._client.publish(topic, payload, qos, retain, made)
+        info.wait_for_publish(DEADLINE_SECONDS)
+        assert info.is_published()
 
     def publish_many(self, messages: list[tuple[str, bytes | str]], *, qos: int = 1, retain: bool = False) -> None:
         """Publish in this order, and return when the broker has them all."""
