@@ -247,6 +247,8 @@ class Pruner:
             self._rows = max(_ROWS_MIN, self._rows // 2)
         elif taken.seconds < _UNIT_SECONDS / 2:
             self._rows = min(ROWS_AT_ONCE, self._rows + self._rows // 4)
+        if table and taken.last is None and not taken.deleted:
+            return taken  # there was nothing to do
         took = self._clock.monotonic() - began
         await self._rest(min(_REST_SECONDS_MAX, max(_REST_SECONDS, _REST_TIMES * took)))
         return taken

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ..config.schema import Retention as Limits
-from ..store.pruning import ID_MAX
 from ..store.space import Space, measure
 from ..store.store import Store
 from ..units import Size
 from .pruner import Pruner
 
 _NEAR = 0.9
+_ROWS_FIRST = 10
 _DISK_PART = 4  # of a small disk, a quarter stays free at most
 _FREE_KEPT = 4 * 2**20
 _FREE_PART = 8
@@ -62,7 +62,8 @@ class Room:
             return ""
 
         async def lacking(deleted: int) -> int:
-            return ID_MAX if self._used(await measure(self._store)) > most else 0
+            now = await measure(self._store)
+            return _rows(self._used(now) - most, room.used - now.used, deleted)
 
         enough = lacking if room.exact else _counting(-(-over // room.row))
         if await self._pruner.make_room(enough, "max_size", hard=True):
@@ -86,7 +87,8 @@ class Room:
 
             async def still(deleted: int) -> int:
                 now = await measure(self._store)
-                return 0 if now.used <= room.used - lacking or _free(self._store.disk(), now) >= wanted else ID_MAX
+                more = min(now.used - room.used + lacking, wanted - _free(self._store.disk(), now))
+                return _rows(more, room.used - now.used, deleted)
 
             if not await self._pruner.make_room(still, "min_free_disk", hard=True):
                 said = f"{short}, and nothing is left that may be deleted"
@@ -117,6 +119,13 @@ def _counting(rows: int) -> Callable[[int], Awaitable[int]]:
         return rows - deleted
 
     return left
+
+
+def _rows(lacking: int, gained: int, deleted: int) -> int:
+    """How many rows it may take to gain so many bytes, when `deleted` ones gained some; a few while nobody knows."""
+    if lacking <= 0:
+        return 0
+    return _ROWS_FIRST if gained <= 0 else max(_ROWS_FIRST, lacking * deleted // gained)
 
 
 def _taken(disk: dict[str, int]) -> int:

@@ -28,6 +28,7 @@ async def fill(store: Store, moments: Sequence[int], *, keep: int = 0, bytes_eac
         for number, moment in enumerate(moments)
     ]
     await store.write(lambda tx: events.append(tx, new))
+    await store.write(lambda tx: None)  # what is done after a commit is done before the next one
 
 
 async def place(store: Store, processor: str, at: int, *, moved_at: int = 0, paused: bool = False) -> None:

@@ -23,7 +23,7 @@ _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
 LOG_BYTES_KEPT = 16 * 2**20
 _LOG_BYTES_MORE = 2**20  # a log that readers keep from ending is tried again when it has grown by so much
-_LOG_TIMES_LONG = 4
+_LOG_TIMES_LONG, _LOG_TRIES = 4, 3  # so many times as long, and tried so often: somebody reads without an end
 _FOREIGN_WEIGHT = 20  # once others have made the log that large, each time that we notice them counts like this many
 
 
@@ -60,6 +60,7 @@ class SqliteEngine:
         self.log_bytes_kept = log_bytes_kept
         self._log_path = log_path(path)
         self._log_bytes_next = log_bytes_kept
+        self._log_tries = 0
         self._said_long = False
         self.listens = False
         self.damaged = False
@@ -216,7 +217,7 @@ class SqliteEngine:
             return
         size = os.stat(self._log_path).st_size
         if size <= self.log_bytes_kept:
-            self._log_bytes_next, self._said_long = self.log_bytes_kept, False
+            self._log_bytes_next, self._log_tries, self._said_long = self.log_bytes_kept, 0, False
         self._commits += _FOREIGN_WEIGHT if foreign and size > self.log_bytes_kept else 1
         rows = connection.total_changes
         if (
@@ -229,7 +230,9 @@ class SqliteEngine:
                 self._commits = 0
                 self._rows_checkpointed = rows
                 self._log_bytes_next = max(self.log_bytes_kept, size + _LOG_BYTES_MORE)
-        if size > _LOG_TIMES_LONG * self.log_bytes_kept and not self._said_long:
+                self._log_tries += size > self.log_bytes_kept
+        long = size > _LOG_TIMES_LONG * self.log_bytes_kept and self._log_tries >= _LOG_TRIES
+        if long and not self._said_long:
             self._said_long = True
             log.warning(
                 "the log of the database has grown to %d MiB, because another program reads without an end: %s. It "
