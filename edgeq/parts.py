@@ -57,6 +57,7 @@ log = logging.getLogger("edgeq.app")
 _QOS0_ROOM = 1000
 DRAIN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+_STALLED_LOOKS = 3
 _FILTERS_KEY = "mqtt_filters"
 
 
@@ -149,7 +150,9 @@ class Parts:
         if config.web.listen is not None:
             from .web.making import Running, make_web  # who has no pages doesn't pay for them
 
-            self.web = make_web(config.web.listen, Running(plan, store, metrics, clock, self.session, status))
+            self.web = make_web(
+                config.web.listen, Running(plan, store, metrics, clock, self.session, status, self.gets_on)
+            )
         publisher = Publisher(self.session, clock)
         self.health = Health(store, self.session, self.runners, config.jobs.queues, metrics, clock)
         told = info(config, len(plan.table.routes), len(plan.contracts), started_at)
@@ -177,6 +180,7 @@ class Parts:
         self.members = Members(config, store, clock)
         self._started: list[Service] = []
         self._landed_before = [0]
+        self._stalled = 0
 
     @property
     def sentinel(self) -> Sentinel | None:
@@ -267,7 +271,13 @@ class Parts:
         moved = landed != self._landed_before
         self._landed_before = landed
         waiting = any(intake.in_flight() and not intake.handling for intake in intakes)
-        return moved or not waiting or self._store.busy
+        progressing = moved or not waiting or self._store.busy
+        self._stalled = 0 if progressing else self._stalled + 1
+        return progressing
+
+    def gets_on(self) -> bool:
+        """What the last looks at the progress came to; a single one may come in a moment of rest."""
+        return self._stalled < _STALLED_LOOKS
 
     def intakes(self) -> list[Intake]:
         """Those that run: that of the session, and that of the ordered routes while it is here."""

@@ -333,10 +333,18 @@ class Schedule(Record, frozen=True):
 
 
 class Web(Record, frozen=True):
-    """`web`: the pages that edgeq serves, if it shall listen. Programs that have the `token` may send events."""
+    """`web`: the page and the interface, if edgeq shall listen. Who has the `token` may change things and send events.
+    """
 
     listen: Annotated[str, checks.listen] | None = None
     token: Annotated[str, checks.header_token] | None = None
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """What others can reach needs a token."""
+        listen = given.get("listen")
+        if listen is not None and "token" not in given and not checks.is_loopback(checks.address(listen)[0]):
+            yield "listen", "needs token_file as well: other machines can reach it, and would see everything"
 
 
 class Log(Record, frozen=True):

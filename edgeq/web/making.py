@@ -16,9 +16,11 @@ from .acknowledge import AcknowledgePage
 from .api.contracts import ContractOperations
 from .api.dead_letters import DeadLetterOperations
 from .api.events import EventOperations
+from .api.health import HealthOperations
 from .api.jobs import JobOperations
 from .api.notifications import NotificationOperations
 from .api.now import Now
+from .api.openapi import described
 from .api.processors import ProcessorOperations
 from .api.session import Sessions
 from .history import History
@@ -38,6 +40,7 @@ class Running(NamedTuple):
     clock: Clock
     session: Session
     status: Callable[[], Awaitable[dict[str, Any]]]
+    gets_on: Callable[[], bool]
 
 
 def make_web(listen: str, running: Running) -> list[Service]:
@@ -47,8 +50,9 @@ def make_web(listen: str, running: Running) -> list[Service]:
     access = Access(listen, config.web.token, config.notifications.public_url, clock)
     history = History(store, metrics, clock)
     live = Live(running.status, lambda: _version(running), clock)
+    now = Now(live, history, access, clock)
     groups: list[Group] = [
-        Now(live, history, access, clock),
+        now,
         Sessions(access),
         EventOperations(store, clock),
         Ingest(access, store, metrics, clock),
@@ -57,8 +61,10 @@ def make_web(listen: str, running: Running) -> list[Service]:
         JobOperations(config.jobs.queues, store, clock),
         ProcessorOperations(live, store),
         DeadLetterOperations(store, clock),
+        HealthOperations(now, running.session, store, metrics, running.gets_on),
     ]
     operations = [operation for group in groups for operation in group.operations()]
+    operations.append(described(operations))
     pages = [
         AcknowledgePage(config.gateway, store, metrics, clock).page(),
         *pages_of(operations, access),

@@ -35,7 +35,7 @@ class Standing(TypedDict):
     detail: dict[str, Any]
 
 
-class Shown(TypedDict):
+class ShownContract(TypedDict):
     """A contract; SUBJECTS_MAX of its `states`, the worst first, and in `subjects` how many are in which."""
 
     name: str
@@ -48,10 +48,10 @@ class Shown(TypedDict):
     states: list[Standing]
 
 
-class All(TypedDict):
+class Contracts(TypedDict):
     """Every contract that is configured, or has a state."""
 
-    items: list[Shown]
+    items: list[ShownContract]
     next: None
 
 
@@ -88,20 +88,20 @@ class ContractOperations:
     def operations(self) -> list[Operation]:
         """See api."""
         return [
-            Operation("GET", "/api/contracts", "Where each contract stands.", self._all, All, Nothing),
+            Operation("GET", "/api/contracts", "Where each contract stands.", self._all, Contracts, Nothing),
             Operation(
                 "GET", "/api/contracts/<name>/timeline", "How it stood over time.", self._line, TimeLine, Lines,
                 refusals=(404,),
             ),
         ]  # fmt: skip
 
-    async def _all(self, call: Call) -> All:
+    async def _all(self, call: Call) -> Contracts:
         found: dict[str, dict[str, int]] = {name: {} for name in self._contracts}
         for standing in await contract_states.summary(self._store):
             found.setdefault(standing.contract, {})[standing.state] = standing.subjects
         return {"items": [await self._shown(name, counts) for name, counts in found.items()], "next": None}
 
-    async def _shown(self, name: str, counts: dict[str, int]) -> Shown:
+    async def _shown(self, name: str, counts: dict[str, int]) -> ShownContract:
         rows: list[ContractState] = []
         for state in WORST_FIRST:
             if counts.get(state) and len(rows) < SUBJECTS_MAX:

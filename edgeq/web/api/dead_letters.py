@@ -16,7 +16,7 @@ from .common import Done, fields_of, missing, page_of, saved
 PAYLOAD_BYTES_MAX = 256 * 1024
 
 
-class Brief(TypedDict):
+class BriefDeadLetter(TypedDict):
     """A dead letter in a list. `error` is the beginning of it."""
 
     id: int
@@ -32,14 +32,14 @@ class Brief(TypedDict):
     detail: dict[str, Any]
 
 
-class Page(TypedDict):
+class DeadLetterPage(TypedDict):
     """Open dead letters, the newest first."""
 
-    items: list[Brief]
+    items: list[BriefDeadLetter]
     next: int | None
 
 
-class Whole(Brief):
+class WholeDeadLetter(BriefDeadLetter):
     """A dead letter. `payload` is the beginning of the message, `payload_bytes` how many are kept of it."""
 
     payload: str | None
@@ -66,8 +66,8 @@ class DeadLetterOperations:
         changes: dict[str, Any] = {"asks": One, "gives": Done, "need": "change", "refusals": (404, 409)}
         path = "/api/dead-letters"
         return [
-            Operation("GET", path, "The latest open dead letters that fit.", self._find, Page, Search),
-            Operation("GET", f"{path}/<id>", "A dead letter, whole.", self._one, Whole, One, refusals=(404,)),
+            Operation("GET", path, "The latest open dead letters that fit.", self._find, DeadLetterPage, Search),
+            Operation("GET", f"{path}/<id>", "A dead letter, whole.", self._one, WholeDeadLetter, One, refusals=(404,)),
             Operation("POST", f"{path}/<id>/redrive", "Give it another chance.", self._redrive, **changes),
             Operation("POST", f"{path}/<id>/discard", "Delete it for good.", self._discard, **changes),
         ]

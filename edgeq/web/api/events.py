@@ -28,7 +28,7 @@ _PAGE = 500
 Pattern = Annotated[str, Meta(max_length=500, description="`*` stands for any text.")]
 
 
-class Shown(TypedDict):
+class ShownEvent(TypedDict):
     """An event, by its columns. `data` is decoded."""
 
     id: int
@@ -44,10 +44,10 @@ class Shown(TypedDict):
     cause_id: int | None
 
 
-class Page(TypedDict):
+class EventPage(TypedDict):
     """Events, the newest first. `next` may be there though no event is: so much was looked at, and there is more."""
 
-    items: list[Shown]
+    items: list[ShownEvent]
     next: int | None
 
 
@@ -68,8 +68,8 @@ class Effect(TypedDict):
 class Around(TypedDict):
     """An event, what caused it, the nearest first, and what it caused."""
 
-    event: Shown
-    causes: list[Shown]
+    event: ShownEvent
+    causes: list[ShownEvent]
     effects: list[Effect]
 
 
@@ -124,7 +124,7 @@ class EventOperations:
     def operations(self) -> list[Operation]:
         """See api."""
         return [
-            Operation("GET", "/api/events", "The latest events that fit.", self._find, Page, Search),
+            Operation("GET", "/api/events", "The latest events that fit.", self._find, EventPage, Search),
             Operation(
                 "GET", "/api/events/<id>", "An event, with what caused it and what it caused.", self._one, Around, One,
                 refusals=(404,),
@@ -133,7 +133,7 @@ class EventOperations:
             Operation("GET", "/api/fields", "Which numbers the latest events hold.", self._fields, Fields, OfType),
         ]  # fmt: skip
 
-    async def _find(self, call: Call) -> Page:
+    async def _find(self, call: Call) -> EventPage:
         asked: Search = call.asked
         until = None if asked.until == ID_MAX else asked.until
         wanted = Wanted(asked.type, asked.subject, asked.text, asked.since, until)
@@ -178,7 +178,7 @@ class EventOperations:
         return {"fields": numbers_in(found.events)}
 
 
-def _shown(event: Event) -> Shown:
+def _shown(event: Event) -> ShownEvent:
     return {
         "id": event.id, "type": event.type, "subject": event.subject, "topic": event.topic, "data": data_of(event),
         "tags": _tags(event), "description": event.description, "occurred_at": event.occurred_at,

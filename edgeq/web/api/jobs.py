@@ -19,7 +19,7 @@ from .common import Done, fields_of, missing, page_of, saved
 State = Literal["scheduled", "available", "executing", "retryable", "completed", "cancelled", "dead"]
 
 
-class Brief(TypedDict):
+class BriefJob(TypedDict):
     """A job in a list. `error` is the beginning of it."""
 
     id: int
@@ -45,14 +45,14 @@ class Brief(TypedDict):
     expires_at: int | None
 
 
-class Page(TypedDict):
+class JobPage(TypedDict):
     """Jobs, the newest first."""
 
-    items: list[Brief]
+    items: list[BriefJob]
     next: int | None
 
 
-class Whole(Brief):
+class WholeJob(BriefJob):
     """A job. `reason` is that of its dead letter."""
 
     args: Any
@@ -107,8 +107,8 @@ class JobOperations:
         """See api."""
         changes: dict[str, Any] = {"need": "change", "gives": Done, "refusals": (404, 409)}
         return [
-            Operation("GET", "/api/jobs", "The latest jobs that fit.", self._find, Page, Search),
-            Operation("GET", "/api/jobs/<id>", "A job, whole.", self._one, Whole, One, refusals=(404,)),
+            Operation("GET", "/api/jobs", "The latest jobs that fit.", self._find, JobPage, Search),
+            Operation("GET", "/api/jobs/<id>", "A job, whole.", self._one, WholeJob, One, refusals=(404,)),
             Operation(
                 "POST", "/api/jobs/<id>/retry", "Let a dead job run again.", self._retry, asks=One, **changes
             ),

@@ -17,7 +17,7 @@ from .common import Done, fields_of, missing, page_of, saved
 State = Literal["queued", "sent", "grouped", "silenced", "dead"]
 
 
-class Shown(TypedDict):
+class ShownNotification(TypedDict):
     """A notification, by its columns. `detail` is decoded: what it is about."""
 
     id: int
@@ -44,10 +44,10 @@ class Shown(TypedDict):
     route: str | None
 
 
-class Page(TypedDict):
+class NotificationPage(TypedDict):
     """Notifications, the newest first."""
 
-    items: list[Shown]
+    items: list[ShownNotification]
     next: int | None
 
 
@@ -78,7 +78,7 @@ class NotificationOperations:
         path = "/api/notifications"
         changes: dict[str, Any] = {"asks": One, "need": "change", "refusals": (404, 409)}
         return [
-            Operation("GET", path, "The latest notifications that fit.", self._find, Page, Search),
+            Operation("GET", path, "The latest notifications that fit.", self._find, NotificationPage, Search),
             Operation("POST", f"{path}/<id>/retry", "Send it again, or now.", self._retry, gives=Done, **changes),
             Operation(
                 "POST", f"{path}/<id>/ack", "Acknowledge what it is about.", self._ack, gives=Acknowledged, **changes

@@ -45,12 +45,17 @@ class Now:
     async def _stream(self, call: Call) -> Stream:
         return Stream(await self._live.events(lambda facts: self._for(call, facts)))
 
+    async def facts(self) -> dict[str, Any]:
+        """The status, with what it is for everybody."""
+        return self._dated(await self._live.now())
+
+    def _dated(self, facts: dict[str, Any]) -> dict[str, Any]:
+        clock = {"synchronised": self._clock.synchronised()}
+        return {**facts, "now": self._clock.now(), "version": self._version, "clock": clock}
+
     def _for(self, call: Call, facts: dict[str, Any]) -> dict[str, Any]:
         return {
-            **facts,
-            "now": self._clock.now(),
-            "version": self._version,
-            "clock": {"synchronised": self._clock.synchronised()},
+            **self._dated(facts),
             "may_change": call.caller.known,
             "can_log_in": self._access.token is not None,
             "needs_token": self._access.needs_token(call.about),
