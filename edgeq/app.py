@@ -160,7 +160,7 @@ class App:
                 if not patient:
                     raise
                 attempt += 1
-                self._notifier.ready()  # to systemd, as the boot must not wait for this; its status line says why
+                self._tell_ready()  # as the boot must not wait for this
                 await control.start(alone=False)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _OPEN_AGAIN.delay(attempt))
@@ -180,7 +180,7 @@ class App:
         tell_of_quarantine(self.store, self.plan.loaded.config.gateway, starts, self._clock)
         await self.parts.start(once=once)
         self._started.set()
-        self._notifier.ready()
+        self._tell_ready()
         log.info("edgeq %s is running", self.plan.loaded.config.gateway)
 
     async def _until_stopped(self) -> None:
@@ -217,6 +217,11 @@ class App:
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
             await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))
 
+    def _tell_ready(self) -> None:
+        """Tell systemd that nobody need wait for this any longer, and before that, what is still missing."""
+        self._notifier.status(self._summary())
+        self._notifier.ready()
+
     def _summary(self) -> str:
         """One line for `systemctl status`."""
         told = [] if self.store.health.ok else [f"store: {self.store.health.reason}"]
@@ -252,7 +257,7 @@ class App:
         self.plan, self._embedded = plan, embedded
         self.parts = self._make_parts()
         await self.parts.start()
-        self._notifier.ready()
+        self._tell_ready()
         log.info("the configuration was read again")
 
     def _plan(self, loaded: LoadedConfig) -> Plan:

@@ -8,7 +8,7 @@ import re
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -140,11 +140,30 @@ def test_while_it_waits_for_its_store_the_boot_goes_on(edgeq: Appliance, manager
         other.execute("CREATE TABLE somebody_elses (x)")
         other.execute("BEGIN EXCLUSIVE")
         edgeq.spawn(**manager.environment)
-        manager.until("READY=1")
-        manager.until("STATUS=store: the database is locked")
+        told = [message for message in manager.until("READY=1") if message.startswith("STATUS")]
+        assert told[-1].startswith("STATUS=store: the database is locked"), "it says first what is missing"
+        manager.drain()
         manager.until("WATCHDOG=1")
         other.execute("ROLLBACK")
         manager.until("STATUS=broker: connected; ")
+    assert edgeq.stop() == 0
+
+
+def test_a_boot_is_not_held_up_by_a_broker_that_is_away(
+    edgeq: Appliance, mosquitto: Callable[..., Mosquitto], manager: Manager
+) -> None:
+    gone = mosquitto()
+    gone.kill()
+    edgeq.configure(CONFIGURATION.format(url=gone.url))
+    edgeq.spawn(**manager.environment)
+    told = [message for message in manager.until("READY=1") if message.startswith("STATUS")]
+    assert told[-1].startswith("STATUS=broker: disconnected (not connected yet)"), "it says first what is missing"
+    manager.drain()
+    manager.until("WATCHDOG=1")
+    manager.listen(1.5 * WATCHDOG_SECONDS)
+    assert manager.gap < WATCHDOG_SECONDS, "systemd would have killed it"
+    gone.start()
+    manager.until("STATUS=broker: connected; ")
     assert edgeq.stop() == 0
 
 
