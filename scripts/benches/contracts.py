@@ -40,22 +40,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from process import bytes_written, memory_mib, processor_seconds, wakeups
 from support import (
     Appliance,
     Wire,
     arguments,
-    bytes_written,
     file_system,
     listening,
-    memory_mib,
     mosquitto,
     note,
     percentile,
-    processor_seconds,
     publish_packet,
     results,
     scratch,
-    wakeups,
 )
 
 from edgeq.config.section import Section

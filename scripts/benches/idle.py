@@ -9,18 +9,8 @@ from __future__ import annotations
 import sys
 import time
 
-from support import (
-    Appliance,
-    arguments,
-    bytes_written,
-    memory_mib,
-    mosquitto,
-    note,
-    processor_seconds,
-    results,
-    scratch,
-    wakeups,
-)
+from process import bytes_written, memory_mib, processor_seconds, wakeups
+from support import Appliance, arguments, mosquitto, note, results, scratch
 
 MEMORY_MIB = 40.0
 PROCESSOR_PERCENT = 0.3

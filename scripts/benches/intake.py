@@ -22,19 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import (
-    Appliance,
-    Wire,
-    arguments,
-    bytes_written,
-    file_system,
-    memory_mib,
-    mosquitto,
-    note,
-    publish_packet,
-    results,
-    scratch,
-)
+from process import bytes_written, memory_mib
+from support import Appliance, Wire, arguments, file_system, mosquitto, note, publish_packet, results, scratch
 
 CLIENT_ID = "edgeq-bench"
 RECEIVE_MAXIMUM = 1000

@@ -23,22 +23,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cgroup import Cgroup, NoCgroupError
+from process import memory_mib, processor_seconds
 from support import (
     Appliance,
     Wire,
     arguments,
     file_system,
     free_port,
-    memory_mib,
     mosquitto,
     note,
     pace,
     percentile,
-    processor_seconds,
     publish_packet,
     results,
     scratch,
-)  # fmt: skip
+)
 
 ALLOWED = {"memory_peak_mib": 64.0, "latency_99_ms": 1000.0, "lost": 0.0, "killed": 0.0, "refused": 0.0}
 DEVICES = 40

@@ -12,17 +12,8 @@ from pathlib import Path
 
 import idle
 from limits import Sender
-from support import (
-    Appliance,
-    arguments,
-    memory_mib,
-    mosquitto,
-    note,
-    processor_seconds,
-    publish_packet,
-    results,
-    scratch,
-)
+from process import memory_mib, processor_seconds
+from support import Appliance, arguments, mosquitto, note, publish_packet, results, scratch
 
 MEMORY_MIB = 64.0
 SAMPLES = 12

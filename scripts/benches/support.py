@@ -1,4 +1,4 @@
-"""What the benches share: a broker with room for everything, a quick publisher, an `edgeq run`, and what /proc says."""
+"""What the benches share: a broker with room for everything, a quick publisher, an `edgeq run`."""
 
 from __future__ import annotations
 
@@ -176,19 +176,29 @@ def pace(count: int, rate: int) -> Iterator[int]:
 
 
 class Appliance:
-    """`edgeq run` with a configuration, as a child process. `store`: its URL, if it isn't a file in `folder`; `before`:
-    words to start it with; `settings`: keys that win over the configuration's, as in `web__listen`."""
+    """`edgeq run` with a configuration, as a child process.
+
+    `store`: its URL, if it isn't a file in `folder`; `before`: words to start it with; `program`: what Python runs as
+    `edgeq`; `settings`: keys that win over the configuration's, as in `web__listen`.
+    """
 
     def __init__(
-        self, folder: Path, config: str, store: str = "", *, before: Sequence[str] = (), **settings: str
+        self,
+        folder: Path,
+        config: str,
+        store: str = "",
+        *,
+        before: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "edgeq.cli.main"),
+        **settings: str,
     ) -> None:
         self.database = folder / "edgeq.db"
         path = folder / "edgeq.yaml"
         path.write_text(config)
-        settings = {"store__url": store or str(self.database), "log__level": "warning", **settings}
+        settings = {"store__url": store or str(self.database), "log__level": "error", **settings}
         given = {f"EDGEQ_{name.upper()}": value for name, value in settings.items()}
         self._environment = {**os.environ, **given, "RUNTIME_DIRECTORY": str(folder)}
-        command = [*before, sys.executable, "-m", "edgeq.cli.main", "run", "-c", str(path)]
+        command = [*before, sys.executable, *program, "run", "-c", str(path)]
         self.process = subprocess.Popen(command, cwd=folder, env=self._environment)
         self.pid = self.process.pid
         loaded = load(str(path), environ=self._environment)
@@ -249,43 +259,6 @@ def listening(home: Path) -> Iterator[Callable[[], None]]:
             yield ready
         finally:
             del os.environ["NOTIFY_SOCKET"]
-
-
-def bytes_written(pid: int) -> int:
-    """How many bytes the process has made the kernel write to disks."""
-    return _fields(f"/proc/{pid}/io")["write_bytes"]
-
-
-def memory_mib(pid: int, *, peak: bool = False) -> float:
-    """Resident memory, now or at its peak."""
-    return _fields(f"/proc/{pid}/status")["VmHWM" if peak else "VmRSS"] / 1024
-
-
-def processor_seconds(pid: int) -> float:
-    """Processor time used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def children(pid: int) -> list[int]:
-    """The processes that it has started."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wakeups(pid: int) -> int:
-    """How often one of the process's threads was woken from sleep so far."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(_fields(f"{task}/status")["voluntary_ctxt_switches"] for task in tasks)
-
-
-def _fields(path: str) -> dict[str, int]:
-    fields = {}
-    for line in Path(path).read_text().splitlines():
-        name, _, value = line.partition(":")
-        number = value.split()[0] if value.split() else ""
-        if number.isdigit():
-            fields[name] = int(number)
-    return fields
 
 
 def percentile(values: Sequence[float], share: float) -> float:

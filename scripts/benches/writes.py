@@ -20,12 +20,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from process import bytes_written
 from support import (
     DEADLINE_SECONDS,
     Appliance,
     Wire,
     arguments,
-    bytes_written,
     file_system,
     mosquitto,
     note,

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psycopg
 from postgres import Postgres
-from support import Appliance, Wire, children, mosquitto, note, processor_seconds, publish_packet
+from process import children, processor_seconds
+from support import Appliance, Wire, mosquitto, note, publish_packet
 
 CONFIG = """\
 gateway: member-{number}
