@@ -30,6 +30,9 @@ def test_status_says_where_to_how_much_and_why_it_waits(tmp_path: Path) -> None:
         assert "cloud: waiting, at event 0, 1 events" in shown
         assert f"to http://127.0.0.1:{port}, sent 0, bytes 0, at most 1000/s" in shown
         assert "Connection refused" in shown
+        listed = edgeq.cli("processors", "list").stdout
+        assert "waiting" in listed
+        assert "Connection refused" in listed
     finally:
         edgeq.kill()
     assert "s3cr3t" not in shown + edgeq.log

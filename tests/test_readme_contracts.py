@@ -46,7 +46,7 @@ TYPED = [
     ("edgeq contracts test tests", []),
     ("sed -i 's/above: -15/above: -14/' conf.d/threshold.yaml", []),
     ("rm conf.d/requires.yaml conf.d/typo.yaml", []),
-    ('pkill -HUP -f "edgeq run"', []),
+    ("edgeq reload", []),
     ("edgeq events list --type contract.resolved", ['"contract":"vault-by-badge"', '"reason":"removed"']),
 ]
 LOGGED = [

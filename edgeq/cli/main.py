@@ -37,6 +37,7 @@ _COMMANDS = {
     "work": ("work", "work"),
     "demo": ("demo", "demo"),
     "check": ("check", "check"),
+    "reload": ("reload", "reload"),
     "doctor": ("doctor", "doctor"),
     "status": ("status", "status"),
     "events": ("events", "events"),

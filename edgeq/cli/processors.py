@@ -9,12 +9,13 @@ import click
 
 from ..clock import Clock, rfc3339
 from ..config.relations import processors_of
+from ..config.schema import LoadedConfig
 from ..config.suggest import did_you_mean
 from ..errors import EdgeqError
-from ..status import stored
+from ..status import places
 from ..store import cursors
 from ..store.store import Store, Tx, Unit
-from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
+from .common import WRITE_SECONDS, as_json, ask_appliance, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
 
@@ -32,16 +33,16 @@ def list_processors(json_lines: bool) -> None:
     async def main() -> list[dict[str, Any]]:
         loaded = load_config()
         async with open_store(loaded) as store:
-            found = await stored(store, Clock().now(), processors_of(loaded.config))
-            answer: list[dict[str, Any]] = found["processors"]
-            return answer
+            found = await places(store, Clock().now(), processors_of(loaded.config))
+        waiting = await _waiting(loaded)
+        return [{**each, **waiting.get(each["name"], {})} if each["state"] == "idle" else each for each in found]
 
-    places = asyncio.run(main())
+    found = asyncio.run(main())
     if json_lines:
-        for place in places:
+        for place in found:
             say_json(place)
         return
-    shared = any("owner" in each for each in places)
+    shared = any("owner" in each for each in found)
     say_table(
         ("processor", "state", *["owner"] * shared, "last_consumed_id", "lag", "oldest", "moved", "error"),
         [
@@ -49,10 +50,20 @@ def list_processors(json_lines: bool) -> None:
                 each["name"], each["state"], *[each.get("owner") or ""] * shared, each["last_consumed_id"],
                 *_lag(each), rfc3339(each["updated_at"]), last_line(each["error"]),
             )
-            for each in places
+            for each in found
         ],
         empty="no processor has run yet",
     )  # fmt: skip
+
+
+async def _waiting(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
+    """What only the running appliance knows: which processors wait for something that is away, and why."""
+    try:
+        answer = await ask_appliance(loaded) or {}
+    except EdgeqError:  # another user's: the tables do
+        return {}
+    wait = [each for each in answer.get("processors", []) if each["state"] == "waiting"]
+    return {each["name"]: {"state": each["state"], "error": each["error"]} for each in wait}
 
 
 def _lag(place: dict[str, Any]) -> tuple[Any, str]:

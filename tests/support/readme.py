@@ -99,19 +99,16 @@ class Terminals:
         if command == "edgeq run":
             self._run()
             return ""
-        if "pkill" in command:  # the reader has one edgeq running; this machine may have others
-            assert self.running is not None
-            self.running.send_signal(signal.SIGHUP)
-            self.wait_for("the configuration was read again")
-            self.wait_for("connected to", times=2)
-            self._subscribed()
-            return ""
         done = subprocess.run(
             command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
         self.complaints = done.stderr
+        if command == "edgeq reload":
+            self.wait_for("the configuration was read again")
+            self.wait_for("connected to", times=2)
+            self._subscribed()
         return done.stdout
 
     def start(self, command: str, until: str) -> None:
