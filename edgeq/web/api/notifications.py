@@ -6,19 +6,23 @@ from typing import Any, Literal, TypedDict
 
 from ...clock import Clock
 from ...notifications.acknowledge import Note, Standing, acknowledge, fault, of_notification
-from ...store import history, notifications
+from ...store import history, notifications, threads
 from ...store.notifications import StoredNotification
 from ...store.store import Store, Tx
+from ...store.threads import Thread
 from ...telemetry.metrics import Metrics
 from ..operation import Call, Listing, One, Operation, Text
 from ..replies import Refusal
 from .common import Done, fields_of, missing, page_of, saved
 
+OPEN_MAX = 1000
+
 State = Literal["queued", "sent", "grouped", "silenced", "dead"]
 
 
 class ShownNotification(TypedDict):
-    """A notification, by its columns. `detail` is decoded: what it is about."""
+    """A notification, by its columns. `detail` is decoded: what it is about. `open`: that goes on, and nobody has
+    acknowledged it; of a digest, it isn't known."""
 
     id: int
     event_id: int | None
@@ -42,6 +46,7 @@ class ShownNotification(TypedDict):
     read_at: int | None
     tried_at: int | None
     route: str | None
+    open: bool | None
 
 
 class NotificationPage(TypedDict):
@@ -87,13 +92,20 @@ class NotificationOperations:
 
     async def _find(self, call: Call) -> dict[str, Any]:
         asked: Search = call.asked
-        return await page_of(
+        page = await page_of(
             lambda limit: notifications.find(
                 self._store, limit=limit, channel=asked.channel, state=asked.state, before_id=asked.before
             ),
             asked.limit,
             lambda row: fields_of(row, "detail"),
         )
+        rows = page["items"]
+        told = {row["fingerprint"] for row in rows}
+        found = await threads.latest(self._store, OPEN_MAX, fingerprints=list(told)) if told else []
+        unseen = {each.thread.fingerprint: each.thread for each in found if each.thread.acknowledged_at is None}
+        for row in rows:
+            row["open"] = _is_open(row, unseen.get(row["fingerprint"]))
+        return page
 
     async def _retry(self, call: Call) -> Done:
         now, row_id = self._clock.now(), call.asked.id
@@ -123,3 +135,10 @@ class NotificationOperations:
         if row is None:
             raise missing(f"notification {row_id}", "it was never there, or is gone for its age")
         return row
+
+
+def _is_open(row: dict[str, Any], thread: Thread | None) -> bool | None:
+    if row["kind"] == "digest":
+        return None
+    # An earlier row of the same fingerprint told of what is over.
+    return thread is not None and row["kind"] != "resolved" and (row["event_id"] or 0) >= thread.event_id

@@ -10,13 +10,13 @@ const picked = new Map(); // by chart: the point that is pointed at, kept over r
 
 /** A line over time, with a band from the least to the greatest when the points have one.
  *
- * `points` are {at, value, low, high}, in order of time (microseconds); `say` turns a value into words. The chart can be
+ * `points` are {at, value, low, high}, in order of time (microseconds); `say` turns a value into words, and `whole` says that there are no halves. The chart can be
  * pointed at, and gone through with the arrow keys. `redraw` is called when another point is chosen.
  */
-export function lineChart({ key, label, points, width, height = 180, say = figure, redraw }) {
+export function lineChart({ key, label, points, width, height = 180, say = figure, whole = false, redraw }) {
   const known = points.filter((point) => Number.isFinite(point.value));
   if (known.length < 2) return h("p", { class: "empty", key }, `${label}: there are too few figures yet for a chart.`);
-  const box = area(known, width, height, say);
+  const box = area(known, width, height, say, whole);
   const line = known.map((point, i) => `${i ? "L" : "M"}${box.x(point.at)} ${box.y(point.value)}`).join("");
   const hasBand = known.some((point) => point.high > point.low);
   const band = hasBand && svg("path", { class: "band", d: bandPath(known, box) });
@@ -81,10 +81,10 @@ export function timeLine({ label, spans, from, to }) {
     svg("path", { class: "axis", d: `M0 ${height - 0.5}H${width}` }), bars);
 }
 
-function area(points, width, height, say) {
+function area(points, width, height, say, whole) {
   const tops = points.map((point) => point.high ?? point.value);
   const lows = points.map((point) => point.low ?? point.value);
-  const marks = steps(least(lows), greatest(tops));
+  const marks = steps(least(lows), greatest(tops), whole ? 1 : 0);
   const [low, high] = [marks[0], marks.at(-1)];
   const [from, to] = [points[0].at, points.at(-1).at];
   const left = 12 + 7 * Math.max(...marks.map((mark) => say(mark).length));
@@ -96,12 +96,12 @@ function area(points, width, height, say) {
 }
 
 // Round values that enclose low and high, up to six of them.
-function steps(low, high) {
+function steps(low, high, smallest) {
   if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
   if (low > 0 && low < high * 0.4) low = 0;
   const raw = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw);
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw && size >= smallest) ?? smallest;
   const first = Math.floor(low / step + 1e-9);
   const count = Math.max(1, Math.ceil(high / step - 1e-9) - first);
   return Array.from({ length: count + 1 }, (_, i) => (first + i) * step);

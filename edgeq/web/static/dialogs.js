@@ -15,6 +15,7 @@ export function confirm(title, sentence, action) {
 /** Ask for the token and log in with it; true when that worked. */
 export function login(why) {
   const field = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true });
+  const name = h("input", { type: "text", autocomplete: "username", value: "edgeq", hidden: true }); // for what keeps passwords
   const wrong = h("p", { class: "wrong", role: "alert" });
   const enter = h("button", { type: "submit" }, "Log in");
   async function send(event) {
@@ -33,7 +34,7 @@ export function login(why) {
   const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
     h("form", { onsubmit: send },
       h("h2", { id: "dialog-title" }, "Log in"), h("p", {}, why),
-      h("label", { for: "token" }, "Token"), field,
+      name, h("label", { for: "token" }, "Token"), field,
       h("p", { class: "soft small" }, "It is what web.token says in the gateway's configuration."), wrong,
       h("div", { class: "buttons" },
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Not now"), enter)));

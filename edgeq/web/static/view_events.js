@@ -19,11 +19,11 @@ export async function load({ params, id, now }) {
   return { events, chart };
 }
 
-// The numbers of one type over time: of the field that is asked for, or the first there is.
+// The numbers of one type over time: of the field that is asked for, or the one that bare values have.
 async function charted({ type, subject, field, span }, now) {
   if (!type) return null;
   const fields = (await get("fields", { type })).fields;
-  const name = fields.includes(field) ? field : fields[0];
+  const name = fields.includes(field) ? field : fields.includes("value") ? "value" : fields[0];
   if (!name) return { fields };
   const since = Math.round(now - (HOURS[span] ?? 1) * 3600e6);
   const { points, complete } = await get("series", { type, subject, field: name, since, points: 300 });

@@ -57,7 +57,7 @@ function shown(each, ctx) {
     buttons: [
       each.state === "dead" && ctx.button("Try again", { path: `${path}/retry`, about: each.title, done: "It is queued again" }),
       each.state === "queued" && ctx.button("Send now", { path: `${path}/retry`, about: each.title, done: "It is sent as soon as its channel can" }),
-      each.open && ctx.button("Acknowledge", { path: `${path}/ack`, about: each.title, done: "It is acknowledged: there will be no more reminders" }),
+      (each.open ?? true) && ctx.button("Acknowledge", { path: `${path}/ack`, about: each.title, done: "It is acknowledged: there will be no more reminders" }),
     ],
   });
 }

@@ -45,5 +45,5 @@ function chart(each, { history, width, redraw }) {
   const lag = history?.lag[each.name];
   if (!lag) return null;
   const points = history.at.map((at, i) => ({ at, value: lag[i] }));
-  return lineChart({ key: `lag:${each.name}`, label: "Lag, in events", points, width: width - 42, height: 130, say: count, redraw });
+  return lineChart({ key: `lag:${each.name}`, label: "Lag, in events", points, width: width - 42, height: 130, say: count, whole: true, redraw });
 }
