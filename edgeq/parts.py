@@ -233,8 +233,21 @@ class Parts:
         if not self._store.ownership.shared:
             await self._close_what_is_gone()
         self._started = self._arranged(once=once)
+        self._started += await self._recoverer()
         for service in [*self._started, self.intake, self.session]:
             await service.start()
+
+    async def _recoverer(self) -> Sequence[Service]:
+        """Who takes over the rest from a damaged database, if there was one."""
+        try:
+            if self._store.ownership.shared or await meta.get(self._store, meta.RECOVERY) is None:
+                return []
+        except EdgeqError as error:
+            log.warning("whether there is more to be recovered is looked at by the next start: %s", error)
+            return []
+        from .upkeep.recovery import Recoverer
+
+        return [Recoverer(self._store, self._plan.loaded.config.gateway, self._clock)]
 
     async def _close_what_is_gone(self) -> None:
         """Without contracts there is no sentinel to close what earlier ones have left open, and without schedules no

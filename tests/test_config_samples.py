@@ -81,9 +81,10 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
         return {name for name in record.__struct_fields__ if getattr(record, name) != getattr(default, name)}
 
     config = uncommented.config
-    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path", "requests"}
+    examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path", "requests", "discovery"}
     assert differences(config.mqtt, schema.Mqtt()) <= examples
-    assert differences(config.store, schema.Store()) == set()
+    assert differences(config.store, schema.Store()) == {"backup"}
+    assert config.store.backup == schema.Backup("/media/usb/edgeq")
     assert differences(config.app, schema.App()) <= examples
     assert differences(config.log, schema.Log()) == set()
     assert differences(config.jobs.queues["default"], schema.Queue()) == {"rate", "memory_max", "context"}
@@ -151,7 +152,7 @@ Brokers = Callable[..., Mosquitto]
 def broker(mosquitto: Brokers, tmp_path: Path) -> Mosquitto:
     """A mosquitto with the settings of `config/mosquitto/`, its files in a folder of the test, and its port free."""
     users = tmp_path / "edgeq.passwd"
-    for option, name in (("-c", "edgeq"), ("", "bed-1")):
+    for option, name in (("-c", "edgeq"), ("", "bed-1"), ("", "homeassistant")):
         arguments = [
             argument for argument in ("mosquitto_passwd", "-b", option, str(users), name, "secret") if argument
         ]
@@ -194,6 +195,17 @@ def test_mosquitto_lets_nobody_do_what_isnt_theirs(broker: Mosquitto) -> None:
         edgeq.publish("edgeq/g/status", "online")
         edgeq.wait(lambda: len(edgeq.messages) >= 2)
         assert edgeq.seen == [("sensors/bed-1/t", b"1"), ("edgeq/g/status", b"online")]
+    with Peer(broker.port, "#", username="homeassistant", password="secret") as home:
+        with Peer(broker.port, username="edgeq", password="secret") as edgeq:
+            home.publish("edgeq/g/state", "offline")
+            home.publish("edgeq/g/request/emit", "{}")
+            edgeq.publish_many([("homeassistant/status", "offline"), ("sensors/bed-1/t", "2")])
+            edgeq.publish_many([("homeassistant/device/edgeq_g/config", "{}"), ("edgeq/g/contracts/cold", "{}")])
+            home.publish("homeassistant/status", "online")
+        home.wait(lambda: len(home.messages) >= 3)
+        assert [topic for topic, _ in home.seen] == [
+            "homeassistant/device/edgeq_g/config", "edgeq/g/contracts/cold", "homeassistant/status"
+        ]  # fmt: skip
     client = paho.Client(CallbackAPIVersion.VERSION2)
     refused: list[str] = []
     client.on_connect = lambda _client, _data, _flags, reason, _properties: refused.append(str(reason))

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import StoreError, StoreUnavailable
 
 _QUICK_CHECK_BYTES_MAX = 64 * 2**20
+_LOCKS_AT = 2**30  # the page there is never written
 _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 MAKING_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
@@ -104,6 +105,8 @@ def damaged(path: str) -> str:
             answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             if answer != "ok":
                 return answer.splitlines()[-1]
+            if _cut_short(connection, path, size):
+                return "the end of the file is missing"
     except sqlite3.DatabaseError as error:
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
         if code == sqlite3.SQLITE_NOTADB:
@@ -115,6 +118,20 @@ def damaged(path: str) -> str:
             connection.close()
     unmark_suspect(path)
     return ""
+
+
+def _cut_short(connection: sqlite3.Connection, path: str, size: int) -> bool:
+    """Whether pages are in neither the file nor its log. SQLite takes such pages for empty ones."""
+    (count,), (page_bytes,) = (connection.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+    if count * page_bytes <= size:
+        return False
+    from .sqlite.overlay import logged_pages  # after a kill only
+
+    logged = logged_pages(f"{path}-wal")
+    if count - size // page_bytes > len(logged) + 1:
+        return True
+    beyond = {*range(size // page_bytes + 1, count + 1)} - {_LOCKS_AT // page_bytes + 1}
+    return not beyond <= logged
 
 
 def mark_suspect(path: str) -> None:

@@ -8,6 +8,8 @@ from .tables import Meta
 
 COPY_OF = "copy_of"
 """In a store that is copied from another one, until it is complete: the id of that one."""
+RECOVERY = "recovery"
+"""In a store that took the place of a damaged one, while there is more to be had from that: what, as JSON."""
 
 _STARTING = Statement(
     lambda p: Meta.select(Meta.key, Meta.value).where((Meta.key >= p) & (Meta.key < p)).order_by(Meta.key)

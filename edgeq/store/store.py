@@ -23,12 +23,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import peewee as pw
 
 from ..errors import StoreError, StoreUnavailable
 from .ownership import Ownership
+
+if TYPE_CHECKING:
+    from .sqlite.recover import Recovery
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -216,7 +219,9 @@ class Store(ABC):
     place: str
     """Where it is, for people: a path, or a database on a server, without its password."""
     quarantined: str | None = None
-    """Where a damaged store was put when it was opened, and an empty one begun in its place."""
+    """Where a damaged store was put when it was opened, and a new one begun in its place."""
+    recovery: Recovery | None = None
+    """What was recovered from it."""
 
     @property
     def fault(self) -> StoreError | None:

@@ -1,10 +1,11 @@
-"""A damaged store is told of in the empty one that took its place."""
+"""A damaged store is told of in the new one that took its place."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from ..clock import Clock
 from ..context import Context
@@ -20,13 +21,19 @@ def tell_of_quarantine(store: Store, gateway: str, starts: Mapping[str, str | in
     begins."""
     if store.quarantined is None:
         return
+    found = store.recovery
+    data: dict[str, Any] = {"severity": "critical", "put_aside_as": store.quarantined}
+    became = "edgeq started empty"
+    if found is not None and found.readable:
+        data |= {"recovered": found.rows, "unreadable": found.gaps, "held": found.held}
+        became = f"recovered so far: {found.summary()}"
     ctx = Context(clock)
     ctx.emit(
         "edgeq.store_damaged",
         subject=gateway,
-        data={"severity": "critical", "put_aside_as": store.quarantined},
+        data=data,
         tags=("notification",),
-        description=f"The database was damaged, put aside as {store.quarantined}; edgeq started empty.",
+        description=f"The database was damaged, put aside as {store.quarantined}; {became}.",
     )
 
     def unit(tx: Tx) -> None:

@@ -7,6 +7,7 @@ shows. What the log of the damaged file holds of whole commits is taken over.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import struct
@@ -50,6 +51,22 @@ def write_log(file: str, log: str, pages: dict[int, bytes], target: str) -> None
             start = struct.pack(">2I", number, 0 if left else count)
             sums = _sum(page, _sum(start, sums))
             out.write(start + struct.pack(">4I", *_SALT, *sums) + page)
+
+
+def logged_pages(log: str) -> set[int]:
+    """The numbers of the pages that a log has, also of those that no commit made valid."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) == _HEADER.size:
+            *_, size, _, one, two, _, _ = _HEADER.unpack(header)
+            while len(frame := file.read(_FRAME.size)) == _FRAME.size:
+                number, _, *salt, _, _ = _FRAME.unpack(frame)
+                if salt != [one, two]:
+                    break
+                found.add(number)
+                file.seek(size, os.SEEK_CUR)
+    return found
 
 
 def _counting(page: bytes, count: int) -> bytes:

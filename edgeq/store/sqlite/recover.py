@@ -23,27 +23,25 @@ import msgspec
 
 from ...failpoints import failpoint
 from ..copying.tables import TABLES, Copied
-from ..meta import COPY_OF
+from ..meta import COPY_OF, RECOVERY
 from ..schema import migrate
 from ..store import Row
 from . import faults
 from .replace import put_in_place
 from .salvage import Salvage, Unreadable
 
-RECOVERY = "recovery"
-"""In `meta` of a store that was made so, while there is more to be had from the damaged one: a Recovery as JSON."""
-
 MARGIN = 1_000_000
 ROWS_AT_ONCE = 500
 HISTORY = ("dead_letters", "events", "jobs", "notifications")
 """The tables of which `history` may have more."""
+
+BY_NAME = {table.name: table for table in TABLES}
 
 _FIRST = ("cursors", "contract_states", "threads", "silences", "schedules", "queues", "breakers", "limits")
 _OPEN = {
     "notifications": ("queued",),
     "jobs": ("available", "executing", "scheduled", "retryable"),
 }
-_BY_NAME = {table.name: table for table in TABLES}
 _NOT_TAKEN = ("schema_version", COPY_OF, RECOVERY)
 _EVENTS_AT_ONCE = 5000
 
@@ -103,7 +101,7 @@ def begin_anew(path: str, aside: str, seconds: float) -> Recovery:
 
 def history(salvage: Salvage, name: str, found: Recovery) -> Iterator[list[Row]]:
     """What `begin_anew` has left of a table, the greatest id first, in lists of at most ROWS_AT_ONCE rows."""
-    table, above, states = _BY_NAME[name], found.above.get(name, 0), _OPEN.get(name, ())
+    table, above, states = BY_NAME[name], found.above.get(name, 0), _OPEN.get(name, ())
     columns = salvage.columns(table)
     if not columns:
         return
@@ -141,10 +139,10 @@ def _numbers(salvage: Salvage, target: sqlite3.Connection, found: Recovery) -> N
     """Have new rows begin above the old ones, and the store know of itself what the old one did."""
     numbers, found.sure = salvage.numbers()
     found.numbers = {table.name: numbers.get(table.name, 0) for table in TABLES if table.numbered}
-    cursors = salvage.columns(_BY_NAME["cursors"])
+    cursors = salvage.columns(BY_NAME["cursors"])
     if cursors:
         place = cursors.index("last_consumed_id")
-        stand = [row[place] for row in salvage.keyed(_BY_NAME["cursors"])]
+        stand = [row[place] for row in salvage.keyed(BY_NAME["cursors"])]
         found.numbers["events"] = max([found.numbers["events"], *stand])
     margin = 0 if found.sure else MARGIN
     for name, number in found.numbers.items():
@@ -160,13 +158,13 @@ def _numbers(salvage: Salvage, target: sqlite3.Connection, found: Recovery) -> N
 
 def _first(salvage: Salvage, target: sqlite3.Connection, found: Recovery) -> None:
     for name in _FIRST:
-        table = _BY_NAME[name]
+        table = BY_NAME[name]
         _add(target, salvage, table, salvage.numbered(table) if table.numbered else salvage.keyed(table), found)
 
 
 def _unfinished(salvage: Salvage, target: sqlite3.Connection, found: Recovery, until: float) -> None:
     for name, states in _OPEN.items():
-        table = _BY_NAME[name]
+        table = BY_NAME[name]
         if columns := salvage.columns(table):
             place = columns.index("state")
             rows = _in_time(salvage.numbered(table, 0, found.numbers[name]), name, found, until)
@@ -175,7 +173,7 @@ def _unfinished(salvage: Salvage, target: sqlite3.Connection, found: Recovery, u
 
 def _events(salvage: Salvage, target: sqlite3.Connection, found: Recovery, until: float) -> None:
     """The events that a processor has yet to see, as many as there are time and room for."""
-    table, head = _BY_NAME["events"], found.numbers["events"]
+    table, head = BY_NAME["events"], found.numbers["events"]
     (floor,) = target.execute("SELECT min(last_consumed_id) FROM cursors").fetchone()
     floor = head if floor is None else floor
     rows = _in_time(salvage.numbered(table, floor, head), "events", found, until)

@@ -182,7 +182,7 @@ class Salvage:
 
     def _rows(self, text: str, *values: object) -> Iterator[Row]:
         assert self._open is not None
-        yield from self._open.execute(text, values)
+        return self._open.execute(text, values)
 
     def _select(self, table: Copied, columns: tuple[str, ...]) -> str:
         return f"SELECT {_names(columns)} FROM {table.name}"  # noqa: S608
@@ -208,7 +208,10 @@ class Salvage:
         return False
 
     def _try(self, file: str) -> bool:
-        connection = sqlite3.connect(uri(file, mode="ro"), uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            connection = sqlite3.connect(uri(file, mode="ro"), uri=True, isolation_level=None, check_same_thread=False)
+        except sqlite3.DatabaseError:
+            return False
         connection.text_factory = _text
         try:
             for pragma in ("cell_size_check=ON", "trusted_schema=OFF", "query_only=ON", "cache_size=-2048"):

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 import peewee as pw
@@ -26,9 +26,6 @@ from ..writer import Writer
 from . import patience
 from .engine import LOG_BYTES_KEPT, SqliteEngine, log_path
 from .replace import aside_name, undo
-
-if TYPE_CHECKING:
-    from .recover import Recovery
 
 log = logging.getLogger("edgeq.store")
 T = TypeVar("T")
@@ -72,7 +69,6 @@ class SqliteStore(Store):
         self._reader: aiosqlite.Connection | None = None
         self._reading = asyncio.Lock()
         self._is_open = False
-        self.recovery: Recovery | None = None
         self._id = ""
 
     @property
