@@ -227,7 +227,7 @@ async def test_what_others_take_as_fast_as_it_becomes_free_is_given_once(
     await upkeep.look()
     left = len(await ids(sqlite))
     assert 1500 < left < 2500
-    disk.free = 47 * MIB
+    disk.free = 44 * MIB
     await upkeep.look()
     assert len(await ids(sqlite)) == left
     assert "it isn't edgeq that fills it" in upkeep.room.trouble

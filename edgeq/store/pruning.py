@@ -14,8 +14,9 @@ from peewee import SQL, fn
 
 from .batches import batch, elements
 from .dialect import ByDialect
+from .job_records import IS_FINISHED
 from .store import ZERO, Row, Statement, Store, Tx, literal
-from .tables import Cursors, DeadLetters, Events, Notifications, Silences, Threads
+from .tables import Cursors, DeadLetters, Events, Jobs, Notifications, Silences, Threads
 
 ID_MAX = 2**63 - 1
 HELD = 9
@@ -77,6 +78,9 @@ COUNT = Statement(
     )
 )
 OLDEST = Statement(lambda p: Events.select(Events.id, Events.recorded_at).order_by(Events.id).limit(p))
+OLD_JOBS = Statement(
+    lambda p: Jobs.select(fn.COUNT(Jobs.finished_at)).where(IS_FINISHED & (Jobs.state == p) & (Jobs.finished_at < p))
+)
 PLACES = Statement(
     lambda p: Cursors.select(Cursors.processor, Cursors.last_consumed_id, Cursors.updated_at).order_by(
         Cursors.processor
@@ -134,6 +138,11 @@ async def count_some(store: Store, after: int, until: int, limit: int) -> tuple[
     """How many events have ids from after `after` up to `until`, of up to `limit` of them; and the last of these."""
     count, last = (await store.read(COUNT, (after, until, limit)))[0]
     return count, last or until
+
+
+async def count_jobs(store: Store, state: str, before: int) -> int:
+    """How many jobs ended in `state` before that moment."""
+    return int((await store.read(OLD_JOBS, (state, before)))[0][0])
 
 
 async def oldest(store: Store) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ it was slower than that.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,12 +128,18 @@ class Pruner:
             return Taken(None, count, seconds=self._clock.monotonic() - began)
 
         total = 0
-        while not (self._stopping() or self._dry):
+        while not self._stopping():
             taken = await self._write(unit, "jobs")
             total += taken.deleted
             if taken.deleted < ROWS_AT_ONCE:
                 break
         return total
+
+    async def count_old_jobs(self, before: Mapping[str, int]) -> None:
+        """Tell `progress` how many jobs there are that ended, in each of these states, before that moment."""
+        for state, moment in before.items():
+            if count := await pruning.count_jobs(self._store, state, moment):
+                self._progress("jobs", count)
 
     async def excess(self, rows_max: int) -> int:
         """How many events there are more than `rows_max`; 0 if there aren't. Reads as many as there are, but only if

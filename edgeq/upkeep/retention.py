@@ -118,6 +118,10 @@ class Retention(Service):
         await self.room.make(dry=self._dry)
         await self._tell()
 
+    async def shrink(self) -> int:
+        """Hand back all that is free in a SQLite file, if it can be; how many bytes."""
+        return await self._pruner.hand_back(0)
+
     async def _believed(self) -> int | None:
         if self._by_hand:
             said = self.clock.now()
@@ -139,8 +143,10 @@ class Retention(Service):
         return now
 
     async def _delete_jobs(self, now: int) -> None:
-        if not self._dry:
-            await self._store.write(lambda tx: jobs.redate(tx, before=CLOCKLESS_BEFORE, now=now))
+        if self._dry:
+            await self._pruner.count_old_jobs({state: now - age for state, age in self._states.items()})
+            return
+        await self._store.write(lambda tx: jobs.redate(tx, before=CLOCKLESS_BEFORE, now=now))
         for state, age in self._states.items():
             removed = await self._pruner.old_jobs(state, now - age)
             self._metrics.purged.add(removed, state)
@@ -205,13 +211,13 @@ class Retention(Service):
                 self.log.error("%s", tally.words())
 
     async def _save(self) -> None:
-        """Remember which time is believed, once in an hour in which something was stored."""
+        """Remember which time is believed: at first, and then once in an hour in which something was stored."""
         seen = self._witness.seen
         if self._by_hand or self._processors is None or seen is None:
             return
         head = await events.head(self._store)
         saved = self._saved
-        if head != self._head and (saved is None or abs(seen.at - saved.at) >= _SAVE_US):
+        if (saved is None and head) or (saved and head != self._head and abs(seen.at - saved.at) >= _SAVE_US):
             text = to_json(seen)
             await self._store.write(lambda tx: meta.put(tx, _SEEN, text))
             self._saved, self._head = seen, head

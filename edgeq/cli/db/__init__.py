@@ -7,6 +7,7 @@ import click
 from .backup import backup
 from .copying import copy_store
 from .migrate import migrate
+from .prune import prune
 
 
 @click.group()
@@ -17,3 +18,4 @@ def db() -> None:
 db.add_command(backup)
 db.add_command(copy_store)
 db.add_command(migrate)
+db.add_command(prune)
