@@ -7,11 +7,15 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.mosquitto import Mosquitto, find_mosquitto
 from support.postgres import Postgres, find_postgres
 from support.stores import KINDS, Database, PostgresDatabase, SqliteDatabase
+
+if TYPE_CHECKING:
+    from support.browser import Browser
 
 _status = 0
 
@@ -63,6 +67,14 @@ def mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 def broker(mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
     """A broker that runs, with room for what edgeq asks of it."""
     return mosquitto("max_queued_messages 0", "max_inflight_messages 0")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; all tests of a file share it."""
+    from support.browser import browsers  # selenium takes a while
+
+    yield from browsers()
 
 
 @pytest.fixture(scope="session")

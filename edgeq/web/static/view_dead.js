@@ -78,7 +78,11 @@ function one(letter, ctx) {
 
 function payload({ payload: held, payload_encoding: encoding, payload_bytes: bytes }) {
   if (held === null || held === undefined) return null;
-  const isCut = encoding === "text" && bytes > SHOWN_BYTES_MAX;
-  const note = [size(bytes), encoding === "base64" && "in base64, for it is no text", isCut && "of which this is the beginning"].filter(Boolean).join(", ");
-  return [h("h3", {}, "Payload"), note && h("p", { class: "soft small" }, note), raw("Payload", held)];
+  const isCut = bytes > SHOWN_BYTES_MAX;
+  const note = [size(bytes), encoding === "base64" && "not all of it is text: � stands for the rest", isCut && "of which this is the beginning"].filter(Boolean).join(", ");
+  return [h("h3", {}, "Payload"), note && h("p", { class: "soft small" }, note), raw("Payload", encoding === "base64" ? decoded(held) : held)];
+}
+
+function decoded(base64) {
+  return new TextDecoder().decode(Uint8Array.from(atob(base64), (sign) => sign.charCodeAt(0)));
 }
