@@ -13,7 +13,7 @@ from support.proxy import Proxy
 from support.stores import PostgresDatabase
 
 from edgeq.backoff import Backoff
-from edgeq.cli.status import lines
+from edgeq.cli.screen import lines
 from edgeq.clock import Clock
 from edgeq.store import meta
 from edgeq.store.postgres import session

@@ -15,7 +15,7 @@ from support.mosquitto import Mosquitto, Peer
 from support.stores import Database
 from support.targets import Answer, HttpTarget
 
-from edgeq.cli.status import lines
+from edgeq.cli.screen import lines
 
 CONFIGURATION = """\
 gateway: gw
