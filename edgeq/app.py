@@ -205,13 +205,16 @@ class App:
         return ""
 
     async def _attend(self) -> None:
-        """Again and again: feed the watchdog, tell systemd how it stands, note the counters, look after the store."""
+        """Again and again: feed the watchdog, tell systemd and the broker how it stands, note the counters, look after
+        the store."""
         limit = self._notifier.watchdog_interval_seconds or inf
         while True:
             if self.parts is None or self.parts.progressing():
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
             self._status.sample()
+            if self.parts is not None:
+                self.parts.presence.tick()
             if self.store.fault is not None:
                 self.stop()
             # Twice as often as it must be: one look at the progress may come in a moment of rest.

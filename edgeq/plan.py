@@ -21,19 +21,19 @@ from .contracts import Contract, load_contracts
 from .errors import ConfigError, EdgeqError, Problem
 from .imports import load_module, load_name
 from .intake.router import Router
-from .intake.table import RouteTable, compile_routes
+from .intake.table import CompiledRoute, RouteTable, compile_routes
 from .jobs.job import registry, resolve
 from .notifications.channels import Channel, build_channels
 from .notifications.policy import Policy, load_policy
 from .presence.birth import Births
 from .processors.kinds import Parts, PlannedProcessor, plan_processors
-from .requests import Look, Means, request_routes
 from .store.opening import place
 from .telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from .jobs.schedules.schedule import Schedule
     from .jobs.sources.source import Source
+    from .requests import Look
 
 Publish = Callable[..., Awaitable[object]]
 
@@ -85,7 +85,11 @@ def make_plan(
     routers = _routers(modules)
     config = loaded.config
     births = Births()
-    own = request_routes(config, Means(config, clock, metrics, looks), publish)
+    own: list[CompiledRoute] = []
+    if config.mqtt.requests:
+        from .requests import Means, request_routes  # who may not be asked anything doesn't pay for it
+
+        own += request_routes(config, Means(config, clock, metrics, looks), publish)
     if config.mqtt.discovery is not None:
         own.append(births.route(config.mqtt.discovery))
     table = RouteTable([*compile_routes(loaded, routers, resolve, clock.monotonic, problems).routes, *own])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
+import socket
+import sys
 from typing import Any
 
 from ..clock import Clock, rfc3339
@@ -21,8 +22,6 @@ from .birth import Births
 from .health import Health
 from .retained import Memory, Publisher
 
-LOOK_SECONDS = 5.0
-"""How often it is looked whether something of meaning has happened."""
 HEALTH_SECONDS = 60.0
 """How often at most health is published if nothing has."""
 
@@ -33,8 +32,8 @@ def info(config: Config, routes: int, contracts: int, started_at: int) -> dict[s
         "gateway": config.gateway,
         "version": edgeq_version(),
         "started_at": rfc3339(started_at),
-        "host": platform.node(),
-        "python": platform.python_version(),
+        "host": socket.gethostname(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "pid": os.getpid(),
         "store": "postgresql" if is_postgres(config.store.url) else "sqlite",
         "group": config.mqtt.group,
@@ -45,8 +44,7 @@ def info(config: Config, routes: int, contracts: int, started_at: int) -> dict[s
 
 
 class Presence(Service):
-    """Publishes `told` once for each connection, and health when it has changed. Health of before `connection` is what
-    a broker may have kept: it says so itself by `state`."""
+    """Publishes `told` once for each connection, and health when it has changed."""
 
     def __init__(
         self,
@@ -72,6 +70,11 @@ class Presence(Service):
         publisher.session.when_connected(self._woken.set)
         births.when(self._again)
 
+    def tick(self) -> None:
+        """To be called every few seconds: looks whether it is time to look at the health."""
+        if self._said is None or self._health.signs() != self._signs or self._due():
+            self._woken.set()
+
     async def run(self) -> None:
         """See Service."""
         self._published_for = 0
@@ -96,11 +99,11 @@ class Presence(Service):
             await self._publish_device()
             self._said = None
             self._published_for = connection
-        now, signs = self.clock.monotonic(), self._health.signs()
-        if self._said is not None and signs == self._signs and now - self._looked_at < HEALTH_SECONDS:
+        signs = self._health.signs()
+        if self._said is not None and signs == self._signs and not self._due():
             return
         health = await self._health.look()
-        self._looked_at, self._signs = now, signs
+        self._looked_at, self._signs = self.clock.monotonic(), signs
         if health != self._said:
             said = {"at": rfc3339(self.clock.now()), **health}
             await self._publisher.put(self._topic("health"), to_json(said).encode())
@@ -120,14 +123,17 @@ class Presence(Service):
         except StoreError as error:
             self.log.warning("what Home Assistant knows can't be brought up to date: %s", error)
 
+    def _due(self) -> bool:
+        return self.clock.monotonic() - self._looked_at >= HEALTH_SECONDS
+
     def _topic(self, rest: str) -> str:
         return below(self._config.mqtt.status_topic, self._config.gateway, rest)
 
     async def _rest(self) -> None:
-        """Until something calls, or it is time to look again."""
+        """Until something calls."""
         waits = [asyncio.ensure_future(event.wait()) for event in (self._woken, self.stopping)]
         try:
-            await asyncio.wait(waits, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()

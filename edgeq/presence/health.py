@@ -19,7 +19,7 @@ from ..processors.runner import ProcessorRunner
 from ..processors.sentinel import Sentinel
 from ..status import places
 from ..store import contract_states, dead_letters, jobs
-from ..store.store import Store
+from ..store.store import TOPICS, Store
 from ..telemetry.metrics import Metrics
 
 LISTED_MAX = 50
@@ -55,6 +55,7 @@ class Health:
         self._clock = clock
         self._thermal = thermal
         self._read = _NOTHING_READ
+        self._read_at: tuple[object, ...] = ()
         self._counted: tuple[float, int] | None = None
         self._steady: dict[str, int | None] = {}
 
@@ -73,8 +74,11 @@ class Health:
     async def look(self) -> dict[str, Any]:
         """All of it. Of a store that can't be read it says what was read last."""
         health, session = self._store.health, self._session
+        # Where nothing lags and nothing was committed since, there is nothing new to be read.
+        state = *self.signs(), *(self._store.signal.version(topic) for topic in TOPICS)
         try:
-            self._read = await self._tables()
+            if state != self._read_at or self._read["lag_events"]:
+                self._read, self._read_at = await self._tables(), state
         except StoreError as error:
             reason = health.reason or str(error)
             store: dict[str, Any] = {"ok": False, "reason": reason[:REASON_CHARACTERS_MAX]}
