@@ -267,6 +267,12 @@ def test_jobs_that_no_queue_would_run_are_warned_of(write: Write, monkeypatch: p
         ("mqtt.tls.insecure", ["2", "ja"], ["no", "off", "false"]),
         ("store.retention.jobs", ["0", "forever", "-1d"], ["7d", "1s"]),
         ("store.retention.jobs.dead", ["0s", "90"], ["90d"]),
+        ("store.retention.events", ["0", "59s", "30", "forever"], ["60s", "30d", "36500d"]),
+        ("store.retention.dead_letters", ["59s"], ["60s"]),
+        ("store.retention.notifications", ["59s"], ["60s"]),
+        ("store.retention.max_size", ["3MiB", "2 bytes", "-1"], ["4MiB", "2GiB"]),
+        ("store.retention.max_rows", ["0", "1.5", "many"], ["1", "5000000"]),
+        ("store.retention.min_free_disk", ["-1"], ["0", "200MiB"]),
         ("jobs.concurrency", ["0", "1001", "all"], ["1", "1000"]),
         ("jobs.queues.q.priority", ["urgent", "1001", "-1001", "0.5"], ["high", "normal", "low", "-1000", "1000"]),
         ("jobs.queues.q.rate", ["fast", "10", "0/s", "10/", "-1/s", "1/0s"], ["100/s", "0.5/m", "1/10s"]),
@@ -314,6 +320,12 @@ def test_there_is_always_a_default_queue(write: Write) -> None:
     assert list(config().jobs.queues) == ["default", "video"]
     write("jobs: {queues: {video: {isolation: process, recycle_after: null}}}")
     assert config().jobs.queues["video"].recycle_after is None
+
+
+def test_limits_of_the_store_can_be_left_out(write: Write) -> None:
+    write("store: {retention: {max_size: null, max_rows: null, min_free_disk: 0}}")
+    kept = config().store.retention
+    assert (kept.max_size, kept.max_rows, kept.min_free_disk) == (None, None, 0)
 
 
 def test_keys_of_jobs_that_do_not_go_together_are_mistakes(write: Write) -> None:

@@ -83,7 +83,8 @@ def test_the_sample_gives_the_defaults(uncommented: LoadedConfig) -> None:
     config = uncommented.config
     examples = {"gateway", "client_id", "username", "password", "tls", "group", "url", "path", "requests", "discovery"}
     assert differences(config.mqtt, schema.Mqtt()) <= examples
-    assert differences(config.store, schema.Store()) == {"backup"}
+    assert differences(config.store, schema.Store()) == {"backup", "retention"}
+    assert differences(config.store.retention, schema.Retention()) == {"max_rows"}
     assert config.store.backup == schema.Backup("/media/usb/edgeq")
     assert differences(config.app, schema.App()) <= examples
     assert differences(config.log, schema.Log()) == set()
