@@ -124,6 +124,11 @@ def newest_given(tx: Tx) -> int:
     return max(newest_id(tx), tx.rows(_GIVEN)[0][0] or 0)
 
 
+async def greatest_given(store: Store) -> int:
+    """What `newest_given` says."""
+    return max(await head(store), (await store.read(_GIVEN))[0][0] or 0)
+
+
 async def head(store: Store) -> int:
     """The highest event id, 0 when there is none."""
     rows = await store.read(_HEAD, (1,))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from ...config.checks import is_postgres, sqlite_path
 from ...config.schema import LoadedConfig
 from ...errors import EdgeqError
 from ...store.opening import place
-from ...store.sqlite.whole import Watch
 from ..progress import progress
+
+Watch = Callable[[str, int, int], None]
 
 
 def database_file(loaded: LoadedConfig, *, instead: str) -> str:

@@ -59,7 +59,7 @@ def back_up(path: str, to: str, *, gateway: str, now: int, keep: int | None = No
     with _alone(folder):
         _clean(folder, part, gateway)
         try:
-            seen = _copy(path, part, watch)
+            seen = copy_to(path, part, watch)
             failpoint("backup.copied")
             with _writing(part):
                 _to_disk(part, again=True)
@@ -70,7 +70,7 @@ def back_up(path: str, to: str, *, gateway: str, now: int, keep: int | None = No
                 os.replace(part, os.path.join(folder, name))
                 _to_disk(folder)
         except BaseException:
-            _remove(part)
+            remove_part(part)
             raise
         removed = [] if keep is None else _rotate(folder, gateway, keep)
     made = os.path.join(folder, name)
@@ -135,18 +135,20 @@ def _clean(folder: str, part: str, gateway: str) -> None:
     with _writing(folder):
         for name in os.listdir(folder):
             if ours.fullmatch(name):
-                _remove(os.path.join(folder, name))
-    _remove(part)
+                remove_part(os.path.join(folder, name))
+    remove_part(part)
 
 
-def _remove(part: str) -> None:
+def remove_part(part: str) -> None:
+    """Remove a copy that is none yet."""
     for suffix in _BESIDE:
         with contextlib.suppress(OSError):
             os.unlink(f"{part}{suffix}")
 
 
-def _copy(path: str, part: str, watch: Watch) -> Contents:
-    """Write the copy; what it must hold."""
+def copy_to(path: str, part: str, watch: Watch) -> Contents:
+    """Write a copy of the database at `path` to the file `part`, which isn't there; what it must hold. Raises
+    StoreError."""
     with contextlib.closing(
         sqlite3.connect(uri(path, mode="ro"), uri=True, timeout=patience.BUSY_SECONDS, isolation_level=None)
     ) as source:
@@ -208,7 +210,7 @@ def _need_room(part: str, size: int) -> None:
     free = disk(part)["free_disk_bytes"]
     if free < size:
         raise StoreError(
-            f"there is no room for the backup: it takes {size} bytes, and {free} are free in {os.path.dirname(part)}",
+            f"there is no room for the copy: it takes {size} bytes, and {free} are free in {os.path.dirname(part)}",
             hint="make room there, keep fewer backups, or name another disk",
         )
 

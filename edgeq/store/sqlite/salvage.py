@@ -14,32 +14,18 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
-import msgspec
-import peewee as pw
+from collections.abc import Iterator
 
 from ...errors import StoreError
 from ..copying.tables import TABLES, Copied
+from ..row_kinds import checker
 from ..store import Row
-from ..tables import Table
 from .overlay import template, write_log
 from .whole import uri
 
 STUMBLES_MAX = 2000
 _STEP_GROWTH = 1.25
 _ID_MAX = 2**63 - 1
-_JSON = {
-    "events": ("data", "tags"),
-    "jobs": ("args", "progress", "result", "options"),
-    "notifications": ("detail", "failover"),
-    "threads": ("detail", "channels"),
-    "silences": ("match",),
-    "contract_states": ("detail",),
-    "dead_letters": ("detail",),
-}
-_MODELS: dict[str, Any] = {model._meta.table_name: model for model in Table.__subclasses__()}
 
 
 class Unreadable(StoreError):
@@ -81,7 +67,7 @@ class Salvage:
         columns = self.columns(table)
         if not columns:
             return
-        fits = _checker(table.name, columns)
+        fits = checker(table.name, columns)
         text = f"{self._select(table, columns)} NOT INDEXED WHERE id <= ? AND id > ? ORDER BY id DESC"
         position = high
         for _ in range(STUMBLES_MAX):
@@ -108,7 +94,7 @@ class Salvage:
         if not columns:
             return
         keys = [columns.index(table.columns[place]) for place in table.key]
-        fits = _checker(table.name, columns)
+        fits = checker(table.name, columns)
         seen: set[Row] = set()
         for order in ("ASC", "DESC"):
             by = ", ".join(f'"{columns[place]}" {order}' for place in keys)
@@ -244,30 +230,3 @@ def _text(raw: bytes) -> object:
     except UnicodeDecodeError:
         return _NoText()
     return _NoText() if "\0" in text else text
-
-
-def _checker(table: str, columns: tuple[str, ...]) -> Callable[[Row], bool]:
-    """Says whether a row can be one of that table."""
-    fields: Mapping[str, pw.Field] = _MODELS[table]._meta.columns
-    kinds = [(_kind(fields[name]), fields[name].null) for name in columns]
-    json = [columns.index(name) for name in _JSON.get(table, ()) if name in columns]
-
-    def fits(row: Row) -> bool:
-        for value, (kind, null) in zip(row, kinds, strict=True):
-            if type(value) is not kind and not (null and value is None):
-                return False
-        try:
-            for place in json:
-                if row[place] is not None:
-                    msgspec.json.decode(row[place])
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
-
-    return fits
-
-
-def _kind(field: pw.Field) -> type:
-    if isinstance(field, pw.IntegerField | pw.BooleanField | pw.AutoField):
-        return int
-    return bytes if isinstance(field, pw.BlobField) else str
