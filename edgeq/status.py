@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from .clock import MICROSECONDS, Clock
+from .config.schema import Config
 from .errors import StoreError
 from .store import breakers, contract_states, cursors, dead_letters, events, jobs, notifications, threads
+from .store.space import measure
 from .store.store import Health, Store
 
 if TYPE_CHECKING:
@@ -39,7 +41,13 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
     """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC,
     `processors` are the names of those that are configured."""
     answer = {
-        "store": {"place": store.place, "id": store.id, "head": await events.head(store), **store.disk()},
+        "store": {
+            "place": store.place,
+            "id": store.id,
+            "head": await events.head(store),
+            **store.disk(),
+            **await _room(store),
+        },
         "processors": await places(store, now, processors),
         "jobs": await jobs.counts(store, now),
         "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
@@ -53,6 +61,22 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
     }
     await _add_owners(store, answer)
     return answer
+
+
+async def _room(store: Store) -> dict[str, Any]:
+    """What rows take, what is free between them, and since when there are events."""
+    room = await measure(store)
+    return {
+        "used_bytes": room.used,
+        "free_bytes": room.free,
+        "oldest_event_at": await events.first_recorded_at(store),
+    }
+
+
+def limits(config: Config) -> dict[str, int | None]:
+    """The limits that the store is kept within, in bytes and rows; None for what has none."""
+    kept = config.store.retention
+    return {"max_size": kept.max_size, "max_rows": kept.max_rows, "min_free_disk": kept.min_free_disk}
 
 
 async def places(store: Store, now: int, processors: Collection[str]) -> list[dict[str, Any]]:
@@ -138,9 +162,11 @@ class Status:
         except StoreError as error:
             health = Health(False, str(error) if health.ok else health.reason, health.since)
             answer["store"] = {"place": app.store.place, **app.store.disk()}
+        answer["retention"] = limits(app.plan.loaded.config)
         answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:
             return answer
+        answer["retention"] |= parts.retention.says()
         session = parts.session
         answer["session"] = {
             "state": str(session.state),

@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 
-from ..config.checks import is_postgres
+from ..clock import MICROSECONDS, Clock
+from ..config.schema import Retention
 from ..contracts.lint import EVENTS_MAX, Seen, Written, emitted_by, warnings
 from ..errors import StoreError, StoreMissing
 from ..plan import Plan
 from ..processors.kinds import KINDS
 from ..store import contract_states, events
 from ..store.opening import place
+from ..store.space import measure
+from ..store.store import Store
+from ..units import Size, spoken
+from ..upkeep.room import DISK_PART
 from .common import as_json, configured, load_plan, open_store
 from .printing import say, say_error, say_json
 
@@ -39,6 +44,12 @@ def check(json_lines: bool) -> None:
     say(f"gateway     {config.gateway}")
     say(f"broker      {config.mqtt.url} (MQTT {config.mqtt.version})")
     say(f"store       {place(config.store.url)} (durability {config.store.durability})")
+    kept = config.store.retention
+    say(
+        f"retention   events {kept.events}, dead letters {kept.dead_letters}, notifications {kept.notifications}"
+        f"{f', at most {kept.max_size}' if kept.max_size else ''}"
+        f"{f', at most {kept.max_rows} events' if kept.max_rows else ''}"
+    )
     _list("routes", [route.label for route in plan.table.routes])
     _list("processors", list(plan.processors))
     _list("contracts", [contract.name for contract in plan.contracts])
@@ -54,8 +65,6 @@ def _list(name: str, items: list[str]) -> None:
 
 def _store_warnings(plan: Plan) -> list[str]:
     """What to warn of in the store, and in contracts. Without a store there is nothing to compare them with."""
-    if not plan.contracts and not is_postgres(plan.loaded.config.store.url):  # a file has nothing to warn of
-        return []
     written = [Written(*each) for each in zip(plan.contracts, plan.loaded.config.contracts, strict=True)]
     seen = Seen()
     found: list[str] = []
@@ -75,7 +84,32 @@ async def _look(plan: Plan) -> tuple[Seen, list[str]]:
         for row in await contract_states.every(store):
             subjects.setdefault(row.contract, set()).add(row.subject)
         latest = [event async for event in events.latest(store, EVENTS_MAX)] if plan.contracts else []
-        return Seen(latest, subjects), await store.warnings()
+        warned = [*await store.warnings(), *await _retention_warnings(plan.loaded.config.store.retention, store)]
+        return Seen(latest, subjects), warned
+
+
+async def _retention_warnings(kept: Retention, store: Store) -> list[str]:
+    """What retention means for a store as it is."""
+    found = []
+    first, now = await events.first_recorded_at(store), Clock().now()
+    if first is not None and first < now - kept.events.microseconds:
+        found.append(
+            f"the oldest event is {spoken((now - first) / MICROSECONDS)} old: those older than {kept.events} "
+            "(store.retention.events) that all processors have seen are deleted"
+        )
+    taken = (await measure(store)).used
+    if kept.max_size is not None and taken > kept.max_size:
+        found.append(
+            f"the store takes {Size(taken)}: the oldest is deleted until it takes {kept.max_size} "
+            "(store.retention.max_size)"
+        )
+    disk = store.disk()
+    if disk and disk["free_disk_bytes"] < min(kept.min_free_disk, disk["disk_bytes"] // DISK_PART):
+        found.append(
+            f"{Size(disk['free_disk_bytes'])} are free on the disk: the oldest is deleted where that brings it to "
+            f"{kept.min_free_disk} (store.retention.min_free_disk)"
+        )
+    return found
 
 
 def _emitted(plan: Plan) -> list[str] | None:

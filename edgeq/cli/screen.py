@@ -33,6 +33,7 @@ def lines(answer: dict[str, Any], now: int) -> list[Line]:
     if "error" in answer:
         return [*made, Line(f"              {answer['error']}", "wrong")]
     made += [*_session(answer, now), *_store(answer["store"], answer["running"], now)]
+    made += _retention(answer, now)
     if "leader" in answer:
         made.append(Line(f"leader        {answer['leader'] or 'nobody'}", "fine" if answer["leader"] else "look"))
     for route in answer.get("routes", []):
@@ -115,6 +116,26 @@ def _store(store: dict[str, Any], running: bool, now: int) -> list[Line]:
         made.append(Line(f"store         {store['reason']}", "look"))
     if "head" in store:
         made.append(Line(f"store         {store['place']}: {store['head']} events up to now{_disk(store)}"))
+    return made
+
+
+def _retention(answer: dict[str, Any], now: int) -> list[Line]:
+    """How much of its limit the store takes, and what is wrong with keeping it within that."""
+    store, kept = answer["store"], answer.get("retention")
+    if kept is None or "used_bytes" not in store:
+        return []
+    text = f"{Size(store['used_bytes'])} taken"
+    if kept["max_size"] is not None:
+        text += f" of {Size(kept['max_size'])}"
+    if store["oldest_event_at"]:
+        text += f", the oldest event {_ago(store['oldest_event_at'], now)}"
+    made = [Line(f"retention     {text}", "fine")]
+    if kept.get("trouble"):
+        made.append(Line(f"retention     {kept['trouble']}", "wrong"))
+    if kept.get("waits_until"):
+        made.append(Line(f"retention     begins to delete old events at {rfc3339(kept['waits_until'])}", "look"))
+    if kept.get("doubts_clock"):
+        made.append(Line("retention     doesn't believe the clock, which leapt and isn't synchronised", "look"))
     return made
 
 

@@ -13,7 +13,7 @@ from ..clock import Clock
 from ..config.relations import processors_of
 from ..config.schema import LoadedConfig
 from ..errors import EdgeqError, StoreError
-from ..status import stored
+from ..status import limits, stored
 from ..store.opening import place
 from ..telemetry.log import printable
 from ..units import Duration
@@ -80,7 +80,8 @@ async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
     answer = {"running": False, "gateway": loaded.config.gateway}
     try:
         async with open_store(loaded) as store:
-            return {**answer, **await stored(store, Clock().now(), processors_of(loaded.config))}
+            found = await stored(store, Clock().now(), processors_of(loaded.config))
+            return {**answer, **found, "retention": limits(loaded.config)}
     except StoreError as error:
         reason = f"{error} ({error.hint})" if error.hint else str(error)
         return {**answer, "store": {"place": place(loaded.config.store.url), "ok": False, "reason": reason}}

@@ -9,6 +9,7 @@ error.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 import msgspec
 
@@ -84,6 +85,13 @@ class Retention(Service):
         self._head = 0
         self._saved: Seen | None = None
         self._told_at: float | None = None
+
+    def says(self) -> dict[str, Any]:
+        """What an operator should know of it: `trouble` (see Room); `waits_until`, when it begins to delete in a store
+        of an earlier version (microseconds since 1970 UTC, None: it has begun); whether it `doubts_clock`."""
+        return {
+            "trouble": self.room.trouble, "waits_until": self.waits_until, "doubts_clock": self.doubts_clock,
+        }  # fmt: skip
 
     @property
     def doubts_clock(self) -> bool:
@@ -170,6 +178,7 @@ class Retention(Service):
     async def _waits(self, now: int) -> bool:
         """Whether nobody knows yet that events are deleted from now on, which they weren't in earlier versions."""
         text = await meta.get(self._store, _WAITS)
+        self.waits_until = None
         if text is None or self._by_hand:
             return False
         if self._chosen or (text and now >= int(text)):

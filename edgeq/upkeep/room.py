@@ -13,7 +13,7 @@ from .pruner import Pruner
 
 _NEAR = 0.9
 _ROWS_FIRST = 10
-_DISK_PART = 4  # of a small disk, a quarter stays free at most
+DISK_PART = 4  # of a small disk, a quarter stays free at most
 _FREE_KEPT = 4 * 2**20
 _FREE_PART = 8
 
@@ -102,7 +102,7 @@ class Room:
         return room.used + (min(disk["wal_bytes"], disk["wal_bytes_kept"]) if disk else 0)
 
     def _free_wanted(self, disk: dict[str, int]) -> int:
-        return min(self._limits.min_free_disk, disk["disk_bytes"] // _DISK_PART) if disk else 0
+        return min(self._limits.min_free_disk, disk["disk_bytes"] // DISK_PART) if disk else 0
 
     def _say(self, trouble: str) -> None:
         if trouble and not self.trouble:

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from ...clock import Clock
 from ...config.checks import is_postgres
+from ...config.relations import processors_of
 from ...store.space import measure
 from ...store.store import Store
 from ...telemetry.metrics import Metrics
 from ...units import Duration, Size
 from ...upkeep.retention import Retention
-from ..common import as_json, configured, duration, load_plan, open_store
+from ..common import as_json, configured, duration, load_config, open_store
 from ..printing import say, say_json
 from ..program import arm_failpoints
 from ..progress import progress
@@ -40,9 +41,9 @@ def prune(events_age: Duration | None, dry_run: bool, vacuum: bool, json_lines: 
     With --vacuum, a SQLite file also becomes smaller. One that was made by a version before that was possible is
     written anew for it: stop edgeq first, and have twice its size free on the disk.
     """
-    plan = load_plan()
+    loaded = load_config()
     arm_failpoints()
-    config = plan.loaded.config
+    config = loaded.config
     ages = config.store.retention if events_age is None else replace(config.store.retention, events=events_age)
     if vacuum and is_postgres(config.store.url):
         raise click.UsageError("--vacuum is for a SQLite file; PostgreSQL uses what is free by itself")
@@ -51,7 +52,7 @@ def prune(events_age: Duration | None, dry_run: bool, vacuum: bool, json_lines: 
     counts: Counter[str] = Counter()
 
     async def run() -> dict[str, Any]:
-        async with open_store(plan.loaded) as store:
+        async with open_store(loaded) as store:
             with progress("deleted" if not dry_run else "found") as advance:
 
                 def done(table: str, rows: int) -> None:
@@ -59,7 +60,7 @@ def prune(events_age: Duration | None, dry_run: bool, vacuum: bool, json_lines: 
                     advance(rows)
 
                 upkeep = Retention(
-                    ages, store, Clock(), Metrics(), processors=tuple(plan.processors), gateway=config.gateway,
+                    ages, store, Clock(), Metrics(), processors=processors_of(config), gateway=config.gateway,
                     by_hand=True, dry=dry_run, rest=asyncio.sleep, progress=done,
                 )  # fmt: skip
                 await upkeep.look()
