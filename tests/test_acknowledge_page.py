@@ -196,7 +196,12 @@ def test_the_page_runs_nothing_loads_nothing_and_is_kept_nowhere(serving: Gatewa
     shown = serving.ask("GET", serving.link())
     assert "&lt;script&gt;alert(1)" in shown.text
     assert not re.search(r"<(script|img|link|iframe)|onerror='", shown.text)
-    for page in (shown, serving.ask("GET", "/"), serving.ask("GET", "/ack/x"), serving.ask("PUT", serving.link())):
+    for page in (
+        shown,
+        serving.ask("GET", "/nothing"),
+        serving.ask("GET", "/ack/x"),
+        serving.ask("PUT", serving.link()),
+    ):
         policy = page.headers["content-security-policy"]
         assert {"default-src 'none'", "frame-ancestors 'none'", "form-action 'self'"} <= set(policy.split("; "))
         assert page.headers["cache-control"] == "no-store"

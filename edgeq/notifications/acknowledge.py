@@ -1,5 +1,5 @@
-"""Acknowledging: somebody says "I have seen it". The command line, requests by MQTT, links in notifications and the page
-all do it by `acknowledge`, in one commit, and what can be relied on is the same for all of them:
+"""Acknowledging: somebody says "I have seen it". The command line, requests by MQTT, links in notifications and the
+page all do it by `acknowledge`, in one commit, and what can be relied on is the same for all of them:
 
 - What is acknowledged is a thread: it has no reminders and no escalation any more, also not those that are due at that
   moment. That it is resolved is still told.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from peewee import fn
+
 from .store import Statement, Store
 from .tables import Events, Jobs, Notifications
 
@@ -32,7 +34,7 @@ _EVENTS = Statement(
         .limit(p)
     )
 )
-_LAST_JOB = Statement(lambda p: Jobs.select(Jobs.id).order_by(Jobs.id.desc()).limit(p))
+_LAST_JOB = Statement(lambda p: Jobs.select(fn.MAX(Jobs.id)))
 _JOBS = Statement(
     lambda p: (
         Jobs.select(Jobs.id, Jobs.kind, Jobs.state, Jobs.created_at)
@@ -41,7 +43,7 @@ _JOBS = Statement(
         .limit(p)
     )
 )
-_LAST_TOLD = Statement(lambda p: Notifications.select(Notifications.id).order_by(Notifications.id.desc()).limit(p))
+_LAST_TOLD = Statement(lambda p: Notifications.select(fn.MAX(Notifications.id)))
 _TOLD = Statement(
     lambda p: (
         Notifications.select(Notifications.id, Notifications.title, Notifications.state, Notifications.created_at)
@@ -61,11 +63,7 @@ async def of(store: Store, event_id: int) -> list[dict[str, Any]]:
     """The effects, ROWS_MAX of each sort at most: what is in their columns, and in `what` their table."""
     found = []
     for kind in _KINDS:
-        if kind.newest is None:
-            last = event_id + IDS_MAX
-        else:
-            rows = await store.read(kind.newest, (1,))
-            last = int(rows[0][0]) if rows else 0
+        last = event_id + IDS_MAX if kind.newest is None else (await store.read(kind.newest))[0][0] or 0
         effects = await store.read(kind.effects, (last - IDS_MAX, last, event_id, ROWS_MAX))
         found += [{"what": kind.name, **dict(zip(kind.columns, row, strict=True))} for row in effects]
     return found

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import peewee as pw
+from peewee import fn
 
 from ..events import Event
 from . import events
@@ -20,7 +21,7 @@ BYTES_MAX = 2**20
 """So much data a page holds, if it holds more than one event."""
 
 _BETWEEN = literal("\n")
-_FIRST = Statement(lambda p: Events.select(Events.id).order_by(Events.id).limit(p))
+_FIRST = Statement(lambda p: Events.select(fn.MIN(Events.id)))
 
 
 class Wanted(NamedTuple):
@@ -44,10 +45,10 @@ class Found(NamedTuple):
 
 async def search(store: Store, wanted: Wanted, *, limit: int, before_id: int) -> Found:
     """Up to `limit` events with ids below `before_id`."""
-    rows = await store.read(_FIRST, (1,))
-    if not rows:
+    ((first,),) = await store.read(_FIRST)
+    if first is None:
         return Found([], None)
-    bottom = max(int(rows[0][0]) - 1, await events.id_before(store, wanted.since) if wanted.since else 0)
+    bottom = max(first - 1, await events.id_before(store, wanted.since) if wanted.since else 0)
     top = min(before_id, await events.head(store) + 1)
     if wanted.until is not None:
         top = min(top, await events.id_before(store, wanted.until + 1) + 1)

@@ -54,7 +54,7 @@ class History(Service):
         while not self.stopping.is_set():
             await self.pause(SECONDS)
             if not self.stopping.is_set():
-                await self._sample()
+                await self.sample()
 
     def columns(self) -> Samples:
         """All of it, as it is sent."""
@@ -68,7 +68,8 @@ class History(Service):
             "latency_ms": [sample.latency_ms for sample in self._samples],
         }
 
-    async def _sample(self) -> None:
+    async def sample(self) -> None:
+        """Take one: of the time since the last."""
         before, self._before = self._before, self._counted()
         at, received, stored, acked, waited = (new - old for new, old in zip(self._before, before, strict=True))
         seconds = max(at, 0.001)
