@@ -34,7 +34,7 @@ ID = click.IntRange(1, 2**63 - 1)
 def configured(function: F) -> F:
     """Give a command `-c` and `-v` of its own; what was said before the command's name counts unless said again."""
 
-    @click.option("-c", "--config", "config_path", metavar="FILE", help="The configuration file.")
+    @click.option("-c", "--config", "config_path", type=click.Path(), metavar="FILE", help="The configuration file.")
     @click.option("-v", "--verbose", is_flag=True, help="Log more.")
     @click.pass_context
     @functools.wraps(function)

@@ -13,6 +13,7 @@ from ..errors import EdgeqError
 from ..store import dead_letters as table
 from ..store.dead_letters import DeadLetter
 from ..store.store import Unit
+from . import completing
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_fields, say_json, say_table
 
@@ -25,7 +26,12 @@ def dead_letters() -> None:
 def _choice(function: Any) -> Any:
     for option in (
         click.argument("ids", metavar="[ID]...", type=ID, nargs=-1),
-        click.option("--source", default="", help="All of this source, such as intake or processor:NAME."),
+        click.option(
+            "--source",
+            default="",
+            shell_complete=completing.sources,
+            help="All of this source, such as intake or processor:NAME.",
+        ),
         click.option("--reason", default="", help="All with this reason, such as undecodable."),
         click.option("--all", "everything", is_flag=True, help="All."),
     ):
@@ -34,7 +40,7 @@ def _choice(function: Any) -> Any:
 
 
 @dead_letters.command("list")
-@click.option("--source", default="", help="Only of this source.")
+@click.option("--source", default="", shell_complete=completing.sources, help="Only of this source.")
 @click.option("--reason", default="", help="Only with this reason.")
 @click.option("--redriven", is_flag=True, help="Those that were redriven, too.")
 @click.option("--limit", default=50, show_default=True, type=ROWS, help="How many, the latest.")

@@ -17,6 +17,7 @@ from ..events import from_json, to_json
 from ..intake.times import parse_time
 from ..store import jobs as table
 from ..store.jobs import Dispatched
+from . import completing
 from .common import WRITE_SECONDS, as_json, configured, load_plan, open_store
 from .printing import say, say_error, say_json
 
@@ -28,7 +29,7 @@ from .printing import say, say_error, say_json
 @click.option("--delay", metavar="TIME", default=None, help="Run it after so long, such as 10m.")
 @click.option("--run-at", metavar="MOMENT", default=None, help="Run it then: RFC 3339, UTC without an offset.")
 @click.option("--priority", metavar="WORD|N", default=None, help="high, normal, low or a number.")
-@click.option("--queue", default=None, help="Another queue than the job's own.")
+@click.option("--queue", default=None, shell_complete=completing.queues, help="Another queue than the job's own.")
 @click.option("--max-attempts", type=int, default=None, help="How often it is tried.")
 @click.option("--expires", metavar="TIME", default=None, help="Begin no attempt later than so long after its time.")
 @click.option("--unique-key", default=None, help="Add it only if no such job with this key is there.")

@@ -20,6 +20,7 @@ from ..store.dead_letters import DeadLetter
 from ..store.jobs import FINISHED, STATES, StoredJob
 from ..store.store import Tx, Unit
 from ..units import Duration
+from . import completing
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .dispatch import dispatch
 from .printing import say, say_error, say_fields, say_json, say_table
@@ -42,7 +43,7 @@ jobs.add_command(dispatch)
 
 
 @jobs.command("list")
-@click.option("--queue", default="", help="Only of this queue.")
+@click.option("--queue", default="", shell_complete=completing.queues, help="Only of this queue.")
 @click.option("--state", type=click.Choice(STATES), default=None, help="Only in this state.")
 @click.option("--kind", default="", metavar="MODULE:NAME", help="Only of this kind.")
 @click.option("--limit", default=50, show_default=True, type=ROWS, help="How many, the latest.")
@@ -126,7 +127,7 @@ def _progress(job: StoredJob) -> str:
 
 @jobs.command()
 @click.argument("ids", metavar="[ID]...", type=ID, nargs=-1)
-@click.option("--queue", default="", help="All dead jobs of this queue.")
+@click.option("--queue", default="", shell_complete=completing.queues, help="All dead jobs of this queue.")
 @click.option("--kind", default="", metavar="MODULE:NAME", help="All dead jobs of this kind.")
 @click.option("--reason", default="", help="All that died for this reason, such as timeout.")
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
@@ -172,7 +173,7 @@ def cancel(ids: tuple[int, ...]) -> None:
 @jobs.command()
 @click.argument("ids", metavar="[ID]...", type=ID, nargs=-1)
 @click.option("--state", "states", type=click.Choice(_PURGED), multiple=True, help="Jobs in this state.")
-@click.option("--queue", default="", help="Only of this queue.")
+@click.option("--queue", default="", shell_complete=completing.queues, help="Only of this queue.")
 @click.option("--kind", default="", metavar="MODULE:NAME", help="Only of this kind.")
 @click.option("--older-than", metavar="TIME", callback=duration(0), help="Only if they ended so long ago, such as 7d.")
 @click.option("--yes", is_flag=True, help="Don't ask.")

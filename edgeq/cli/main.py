@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import ConfigError, EdgeqError
 from ..telemetry.log import printable
@@ -28,6 +29,7 @@ EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
 
 _REST_SECONDS = 5.0
+_COMPLETING = "_EDGEQ_COMPLETE"
 
 log = logging.getLogger("edgeq.app")
 
@@ -52,6 +54,7 @@ _COMMANDS = {
     "dead-letters": ("dead_letters", "dead_letters"),
     "db": ("db", "db"),
     "new": ("new", "new"),
+    "completion": ("completion", "completion"),
 }
 _LONG = ("run", "work")
 
@@ -67,6 +70,11 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"edgeq.cli.{module}"), name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names alone: for their help, all of them would have to be imported."""
+        names = [CompletionItem(name) for name in _COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -81,7 +89,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("-c", "--config", "config_path", metavar="FILE", help="The configuration file.")
+@click.option("-c", "--config", "config_path", type=click.Path(), metavar="FILE", help="The configuration file.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(package_name="edgeq", prog_name="edgeq")
 @click.pass_context
@@ -95,6 +103,8 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
+    if _COMPLETING in os.environ:
+        sys.stderr = io.StringIO()  # somebody is typing: what goes wrong is nothing to be said
     status = EXIT_FAILED
     try:
         status = _run(sys.argv[1:] if args is None else args, own_process=args is None)

@@ -19,6 +19,7 @@ from ..store.notifications import StoredNotification
 from ..store.store import Tx, Unit
 from ..store.threads import OpenThread
 from ..units import Duration
+from . import completing
 from .acknowledge import ack
 from .common import ID, ROWS, WRITE_SECONDS, as_json, configured, duration, load_config, open_store
 from .printing import last_line, say, say_fields, say_json, say_table
@@ -46,7 +47,7 @@ notifications.add_command(test)
 
 
 @notifications.command("list")
-@click.option("--channel", default="", metavar="NAME", help="Only of this channel.")
+@click.option("--channel", default="", shell_complete=completing.channels, metavar="NAME", help="Only of this channel.")
 @click.option("--state", type=click.Choice(STATES), default=None, help="Only in this state.")
 @click.option("--severity", type=click.Choice(SEVERITIES), default=None, help="Only of this severity.")
 @click.option("--since", metavar="TIME", callback=duration(0), help="Only if raised so long ago at most, such as 2h.")
@@ -178,7 +179,13 @@ def _choice(what: str, every: str) -> Callable[[Any], Any]:
         for option in (
             click.argument("ids", metavar="[ID]...", type=ID, nargs=-1),
             click.option(every, "everything", is_flag=True, help=f"All {what}."),
-            click.option("--channel", default="", metavar="NAME", help=f"All {what} of this channel."),
+            click.option(
+                "--channel",
+                default="",
+                shell_complete=completing.channels,
+                metavar="NAME",
+                help=f"All {what} of this channel.",
+            ),
         ):
             function = option(function)
         return function

@@ -15,6 +15,7 @@ from ..errors import EdgeqError
 from ..status import places
 from ..store import cursors
 from ..store.store import Store, Tx, Unit
+from . import completing
 from .common import WRITE_SECONDS, as_json, ask_appliance, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
@@ -73,7 +74,7 @@ def _lag(place: dict[str, Any]) -> tuple[Any, str]:
 
 
 @processors.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.processors)
 @configured
 def pause(name: str) -> None:
     """Hold a processor where it is. It stays paused over restarts."""
@@ -82,7 +83,7 @@ def pause(name: str) -> None:
 
 
 @processors.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.processors)
 @configured
 def resume(name: str) -> None:
     """Let a paused or halted processor go on."""
@@ -91,7 +92,7 @@ def resume(name: str) -> None:
 
 
 @processors.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.processors)
 @click.option("--to", "target", required=True, metavar="ID|start|latest", help="The event id to stand at.")
 @configured
 def seek(name: str, target: str) -> None:

@@ -14,6 +14,7 @@ from ..status import every_queue
 from ..store import breakers as breakers_table
 from ..store import queues as table
 from ..store.breakers import StoredBreaker
+from . import completing
 from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
@@ -70,7 +71,7 @@ def _list(json_lines: bool) -> None:
 
 
 @queues.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.queues)
 @configured
 def pause(name: str) -> None:
     """Claim no more jobs of a queue. Those that run go on.
@@ -82,7 +83,7 @@ def pause(name: str) -> None:
 
 
 @queues.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.queues)
 @configured
 def resume(name: str) -> None:
     """Let a paused queue go on."""

@@ -15,6 +15,7 @@ from ..config.schema import LoadedConfig, Mqtt, Severity
 from ..config.suggest import did_you_mean
 from ..errors import ConfigError, EdgeqError, Problem
 from ..events import to_json
+from . import completing
 from .common import ask_appliance, configured, load_config
 from .printing import say
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # imported when used: the other commands beside this one don'
 
 
 @click.command("test")
-@click.argument("name", metavar="CHANNEL")
+@click.argument("name", metavar="CHANNEL", shell_complete=completing.channels)
 @click.option(
     "--severity", type=click.Choice(get_args(Severity)), default="info", show_default=True, help="As if so severe."
 )

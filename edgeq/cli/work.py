@@ -12,6 +12,7 @@ from ..jobs.worker import Overrides
 from ..telemetry.log import configure
 from ..units import Duration
 from ..work import GRACE_SECONDS, Bounds, Work
+from . import completing
 from .common import configured, duration, load_plan, verbose
 from .program import arm_failpoints, run_program
 
@@ -31,7 +32,7 @@ def _queues(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) 
 
 
 @click.command()
-@click.argument("queues", metavar="[QUEUE]...", nargs=-1, callback=_queues)
+@click.argument("queues", metavar="[QUEUE]...", nargs=-1, callback=_queues, shell_complete=completing.queues)
 @click.option("--max-jobs", metavar="N", type=_COUNT, help="End after so many jobs.")
 @click.option("--max-time", metavar="TIME", callback=duration(0.001), help="End after so long, such as 1h.")
 @click.option("--drain", is_flag=True, help="End as soon as no job can run now; those for later stay.")

@@ -24,6 +24,7 @@ from ...events import to_json
 from ...store import contract_states, cursors, events
 from ...store.contract_states import ContractState
 from ...store.store import Store
+from .. import completing
 from ..common import as_json, ask_appliance, configured, load_config, open_store
 from ..printing import last_line, say, say_json, say_table
 from .configured import configured_contracts, no_such_contract
@@ -49,7 +50,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 @click.command("explain")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.contracts)
 @click.argument("subject", required=False)
 @as_json
 @configured

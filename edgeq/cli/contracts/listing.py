@@ -11,6 +11,7 @@ import msgspec
 from ...clock import Clock
 from ...contracts.overview import WORST_FIRST, Overall, Single, overall, singles, unjudged
 from ...errors import StoreMissing
+from .. import completing
 from ..common import as_json, configured, load_config, open_store
 from ..printing import say_json, say_table
 from .configured import configured_contracts, no_such_contract
@@ -20,7 +21,7 @@ _TIMES = ("since", "next deadline", "today")
 
 
 @click.command("list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.contracts)
 @click.option("--state", type=click.Choice(WORST_FIRST), default=None, help="Only subjects in this state.")
 @click.option("--all", "every", is_flag=True, help="A line for each subject, instead of one for each contract.")
 @as_json

@@ -26,6 +26,7 @@ from ...errors import ConfigError, EdgeqError
 from ...events import from_json
 from ...patterns import pattern
 from ...units import Duration, spoken
+from .. import completing
 from ..common import as_json, configured, load_config, open_store
 from ..printing import cell, json_line, say, say_error, say_json, say_table
 from ..progress import progress
@@ -43,7 +44,7 @@ class ContractsFile(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("file", required=False, type=click.Path())
 @click.option(
     "--since",
     default="24h",
@@ -52,7 +53,14 @@ class ContractsFile(msgspec.Struct, frozen=True):
     help="Over the last so long, such as 7d, or since a time.",
 )
 @click.option("--until", default="", metavar="TIME", help="Until so long ago, or until then. By default until now.")
-@click.option("--contract", "names", multiple=True, metavar="NAME", help="Only this one; may be given more than once.")
+@click.option(
+    "--contract",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completing.contracts,
+    help="Only this one; may be given more than once.",
+)
 @click.option("--subject", default="*", help="Only what is said of this subject; * stands for any text.")
 @as_json
 @configured

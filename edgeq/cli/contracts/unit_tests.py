@@ -21,7 +21,7 @@ from .differences import differences, fault_text
 
 
 @click.command("test")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @as_json
 @configured
 def test(files: tuple[str, ...], json_lines: bool) -> int:

@@ -19,7 +19,7 @@ _INSTEAD = (
 
 
 @click.command("backup")
-@click.argument("to", metavar="[FILE|FOLDER]", required=False)
+@click.argument("to", metavar="[FILE|FOLDER]", required=False, type=click.Path())
 @click.option("--keep", type=click.IntRange(1, 10_000), metavar="N", help="Delete all but the newest N in FOLDER.")
 @as_json
 @configured

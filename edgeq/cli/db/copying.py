@@ -25,8 +25,8 @@ def _store_url(ctx: click.Context, param: click.Parameter, text: str) -> str:
 
 
 @click.command("copy")
-@click.argument("source", metavar="FROM", callback=_store_url)
-@click.argument("target", metavar="TO", callback=_store_url)
+@click.argument("source", metavar="FROM", type=click.Path(), callback=_store_url)
+@click.argument("target", metavar="TO", type=click.Path(), callback=_store_url)
 def copy_store(source: str, target: str) -> None:
     """Copy a store to another database, between SQLite and PostgreSQL or on the same.
 

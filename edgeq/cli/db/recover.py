@@ -14,7 +14,7 @@ from .files import database_file, watched
 
 
 @click.command("recover")
-@click.argument("file", metavar="[FILE]", required=False)
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path())
 @configured
 def recover(file: str | None) -> None:
     """Take over what can be read of FILE and is missing here, while edgeq runs or not.

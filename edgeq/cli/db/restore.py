@@ -12,7 +12,7 @@ from .files import database_file, watched
 
 
 @click.command("restore")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @configured
 def restore(file: str) -> None:
     """Put a backup into the place of the database.
