@@ -76,7 +76,8 @@ async def _room(store: Store) -> dict[str, Any]:
 def limits(config: Config) -> dict[str, int | None]:
     """The limits that the store is kept within, in bytes and rows; None for what has none."""
     kept = config.store.retention
-    return {"max_size": kept.max_size, "max_rows": kept.max_rows, "min_free_disk": kept.min_free_disk}
+    found = {"max_size": kept.max_size, "max_rows": kept.max_rows, "min_free_disk": kept.min_free_disk}
+    return {name: None if value is None else int(value) for name, value in found.items()}
 
 
 async def places(store: Store, now: int, processors: Collection[str]) -> list[dict[str, Any]]:
