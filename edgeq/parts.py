@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .jobs.sources.runner import SourceRunner
     from .notifications.heartbeat import Heartbeat
     from .ordered import OrderedIntake
+    from .upkeep.backup import BackupMaker
 
 log = logging.getLogger("edgeq.app")
 
@@ -141,6 +142,11 @@ class Parts:
             gateway=config.gateway,
             chosen="store.retention.events" in plan.loaded.places,
         )
+        self.backup: BackupMaker | None = None
+        if config.store.backup is not None:
+            from .upkeep.backup import BackupMaker  # most have none
+
+            self.backup = BackupMaker(config.store.backup, store, config.gateway, metrics, clock)
         self.heartbeat: Heartbeat | None = None
         if config.notifications.heartbeat is not None:
             from .notifications.heartbeat import Heartbeat  # HTTP costs memory
@@ -154,7 +160,15 @@ class Parts:
                 config.web.listen, Running(plan, store, metrics, clock, self.session, status, self.gets_on)
             )
         publisher = Publisher(self.session, clock)
-        self.health = Health(store, self.session, self.runners, config.jobs.queues, metrics, clock)
+        self.health = Health(
+            store,
+            self.session,
+            self.runners,
+            config.jobs.queues,
+            metrics,
+            clock,
+            backup_error=lambda: None if self.backup is None else self.backup.last_error,
+        )
         told = info(config, len(plan.table.routes), len(plan.contracts), started_at)
         self.presence = Presence(config, told, self.health, publisher, store, plan.births, clock)
         self.contract_topics = ContractTopics(
@@ -204,7 +218,8 @@ class Parts:
         channels = [self._owned(f"channel:{name}", sender) for name, sender in self.senders.items()]
         timed = [] if once else [*self.sources, *([] if self.scheduler is None else [self.scheduler])]
         unjudged = [self.contract_topics] if self.sentinel is None else []
-        leader = self._owned("leader", *timed, self.retention, *unjudged, first=self._close_what_is_gone)
+        backup = [] if once or self.backup is None else [self.backup]
+        leader = self._owned("leader", *timed, self.retention, *backup, *unjudged, first=self._close_what_is_gone)
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
         ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)

@@ -225,6 +225,12 @@ class Status:
                 "last_success_at": parts.heartbeat.last_success_at,
                 "last_error": parts.heartbeat.last_error,
             }
+        if parts.backup is not None:
+            answer["backup"] = {
+                "to": parts.backup.to,
+                "last_success_at": parts.backup.last_success_at,
+                "last_error": parts.backup.last_error,
+            }
         self._add_channels(parts.senders, answer)
         answer["gauges"] = {gauge.name: gauge.values for gauge in app.metrics.gauges()}
         return answer

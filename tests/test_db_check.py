@@ -20,6 +20,7 @@ from edgeq.events import NewEvent
 from edgeq.store import cursors, events, jobs
 from edgeq.store.jobs import NewJob
 from edgeq.store.store import Tx
+from edgeq.store.tables import Events, Jobs
 
 
 @pytest.fixture
@@ -74,8 +75,8 @@ def test_jobs_that_can_not_be(edgeq: Edgeq) -> None:
         for _ in range(3):
             some(tx)
         for job_id, state in ((1, "executing"), (2, "completed")):
-            tx.run(jobs.Jobs.update(state=state).where(jobs.Jobs.id == job_id))
-        tx.run(jobs.Jobs.update(finished_at=1).where(jobs.Jobs.id == 3))
+            tx.run(Jobs.update(state=state).where(Jobs.id == job_id))
+        tx.run(Jobs.update(finished_at=1).where(Jobs.id == 3))
 
     store(unit)
     assert problems(edgeq) == [
@@ -88,7 +89,7 @@ def test_jobs_that_can_not_be(edgeq: Edgeq) -> None:
 def test_rows_that_are_none(edgeq: Edgeq) -> None:
     def unit(tx: Tx) -> None:
         some(tx)
-        tx.run(events.Events.update(data="{").where(events.Events.id == 1))
+        tx.run(Events.update(data="{").where(Events.id == 1))
 
     store(unit)
     assert problems(edgeq) == ["events 1 is no such row: a value is of another kind, or not JSON"]

@@ -61,6 +61,12 @@ def lines(answer: dict[str, Any], now: int) -> list[Line]:
         text = f"answered {_ago(last, now)}" if last else "not answered since the start"
         level: Level = "look" if heartbeat["last_error"] else "fine"
         made.append(Line(f"heartbeat     {text}{_why(heartbeat['last_error'])}", level))
+    if backup := answer.get("backup"):
+        last = backup["last_success_at"]
+        text = f"made {_ago(last, now)}" if last else "none yet"
+        made.append(
+            Line(f"backup        {text}{_why(backup['last_error'])}", "look" if backup["last_error"] else "fine")
+        )
     made += [
         Line(
             f"dead letters  {letters['count']} from {letters['source']} ({letters['reason']}), "

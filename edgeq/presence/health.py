@@ -2,13 +2,14 @@
 
 `store` (`ok`, and if not the `reason`), `session`, `processors` with their `lag_events` and `lag_seconds`, the largest
 of which are repeated outside, `dead_letters`, `queues` and `jobs_waiting`, `messages_per_second` since the last look,
-`contracts_violated`, `disk_free_bytes`, `clock_synchronised` and `temperature` of the processor in °C. What can't be
-known is null. Of processors and queues, LISTED_MAX are listed, those that lag the most first.
+`contracts_violated`, `disk_free_bytes`, `backup_error` (why the last one failed), `clock_synchronised` and
+`temperature` of the processor in °C. What can't be known is null. Of processors and queues, LISTED_MAX are listed,
+those that lag the most first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Health:
         metrics: Metrics,
         clock: Clock,
         thermal: Path = THERMAL,
+        *,
+        backup_error: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._session = session
@@ -54,6 +57,7 @@ class Health:
         self._metrics = metrics
         self._clock = clock
         self._thermal = thermal
+        self._backup_error = backup_error
         self._read = _NOTHING_READ
         self._read_at: tuple[object, ...] = ()
         self._counted: tuple[float, int] | None = None
@@ -69,6 +73,7 @@ class Health:
             self._metrics.dead_letters.total(),
             tuple(runner.state for runner in self._runners.values()),
             tuple(sentinel.told for sentinel in sentinels),
+            self._backup_error() is None,
         )
 
     async def look(self) -> dict[str, Any]:
@@ -95,6 +100,7 @@ class Health:
             **self._read,
             "messages_per_second": self._rate(),
             "disk_free_bytes": self._steadily("disk", free, 0 if free is None else free * DISK_STEP),
+            "backup_error": (self._backup_error() or "")[:REASON_CHARACTERS_MAX] or None,
             "clock_synchronised": self._clock.synchronised(),
             "temperature": self._steadily("temperature", self._temperature(), TEMPERATURE_STEP),
         }

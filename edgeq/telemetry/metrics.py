@@ -103,6 +103,7 @@ class Metrics:
         self.notifications = Counter("edgeq_notifications_total", "Notifications, by result.", "result")
         self.template_gaps = Counter("edgeq_template_gaps_total", "Gaps in notifications: what an event lacked.")
         self.heartbeats = Counter("edgeq_heartbeats_total", "Dead-man pings, by result.", "result")
+        self.backups = Counter("edgeq_backups_total", "Backups by store.backup, by result.", "result")
         self.processed = Counter("edgeq_processed_total", "Events processed, by processor.", "processor")
         self.failures = Counter("edgeq_processor_failures_total", "Failed attempts, by processor.", "processor")
         self.forwarded = Counter("edgeq_forwarded_total", "Events that a site has confirmed.", "processor")

@@ -69,6 +69,7 @@ def _gauges(facts: Facts, metrics: Metrics) -> Iterator[Metric]:
         yield _gauge(gauge.name, gauge.help, {(label,): value for label, value in gauge.values.items()}, gauge.label)
     yield from _session(facts.get("session"))
     yield from _store(facts["store"])
+    yield from _backup(facts.get("backup"))
     yield from _processors(facts.get("processors", ()))
     yield from _jobs(facts.get("jobs", ()), facts.get("workers", ()))
     states = {
@@ -107,6 +108,15 @@ def _store(store: Facts) -> Iterator[Metric]:
     ):
         if key in store:
             yield _gauge(name, text, {(): store[key]})
+
+
+def _backup(backup: Facts | None) -> Iterator[Metric]:
+    if backup is None:
+        return
+    yield _gauge("edgeq_backup_failing", "1 when the last backup failed.", {(): backup["last_error"] is not None})
+    if backup["last_success_at"] is not None:
+        at = backup["last_success_at"] / 1e6
+        yield _gauge("edgeq_backup_timestamp_seconds", "When the newest backup was made, since 1970 UTC.", {(): at})
 
 
 def _processors(processors: Iterable[Facts]) -> Iterator[Metric]:

@@ -72,7 +72,7 @@ def back_up(path: str, to: str, *, gateway: str, now: int, keep: int | None = No
         except BaseException:
             remove_part(part)
             raise
-        removed = [] if keep is None else _rotate(folder, gateway, keep)
+        removed = [] if keep is None else _rotate(folder, gateway, keep, now)
     made = os.path.join(folder, name)
     return Made(made, os.stat(made).st_size, seen, removed)
 
@@ -88,6 +88,13 @@ def backups(folder: str, gateway: str) -> list[tuple[int, str]]:
                 moment = datetime.strptime(match[1], _MOMENT).replace(tzinfo=UTC)
                 found.append((round(moment.timestamp() * 1e6), os.path.join(folder, name)))
     return sorted(found)
+
+
+def newest(folder: str, gateway: str, now: int) -> int | None:
+    """When the newest backup of a gateway was made, in microseconds since 1970 UTC; None: there is none. One that was
+    made after `now` was made while the clock was wrong. Raises StoreError when the folder can't be read."""
+    with _writing(folder):
+        return max((moment for moment, _ in backups(folder, gateway) if moment <= now), default=None)
 
 
 def file_name(gateway: str, now: int) -> str:
@@ -243,9 +250,11 @@ def _to_disk(path: str, *, again: bool = False) -> None:
         os.close(descriptor)
 
 
-def _rotate(folder: str, gateway: str, keep: int) -> list[str]:
-    old = [path for _, path in backups(folder, gateway)[:-keep]]
+def _rotate(folder: str, gateway: str, keep: int, now: int) -> list[str]:
+    """Remove all but the newest. Those that are younger than this one are of a clock that was wrong."""
     with _writing(folder):
+        found = sorted(backups(folder, gateway), key=lambda each: (each[0] <= now, each[0]))
+        old = [path for _, path in found[:-keep]]
         for path in old:
             Path(path).unlink()
     return old
