@@ -7,15 +7,19 @@ import gzip
 import http.client
 import itertools
 import json
+import signal
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from support.appliance import Appliance
 from support.mosquitto import free_port
 from support.stores import Database
 
 from edgeq.clock import Clock
+from edgeq.forward import wire
 from edgeq.store import events
 from edgeq.store.store import Store
 from edgeq.telemetry.metrics import Metrics
@@ -216,3 +220,64 @@ def test_a_token_is_not_to_be_guessed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 16") as failed:
         load(str(path))
     assert "short" not in str(failed.value)
+
+
+async def test_the_same_key_stores_once_though_edgeq_was_killed_in_between(tmp_path: Path) -> None:
+    port = free_port()
+    edgeq = Appliance(
+        tmp_path,
+        f'gateway: gw\nmqtt: {{url: "mqtt://127.0.0.1:1"}}\nstore: {{url: edgeq.db}}\n'
+        f'web: {{listen: "127.0.0.1:{port}", token: {TOKEN}}}\n',
+    )  # fmt: skip
+
+    def post() -> dict[str, Any] | None:
+        """What it says; None when it was killed first."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        headers = {
+            "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Idempotency-Key": "the-order",
+        }  # fmt: skip
+        try:
+            connection.request("POST", "/api/events", b'[{"type": "a"}, {"type": "b"}]', headers)
+            said: dict[str, Any] = json.loads(connection.getresponse().read())
+            return said
+        except (http.client.HTTPException, OSError):
+            return None
+        finally:
+            connection.close()
+
+    def listens() -> bool:
+        return "listening on" in edgeq.log
+
+    try:
+        process = edgeq.spawn(EDGEQ_FAILPOINT="web.stored:1")
+        edgeq.until(listens, "the site to listen")
+        assert post() is None
+        assert process.wait(30) == -signal.SIGKILL
+        edgeq.log_file.unlink()
+        edgeq.spawn()
+        edgeq.until(listens, "the site to listen again")
+        assert post() == {"stored": 0, "duplicates": 2}
+        assert edgeq.sql("SELECT type, idempotency_key FROM events") == [
+            ("a", "api/the-order/0"), ("b", "api/the-order/1"),
+        ]  # fmt: skip
+    finally:
+        edgeq.kill()
+
+
+async def test_a_large_body_holds_nobody_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is read, others are answered."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def held(content: bytes, now: int) -> Any:
+        if len(content) > 100_000:
+            reading.set()
+            assert go_on.wait(60)
+        return read(content, now)
+
+    read = wire.read
+    monkeypatch.setattr(wire, "read", held)
+    large = asyncio.create_task(site.post([{"type": "large", "data": {"text": "x" * 200_000}}]))
+    assert await asyncio.to_thread(reading.wait, 30)
+    assert (await site.post({"type": "small"})).status == 200
+    go_on.set()
+    assert (await large).status == 200

@@ -56,7 +56,7 @@ async def search(store: Store, wanted: Wanted, *, limit: int, before_id: int) ->
     lowest, size = top - IDS_MAX, 0
     while bottom + 1 < top > lowest:
         count = min(limit - len(found), ROWS_AT_ONCE)
-        floor = max(bottom, top - STRETCH_IDS)
+        floor = max(bottom, top - 1 - STRETCH_IDS)
         rows = await store.read(query(wanted, top, floor, count))
         for row in rows:
             size += len(row[4])
