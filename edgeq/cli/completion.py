@@ -12,12 +12,7 @@ from click.shell_completion import get_completion_class
 def completion(ctx: click.Context, shell: str) -> None:
     """Print what has a shell complete commands, options and names.
 
-    For now: source <(edgeq completion bash). For good:
-
-    \b
-    edgeq completion bash | sudo tee /etc/bash_completion.d/edgeq
-    edgeq completion zsh | sudo tee /usr/local/share/zsh/site-functions/_edgeq
-    edgeq completion fish > ~/.config/fish/completions/edgeq.fish
+    Such as: source <(edgeq completion bash). The README says in which file each shell finds it by itself.
     """
     kind = get_completion_class(shell)
     assert kind is not None

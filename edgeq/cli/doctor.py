@@ -7,26 +7,22 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
 
 import click
 import msgspec
 
 from ..clock import Clock
-from ..config.load import load
-from ..config.schema import LoadedConfig
-from ..doctor.case import UNIT, Case
+from ..doctor.case import Case
 from ..doctor.checks import CHECKS, examine
 from ..doctor.finding import Finding, State
 from ..telemetry.log import printable
-from .common import as_json, config_path, configured
+from .common import as_json, configured, load_config
 from .printing import say, say_json
 from .progress import progress
 
 _COLOURS: dict[State, str] = {"ok": "32", "warn": "33", "bad": "31;1", "unknown": "36"}
 _WORDS: dict[State, str] = {"ok": "fine", "warn": "to look at", "bad": "wrong", "unknown": "not to be seen"}
 _INDENT = 24
-_CREDENTIALS = f"/run/credentials/{UNIT}"
 
 
 @click.command()
@@ -40,7 +36,7 @@ def doctor(thorough: bool, json_lines: bool) -> int:
     edgeq runs. Changes nothing. What needs other rights is unknown: sudo edgeq doctor sees all. Ends with 1 when
     something is wrong, with 0 otherwise.
     """
-    case = Case(loaded=_load(), clock=Clock(), thorough=thorough)
+    case = Case(loaded=load_config(), clock=Clock(), thorough=thorough)
     counts: Counter[State] = Counter()
     with progress("looking", len(CHECKS)) as advance:
         for name, findings in examine(case):
@@ -54,14 +50,6 @@ def doctor(thorough: bool, json_lines: bool) -> int:
     if not json_lines:
         say(", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state]))
     return 1 if counts["bad"] else 0
-
-
-def _load() -> LoadedConfig:
-    """The configuration; root has the secrets that systemd gives to the service while it runs."""
-    environ: Mapping[str, str] = os.environ
-    if os.geteuid() == 0 and os.path.isdir(_CREDENTIALS):
-        environ = {"CREDENTIALS_DIRECTORY": _CREDENTIALS, **os.environ}
-    return load(config_path(), environ=environ)
 
 
 def _say(name: str, finding: Finding) -> None:
