@@ -149,7 +149,8 @@ def test_whose_the_database_is_another_user_is_not_told_to_take_it(
     assert "may not write in" in patient.told(rights.database)
 
 
-def test_secrets_that_everybody_may_read(patient: Patient) -> None:
+def test_secrets_that_everybody_may_read(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rights, "_is_reached", lambda path: True)  # the folders of tests are closed to strangers
     (patient.folder / "pw").write_text("secret\n")
     (patient.folder / "hook").write_text("secret\n")
     os.chmod(patient.folder / "hook", 0o644)
@@ -171,6 +172,17 @@ def test_secrets_that_everybody_may_read(patient: Patient) -> None:
     assert states(patient.found(rights.configuration)) == ["ok"]
     os.chmod(patient.folder / "edgeq.yaml", 0o602)
     assert "can be changed by everybody" in patient.told(rights.configuration)
+
+
+def test_a_secret_in_a_folder_that_is_closed_is_safe(patient: Patient) -> None:
+    closed = patient.folder / "secrets"
+    closed.mkdir(mode=0o700)
+    (closed / "pw").write_text("secret\n")
+    os.chmod(closed / "pw", 0o644)
+    patient.configure("mqtt: {username: edgeq, password_file: secrets/pw}\n")
+    assert states(patient.found(rights.secrets)) == ["ok"]
+    assert not rights._is_reached(closed / "pw")
+    assert rights._is_reached(Path("/etc/passwd"))
 
 
 # PostgreSQL

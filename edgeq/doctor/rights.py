@@ -37,7 +37,7 @@ def configuration(case: Case) -> Iterator[Finding]:
 def secrets(case: Case) -> Iterator[Finding]:
     """Whether strangers may read secrets."""
     files = {*case.loaded.secret_files, *_written_in(case), *_named_by_sections(case)}
-    exposed = [name for name in sorted(files) if _mode(Path(name)) & stat.S_IROTH]
+    exposed = [name for name in sorted(files) if _mode(Path(name)) & stat.S_IROTH and _is_reached(Path(name))]
     for name in exposed:
         yield warn(
             f"{name} holds a secret, and everybody on this machine may read it",
@@ -123,6 +123,11 @@ def _named_by_sections(case: Case) -> Iterator[str]:
         for key, value in section.data.items():
             if key.endswith("_file") and isinstance(value, str):
                 yield str(Path(case.loaded.folder) / value)
+
+
+def _is_reached(path: Path) -> bool:
+    """Whether everybody can get to where the file is."""
+    return all(_mode(folder) & stat.S_IXOTH for folder in path.absolute().parents)
 
 
 def _mode(path: Path) -> int:
