@@ -15,9 +15,11 @@ from support.mosquitto import Mosquitto
 @pytest.fixture
 def barn(tmp_path: Path, broker: Mosquitto) -> Iterator[Barn]:
     made = Barn(tmp_path / "barn", broker)
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 def logged_in(browser: Browser, barn: Barn, view: str) -> None:
@@ -36,8 +38,8 @@ def test_without_a_token_in_the_configuration_there_is_nothing_to_press(
     tmp_path: Path, broker: Mosquitto, browser: Browser
 ) -> None:
     barn = Barn(tmp_path / "barn", broker, token="")
-    barn.start()
     try:
+        barn.start()
         browser.open(barn.page, "processors")
         browser.shows("courier")
         assert not browser.all("main button")

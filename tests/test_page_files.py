@@ -19,7 +19,7 @@ from edgeq.web.page import status_page
 from edgeq.web.server import WebServer
 
 STATIC = Path(edgeq.web.__file__).parent / "static"
-SHEET = (STATIC / "edgeq.css").read_text()
+SHEET = (STATIC / "palette.css").read_text()
 LIGHT, DARK = SHEET.split("@media (prefers-color-scheme: dark)", 1)
 TEXTS = ("ink", "soft", "accent", "ok", "warn", "bad", "info")
 PAIRS = [

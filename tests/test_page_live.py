@@ -16,9 +16,11 @@ READING = ("sensors/freezer-1/temperature", '{"value": -20}')
 @pytest.fixture
 def barn(tmp_path: Path, broker: Mosquitto) -> Iterator[Barn]:
     made = Barn(tmp_path / "barn", broker)
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 def test_it_shows_what_happens_without_being_loaded_again(barn: Barn, browser: Browser) -> None:

@@ -35,13 +35,15 @@ TOO_WIDE = "return document.documentElement.scrollWidth > window.innerWidth"
 def barn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Barn]:
     folder = tmp_path_factory.mktemp("barn")
     broker = Mosquitto(folder / "mosquitto", "max_queued_messages 0", "max_inflight_messages 0")
-    broker.start()
     made = Barn(folder / "barn", broker)
-    made.start()
-    made.fill()
-    yield made
-    made.kill()
-    broker.kill()
+    try:
+        broker.start()
+        made.start()
+        made.fill()
+        yield made
+    finally:
+        made.kill()
+        broker.kill()
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -125,8 +127,8 @@ def test_where_nothing_is_configured_the_page_says_what_could_be(
     port = free_port()
     configuration = f'gateway: bare\nmqtt: {{url: "{broker.url}"}}\nweb: {{listen: "127.0.0.1:{port}"}}\n'
     appliance = Appliance(tmp_path / "bare", configuration)
-    appliance.start()
     try:
+        appliance.start()
         for view, sentence in {
             "now": "No routes are configured",
             "routes": "No routes are configured.",
@@ -149,8 +151,8 @@ HOSTILE = '<script>window.bitten=1</script><img src=x onerror="window.bitten=1">
 
 def test_whatever_a_message_says_stays_text(tmp_path: Path, broker: Mosquitto, browser: Browser) -> None:
     barn = Barn(tmp_path / "barn", broker)
-    barn.start()
     try:
+        barn.start()
         topic = HOSTILE.replace("/", "")[:60]
         huge = "x" * 100_000
         barn.publish(

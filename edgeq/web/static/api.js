@@ -38,6 +38,7 @@ async function ask(path, options) {
   } catch {
     throw new Refused(response.status, `The gateway gave an answer that is no JSON (status ${response.status}).`);
   }
-  if (!response.ok) throw new Refused(response.status, answer?.error ?? `The gateway refused that (status ${response.status}).`);
+  if (!response.ok)
+    throw new Refused(response.status, answer?.error ?? `The gateway refused that (status ${response.status}).`);
   return answer;
 }

@@ -21,7 +21,16 @@ const VIEWS = { now, flow, routes, processors, contracts, notifications, jobs, "
 const RELOAD_MILLISECONDS = 4_000; // what a view loads is not asked for more often
 const part = (id) => document.getElementById(id);
 
-const state = { status: null, heardAt: 0, history: null, connected: false, data: null, error: null, loadedAt: 0, turn: 0 };
+const state = {
+  status: null,
+  heardAt: 0,
+  history: null,
+  connected: false,
+  data: null,
+  error: null,
+  loadedAt: 0,
+  turn: 0,
+};
 let place = read();
 let again = 0;
 
@@ -30,11 +39,17 @@ let again = 0;
 function read() {
   const [path, query = ""] = location.hash.slice(1).split("?");
   const [view, id = ""] = path.split("/").map(decodeURIComponent);
-  return { view: Object.hasOwn(VIEWS, view) ? view : "now", id, params: Object.fromEntries(new URLSearchParams(query)) };
+  return {
+    view: Object.hasOwn(VIEWS, view) ? view : "now",
+    id,
+    params: Object.fromEntries(new URLSearchParams(query)),
+  };
 }
 
 function link(view, params = {}) {
-  const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value !== undefined)).toString();
+  const query = new URLSearchParams(
+    Object.entries(params).filter(([, value]) => value !== "" && value !== undefined),
+  ).toString();
   return `#${view}${query ? `?${query}` : ""}`;
 }
 
@@ -46,8 +61,19 @@ function context() {
   const { status, history, data } = state;
   const width = Math.max(280, part("view").clientWidth); // 0 while the browser has not laid it out
   return {
-    ...place, status, history, data, width, now: gatewayNow(), skew: (status.now - state.heardWhen) / 1e6,
-    link, button, redraw: draw, go: (view, params) => { location.hash = link(view, params); },
+    ...place,
+    status,
+    history,
+    data,
+    width,
+    now: gatewayNow(),
+    skew: (status.now - state.heardWhen) / 1e6,
+    link,
+    button,
+    redraw: draw,
+    go: (view, params) => {
+      location.hash = link(view, params);
+    },
     older: (next) => next && link(place.view, { ...place.params, before: next }),
   };
 }
@@ -61,22 +87,44 @@ function draw() {
   let content;
   if (view.load && !state.data) content = state.error ? [] : [h("p", { class: "soft" }, "Looking it up …")];
   else content = view.draw(context()).flat().filter(Boolean);
-  if (content[0]?.nodeName !== "H1" && !content.some((node) => node.nodeName === "H1")) content.unshift(h("h1", { tabindex: -1 }, view.title));
+  if (content[0]?.nodeName !== "H1" && !content.some((node) => node.nodeName === "H1"))
+    content.unshift(h("h1", { tabindex: -1 }, view.title));
   const failed = state.error && h("p", { class: "wrong", role: "alert" }, state.error.message);
-  patch(part("view"), [h("div", { key: `${place.view}/${place.id}`, class: "view" }, content[0], failed, content.slice(1))]);
+  patch(part("view"), [
+    h("div", { key: `${place.view}/${place.id}`, class: "view" }, content[0], failed, content.slice(1)),
+  ]);
   document.title = `${view.title} · ${state.status.gateway} · edgeq`;
 }
 
 function drawFrame() {
   const { status } = state;
   const wanted = status ? attention(status) : {};
-  patch(part("list"), [h("ul", {}, Object.entries(VIEWS).map(([name, view]) => h("li", { key: name },
-    h("a", { href: `#${name}`, "aria-current": name === place.view ? "page" : null }, view.title,
-      wanted[name] > 0 && h("span", { class: "number" }, `${wanted[name]}`, h("span", { class: "unseen" }, " to look at"))))))]);
+  patch(part("list"), [
+    h(
+      "ul",
+      {},
+      Object.entries(VIEWS).map(([name, view]) =>
+        h(
+          "li",
+          { key: name },
+          h(
+            "a",
+            { href: `#${name}`, "aria-current": name === place.view ? "page" : null },
+            view.title,
+            wanted[name] > 0 &&
+              h("span", { class: "number" }, `${wanted[name]}`, h("span", { class: "unseen" }, " to look at")),
+          ),
+        ),
+      ),
+    ),
+  ]);
   if (!status) return;
   part("gateway").textContent = status.gateway;
-  part("access-text").textContent = status.may_change ? "You may change things." : status.can_log_in
-    ? "You look only. To change something, log in." : "Nothing can be changed here: the configuration names no web.token.";
+  part("access-text").textContent = status.may_change
+    ? "You may change things."
+    : status.can_log_in
+      ? "You look only. To change something, log in."
+      : "Nothing can be changed here: the configuration names no web.token.";
   part("access").hidden = !(status.may_change || status.can_log_in);
   part("access").textContent = status.may_change ? "Log out" : "Log in";
 }
@@ -131,7 +179,8 @@ function onStatus(status) {
 }
 
 function onLink(connected) {
-  if (connected !== state.connected) say(connected ? "Connected with the gateway" : "The connection with the gateway is lost");
+  if (connected !== state.connected)
+    say(connected ? "Connected with the gateway" : "The connection with the gateway is lost");
   state.connected = connected;
   drawLink();
   if (!connected && !state.status) askWhy();
@@ -152,7 +201,8 @@ async function askWhy() {
 function button(words, { path, about, done, confirm: question, danger, then }) {
   if (!state.status.may_change && !state.status.can_log_in) return null;
   const onclick = async () => {
-    if (!state.status.may_change && !(await enter("To change something, the gateway wants to know that you may."))) return;
+    if (!state.status.may_change && !(await enter("To change something, the gateway wants to know that you may.")))
+      return;
     if (question && !(await confirm(...question, words))) return;
     try {
       await post(path);
@@ -163,7 +213,17 @@ function button(words, { path, about, done, confirm: question, danger, then }) {
     }
     await load();
   };
-  return h("button", { type: "button", class: danger ? "quiet danger-text" : "quiet", "aria-label": `${words} ${about.slice(0, 120)}`, onclick, key: words }, words);
+  return h(
+    "button",
+    {
+      type: "button",
+      class: danger ? "quiet danger-text" : "quiet",
+      "aria-label": `${words} ${about.slice(0, 120)}`,
+      onclick,
+      key: words,
+    },
+    words,
+  );
 }
 
 async function enter(why) {

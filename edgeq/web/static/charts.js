@@ -10,8 +10,9 @@ const picked = new Map(); // by chart: the point that is pointed at, kept over r
 
 /** A line over time, with a band from the least to the greatest when the points have one.
  *
- * `points` are {at, value, low, high}, in order of time (microseconds); `say` turns a value into words, and `whole` says that there are no halves. The chart can be
- * pointed at, and gone through with the arrow keys. `redraw` is called when another point is chosen.
+ * `points` are {at, value, low, high}, in order of time (microseconds); `say` makes words of a value, and `whole` says
+ * that there are no halves. The chart can be pointed at, and gone through with the arrow keys. `redraw` is called when
+ * another point is chosen.
  */
 export function lineChart({ key, label, points, width, height = 180, say = figure, whole = false, redraw }) {
   const known = points.filter((point) => Number.isFinite(point.value));
@@ -29,7 +30,10 @@ export function lineChart({ key, label, points, width, height = 180, say = figur
   };
   const handlers = redraw && {
     tabindex: 0,
-    role: "slider", "aria-valuemin": 1, "aria-valuemax": known.length, "aria-valuenow": known.indexOf(chosen ?? last) + 1,
+    role: "slider",
+    "aria-valuemin": 1,
+    "aria-valuemax": known.length,
+    "aria-valuenow": known.indexOf(chosen ?? last) + 1,
     "aria-valuetext": reading(chosen ?? last, say),
     onpointermove: (event) => {
       const x = event.clientX - event.currentTarget.getBoundingClientRect().left;
@@ -44,12 +48,22 @@ export function lineChart({ key, label, points, width, height = 180, say = figur
       return pick(Math.max(0, Math.min(known.length - 1, (picked.get(key) ?? (step > 0 ? -1 : known.length)) + step)));
     },
   };
-  const summary = `${label}: ${say(last.value)} at ${clock(last.at)}; ` +
+  const summary =
+    `${label}: ${say(last.value)} at ${clock(last.at)}; ` +
     `between ${say(least(values))} and ${say(greatest(values))} since ${clock(known[0].at)}`;
-  return h("figure", { class: "chart", key },
+  return h(
+    "figure",
+    { class: "chart", key },
     h("figcaption", {}, h("span", {}, label), h("span", { class: "read" }, reading(chosen ?? last, say))),
-    svg("svg", { role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}`, ...handlers },
-      grid(box, say), band, svg("path", { class: "line", d: line }), chosen && cursor(box, chosen)));
+    svg(
+      "svg",
+      { role: "img", "aria-label": summary, width, height, viewBox: `0 0 ${width} ${height}`, ...handlers },
+      grid(box, say),
+      band,
+      svg("path", { class: "line", d: line }),
+      chosen && cursor(box, chosen),
+    ),
+  );
 }
 
 /** A small line without axes, for a card. */
@@ -61,8 +75,18 @@ export function spark(label, values, width = 160, height = 36) {
   const y = (value) => round(height - 3 - (value / top) * (height - 6));
   const line = known.map((value, i) => `${i ? "L" : "M"}${x(i)} ${y(value)}`).join("");
   const words = `${label}: at most ${figure(greatest(known))} in the last minutes`;
-  return svg("svg", { class: "spark", role: "img", "aria-label": words, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
-    svg("path", { class: "under", d: `${line}L${x(known.length - 1)} ${height}L2 ${height}Z` }), svg("path", { class: "line", d: line }));
+  return svg(
+    "svg",
+    {
+      class: "spark",
+      role: "img",
+      "aria-label": words,
+      viewBox: `0 0 ${width} ${height}`,
+      preserveAspectRatio: "none",
+    },
+    svg("path", { class: "under", d: `${line}L${x(known.length - 1)} ${height}L2 ${height}Z` }),
+    svg("path", { class: "line", d: line }),
+  );
 }
 
 /** A row of states over time, as wide as its place. `spans` are {state, from, to}; each state has a colour and a height
@@ -75,10 +99,25 @@ export function timeLine({ label, spans, from, to }) {
     const tall = Math.round(height * (heights[span.state] ?? 0.5));
     const wide = Math.max(4, x(span.to ?? to) - x(span.from));
     const words = `${span.state} from ${clock(span.from)} to ${span.to ? clock(span.to) : "now"}`;
-    return svg("rect", { class: `span ${span.state}`, x: x(span.from), y: height - tall, width: wide, height: tall }, svg("title", {}, words));
+    return svg(
+      "rect",
+      { class: `span ${span.state}`, x: x(span.from), y: height - tall, width: wide, height: tall },
+      svg("title", {}, words),
+    );
   });
-  return svg("svg", { class: "timeline", role: "img", "aria-label": label, height, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
-    svg("path", { class: "axis", d: `M0 ${height - 0.5}H${width}` }), bars);
+  return svg(
+    "svg",
+    {
+      class: "timeline",
+      role: "img",
+      "aria-label": label,
+      height,
+      viewBox: `0 0 ${width} ${height}`,
+      preserveAspectRatio: "none",
+    },
+    svg("path", { class: "axis", d: `M0 ${height - 0.5}H${width}` }),
+    bars,
+  );
 }
 
 function area(points, width, height, say, whole) {
@@ -89,7 +128,12 @@ function area(points, width, height, say, whole) {
   const [from, to] = [points[0].at, points.at(-1).at];
   const left = 12 + 7 * Math.max(...marks.map((mark) => say(mark).length));
   return {
-    width, height, marks, from, to, left,
+    width,
+    height,
+    marks,
+    from,
+    to,
+    left,
     x: (at) => round(left + ((at - from) / Math.max(1, to - from)) * (width - left - RIGHT)),
     y: (value) => round(TOP + (1 - (value - low) / (high - low)) * (height - TOP - BOTTOM)),
   };
@@ -101,7 +145,8 @@ function steps(low, high, smallest) {
   if (low > 0 && low < high * 0.4) low = 0;
   const raw = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw && size >= smallest) ?? smallest;
+  const step =
+    [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= raw && size >= smallest) ?? smallest;
   const first = Math.floor(low / step + 1e-9);
   const count = Math.max(1, Math.ceil(high / step - 1e-9) - first);
   return Array.from({ length: count + 1 }, (_, i) => (first + i) * step);
@@ -113,10 +158,17 @@ function grid(box, say) {
     svg("text", { x: box.left - 6, y: box.y(mark) + 4, "text-anchor": "end" }, say(mark)),
   ]);
   const places = box.width < 420 ? [0, 1] : [0, 0.5, 1];
-  const times = places.map((place) => svg("text", {
-    x: box.x(box.from + (box.to - box.from) * place), y: box.height - 5,
-    "text-anchor": place === 0 ? "start" : place === 1 ? "end" : "middle",
-  }, clock(box.from + (box.to - box.from) * place)));
+  const times = places.map((place) =>
+    svg(
+      "text",
+      {
+        x: box.x(box.from + (box.to - box.from) * place),
+        y: box.height - 5,
+        "text-anchor": place === 0 ? "start" : place === 1 ? "end" : "middle",
+      },
+      clock(box.from + (box.to - box.from) * place),
+    ),
+  );
   return svg("g", { "aria-hidden": "true" }, across, times);
 }
 
@@ -127,9 +179,12 @@ function bandPath(points, box) {
 }
 
 function cursor(box, point) {
-  return svg("g", { class: "cursor", "aria-hidden": "true" },
+  return svg(
+    "g",
+    { class: "cursor", "aria-hidden": "true" },
     svg("path", { d: `M${box.x(point.at)} ${TOP}V${box.height - BOTTOM}` }),
-    svg("circle", { cx: box.x(point.at), cy: box.y(point.value), r: 4 }));
+    svg("circle", { cx: box.x(point.at), cy: box.y(point.value), r: 4 }),
+  );
 }
 
 function reading(point, say) {

@@ -7,15 +7,21 @@ import { h } from "./dom.js";
 export function confirm(title, sentence, action) {
   const stay = h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Leave it");
   const go = h("button", { type: "button", class: "danger", onclick: () => dialog.close("yes") }, action);
-  const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
-    h("h2", { id: "dialog-title" }, title), h("p", {}, sentence), h("div", { class: "buttons" }, stay, go));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "dialog-title" },
+    h("h2", { id: "dialog-title" }, title),
+    h("p", {}, sentence),
+    h("div", { class: "buttons" }, stay, go),
+  );
   return shown(dialog);
 }
 
 /** Ask for the token and log in with it; true when that worked. */
 export function login(why) {
   const field = h("input", { id: "token", type: "password", autocomplete: "current-password", required: true });
-  const name = h("input", { type: "text", autocomplete: "username", value: "edgeq", hidden: true }); // for what keeps passwords
+  // For what keeps passwords.
+  const name = h("input", { type: "text", autocomplete: "username", value: "edgeq", hidden: true });
   const wrong = h("p", { class: "wrong", role: "alert" });
   const enter = h("button", { type: "submit" }, "Log in");
   async function send(event) {
@@ -31,13 +37,27 @@ export function login(why) {
       field.select();
     }
   }
-  const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
-    h("form", { onsubmit: send },
-      h("h2", { id: "dialog-title" }, "Log in"), h("p", {}, why),
-      name, h("label", { for: "token" }, "Token"), field,
-      h("p", { class: "soft small" }, "It is what web.token says in the gateway's configuration."), wrong,
-      h("div", { class: "buttons" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Not now"), enter)));
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "dialog-title" },
+    h(
+      "form",
+      { onsubmit: send },
+      h("h2", { id: "dialog-title" }, "Log in"),
+      h("p", {}, why),
+      name,
+      h("label", { for: "token" }, "Token"),
+      field,
+      h("p", { class: "soft small" }, "It is what web.token says in the gateway's configuration."),
+      wrong,
+      h(
+        "div",
+        { class: "buttons" },
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close("") }, "Not now"),
+        enter,
+      ),
+    ),
+  );
   return shown(dialog);
 }
 

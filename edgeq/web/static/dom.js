@@ -1,4 +1,4 @@
-// Elements made from data. What comes from outside is only ever a text or an attribute's value: nothing here reads HTML.
+// Elements made from data. What comes from outside is only ever a text or an attribute's value: nothing reads HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HANDLERS = ["onclick", "onsubmit", "onchange", "onkeydown", "onpointermove", "onpointerleave"];
@@ -20,7 +20,9 @@ function fill(element, props, children) {
     if (HANDLERS.includes(name)) element[name] = value;
     else element.setAttribute(name === "key" ? "data-key" : name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 

@@ -23,7 +23,11 @@ function toneOf(state) {
 /** A list of facts: [name, value] pairs; those without a value are left out. */
 export function facts(...pairs) {
   const there = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "facts" }, there.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    there.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }
 
 /** A table that becomes a list of cards where there is no room. `columns` are heads (one that begins with "#" is of
@@ -31,11 +35,32 @@ export function facts(...pairs) {
 export function table(label, columns, rows) {
   const heads = columns.map((column) => column.replace("#", ""));
   const kind = columns.map((column) => (column.startsWith("#") ? "number" : null));
-  return h("table", { "aria-label": label, role: "table" },
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" },
-      heads.map((head, i) => h("th", { scope: "col", role: "columnheader", class: kind[i] }, head)))),
-    h("tbody", { role: "rowgroup" }, rows.map(({ key, cells }) => h("tr", { key, role: "row" },
-      cells.map((cell, i) => h("td", { role: i ? "cell" : "rowheader", "data-label": heads[i], class: kind[i] }, cell))))));
+  return h(
+    "table",
+    { "aria-label": label, role: "table" },
+    h(
+      "thead",
+      { role: "rowgroup" },
+      h(
+        "tr",
+        { role: "row" },
+        heads.map((head, i) => h("th", { scope: "col", role: "columnheader", class: kind[i] }, head)),
+      ),
+    ),
+    h(
+      "tbody",
+      { role: "rowgroup" },
+      rows.map(({ key, cells }) =>
+        h(
+          "tr",
+          { key, role: "row" },
+          cells.map((cell, i) =>
+            h("td", { role: i ? "cell" : "rowheader", "data-label": heads[i], class: kind[i] }, cell),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 /** What stands where there is nothing: a sentence, and what would put something there. */
@@ -50,10 +75,18 @@ export function card(title, ...content) {
 
 /** One of the rows of a list: a link that names it, badges, a line below, and buttons. */
 export function item({ key, href, title, badges = [], line, buttons = [], more }) {
-  return h("li", { key, class: "item" },
-    h("div", {}, h("div", { class: "head" }, h(href ? "a" : "span", { href, class: "title" }, brief(title, 200)), badges),
-      line && h("p", { class: "soft line" }, line), more),
-    buttons.some(Boolean) && h("div", { class: "buttons" }, buttons));
+  return h(
+    "li",
+    { key, class: "item" },
+    h(
+      "div",
+      {},
+      h("div", { class: "head" }, h(href ? "a" : "span", { href, class: "title" }, brief(title, 200)), badges),
+      line && h("p", { class: "soft line" }, line),
+      more,
+    ),
+    buttons.some(Boolean) && h("div", { class: "buttons" }, buttons),
+  );
 }
 
 /** A list and, if there is more of it, the link to older ones. */
@@ -74,15 +107,28 @@ export function filters(ctx, label, fields) {
   const inputs = fields.map(({ name, label: text, options, value = ctx.params[name] ?? "", ...more }) => {
     const id = `filter-${name}`;
     const field = options
-      ? h("select", { id, name, value, onchange: (event) => event.currentTarget.form.requestSubmit() },
-          options.map((option) => h("option", { value: option, selected: option === value }, option || "all")))
+      ? h(
+          "select",
+          { id, name, value, onchange: (event) => event.currentTarget.form.requestSubmit() },
+          options.map((option) => h("option", { value: option, selected: option === value }, option || "all")),
+        )
       : h("input", { id, name, value, autocomplete: "off", spellcheck: "false", ...more });
     return h("div", { class: "field" }, h("label", { for: id }, text), field);
   });
   const search = fields.some((field) => !field.options) && h("button", { type: "submit" }, "Search");
-  return h("form", { class: "filters", role: "search", "aria-label": label, key: `filters-${ctx.view}`,
-    onsubmit: (event) => {
-      event.preventDefault();
-      ctx.go(ctx.view, Object.fromEntries(new FormData(event.currentTarget)));
-    } }, inputs, search);
+  return h(
+    "form",
+    {
+      class: "filters",
+      role: "search",
+      "aria-label": label,
+      key: `filters-${ctx.view}`,
+      onsubmit: (event) => {
+        event.preventDefault();
+        ctx.go(ctx.view, Object.fromEntries(new FormData(event.currentTarget)));
+      },
+    },
+    inputs,
+    search,
+  );
 }

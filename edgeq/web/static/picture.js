@@ -7,11 +7,11 @@ const BOX = 54;
 const GAP = 12;
 const HEAD = 30;
 const WIDTHS = { Routes: 1.35, "Processors and queues": 1.15, Store: 0.75 }; // of columns; others have 0.9
-const NAME = "640 13.6px system-ui, sans-serif"; // as parts.css has it
+const NAME = "640 13.6px system-ui, sans-serif"; // as charts.css has it
 const SAYS = "400 12.5px system-ui, sans-serif";
 const pen = document.createElement("canvas").getContext("2d");
 
-/** Draw it. `stages` are {name, boxes}, a box is {id, name, says, also, tone, href, place}; `lines` are {from, to, rate,
+/** Draw it. `stages` are {name, boxes}, a box is {id, name, says, also, tone, href}; `lines` are {from, to, rate,
  * tone}. `width` is the room there is. */
 export function picture(label, stages, lines, width) {
   return width < NARROW ? down(label, stages, lines, width) : across(label, stages, lines, width);
@@ -28,14 +28,18 @@ function across(label, stages, lines, width) {
   stages.forEach((stage, column) => {
     const used = stage.boxes.length * (BOX + GAP) - GAP;
     const top = HEAD + (height - HEAD - used) / 2;
-    stage.boxes.forEach((box, row) => places.set(box.id, { x: lefts[column], y: top + row * (BOX + GAP), w: shares[column] * unit }));
+    stage.boxes.forEach((box, row) =>
+      places.set(box.id, { x: lefts[column], y: top + row * (BOX + GAP), w: shares[column] * unit }),
+    );
   });
-  const curves = lines.filter(({ from, to }) => places.has(from) && places.has(to)).map((line) => {
-    const [a, b] = [places.get(line.from), places.get(line.to)];
-    const [x1, y1, x2, y2] = [a.x + a.w, a.y + BOX / 2, b.x, b.y + BOX / 2];
-    const bend = (x2 - x1) / 2;
-    return wire(line, `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
-  });
+  const curves = lines
+    .filter(({ from, to }) => places.has(from) && places.has(to))
+    .map((line) => {
+      const [a, b] = [places.get(line.from), places.get(line.to)];
+      const [x1, y1, x2, y2] = [a.x + a.w, a.y + BOX / 2, b.x, b.y + BOX / 2];
+      const bend = (x2 - x1) / 2;
+      return wire(line, `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`);
+    });
   const heads = stages.map((stage, column) => svg("text", { class: "stage", x: lefts[column], y: 16 }, stage.name));
   return whole(label, width, height, heads, curves, boxes(stages, places));
 }
@@ -65,28 +69,50 @@ function down(label, stages, lines, width) {
 }
 
 function whole(label, width, height, ...content) {
-  return svg("svg", { class: "flow", role: "group", "aria-label": label, width, height, viewBox: `0 0 ${width} ${height}` }, content);
+  return svg(
+    "svg",
+    { class: "flow", role: "group", "aria-label": label, width, height, viewBox: `0 0 ${width} ${height}` },
+    content,
+  );
 }
 
 function wire({ rate, tone }, d) {
   const thick = 1.5 + Math.min(3.5, Math.log2(1 + (rate || 0)) * 0.7);
-  return svg("path", { class: `wire ${tone ?? ""} ${rate > 0 ? "moving" : ""}`, d, "stroke-width": thick.toFixed(1), "aria-hidden": "true" });
+  return svg("path", {
+    class: `wire ${tone ?? ""} ${rate > 0 ? "moving" : ""}`,
+    d,
+    "stroke-width": thick.toFixed(1),
+    "aria-hidden": "true",
+  });
 }
 
 function boxes(stages, places) {
-  return stages.flatMap((stage) => stage.boxes).map((box) => {
-    const { x, y, w } = places.get(box.id);
-    const room = w - 24;
-    const words = [box.name, box.says, box.also].filter(Boolean).join(", ");
-    const right = box.also && w > 240;
-    return svg("a", { href: box.href, class: `box ${box.tone ?? ""}`, "aria-label": words, key: box.id },
-      svg("rect", { x: x + 0.75, y: y + 0.75, width: w - 1.5, height: BOX - 1.5, rx: 8 }),
-      svg("rect", { class: "edge", x: x + 0.75, y: y + 10, width: 4, height: BOX - 20, rx: 2 }),
-      svg("text", { class: "name", x: x + 14, y: y + 22 }, cut(box.name, right ? room - broad(box.also, SAYS) - 10 : room, NAME)),
-      svg("text", { class: "says", x: x + 14, y: y + 41 }, cut(right ? box.says : [box.says, box.also].filter(Boolean).join(" · "), room, SAYS)),
-      right && svg("text", { class: "says", x: x + w - 12, y: y + 22, "text-anchor": "end" }, box.also),
-      svg("title", {}, words));
-  });
+  return stages
+    .flatMap((stage) => stage.boxes)
+    .map((box) => {
+      const { x, y, w } = places.get(box.id);
+      const room = w - 24;
+      const words = [box.name, box.says, box.also].filter(Boolean).join(", ");
+      const right = box.also && w > 240;
+      return svg(
+        "a",
+        { href: box.href, class: `box ${box.tone ?? ""}`, "aria-label": words, key: box.id },
+        svg("rect", { x: x + 0.75, y: y + 0.75, width: w - 1.5, height: BOX - 1.5, rx: 8 }),
+        svg("rect", { class: "edge", x: x + 0.75, y: y + 10, width: 4, height: BOX - 20, rx: 2 }),
+        svg(
+          "text",
+          { class: "name", x: x + 14, y: y + 22 },
+          cut(box.name, right ? room - broad(box.also, SAYS) - 10 : room, NAME),
+        ),
+        svg(
+          "text",
+          { class: "says", x: x + 14, y: y + 41 },
+          cut(right ? box.says : [box.says, box.also].filter(Boolean).join(" · "), room, SAYS),
+        ),
+        right && svg("text", { class: "says", x: x + w - 12, y: y + 22, "text-anchor": "end" }, box.also),
+        svg("title", {}, words),
+      );
+    });
 }
 
 function broad(text, font) {

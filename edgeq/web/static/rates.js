@@ -18,7 +18,8 @@ export function perSecond(read) {
 }
 
 /** Rates of what is on the page in several views. */
-export const routeRate = (topic) => perSecond((status) => status.routes?.find((route) => route.topic === topic)?.messages);
+export const routeRate = (topic) =>
+  perSecond((status) => status.routes?.find((route) => route.topic === topic)?.messages);
 export const processorRate = (name) => perSecond((status) => counter(status, "edgeq_processed_total")[name]);
 export const channelRate = (name) => perSecond((status) => status.notifications?.[name]?.sent);
 

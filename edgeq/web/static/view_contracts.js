@@ -8,6 +8,7 @@ import { ago, brief, clock, duration, many, pretty, when } from "./words.js";
 
 const ORDER = ["violated", "unknown", "pending", "suppressed", "ok"];
 const HOURS = { "1 hour": 1, "6 hours": 6, "1 day": 24, "7 days": 168 };
+const LEAST = 600e6; // microseconds: a time line isn't shorter
 const SUBJECTS_MAX = 50;
 const lines = new Map(); // by contract: its time lines, and of which states
 
@@ -35,10 +36,37 @@ export function draw(ctx) {
   const { contracts } = ctx.data;
   const head = h("h1", { tabindex: -1 }, "Contracts");
   if (!contracts.length) {
-    return [head, empty("No contracts are configured.", "A contract is a promise about events, such as: every freezer reports within ten minutes. They stand under contracts in the configuration.")];
+    return [
+      head,
+      empty(
+        "No contracts are configured.",
+        "A contract is a promise about events, such as: every freezer reports within ten minutes. " +
+          "They stand under contracts in the configuration.",
+      ),
+    ];
   }
   const sorted = contracts.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
-  return [head, summary(contracts), spanLinks(ctx), h("div", { class: "stack" }, sorted.map((each) => shown(each, ctx)))];
+  const from = beginning(ctx);
+  return [
+    head,
+    summary(contracts),
+    spanLinks(ctx, from),
+    h(
+      "div",
+      { class: "stack" },
+      sorted.map((each) => shown(each, from, ctx)),
+    ),
+  ];
+}
+
+// Where the time lines begin: as far back as was chosen, or else where there is something to see.
+function beginning({ params, now, data }) {
+  const from = now - spanOf(params) * 3600e6;
+  if (params.span) return from;
+  const first = Object.values(data.spans)
+    .flat()
+    .reduce((least, span) => Math.min(least, span.from), now - LEAST);
+  return Math.max(from, first);
 }
 
 const spanOf = (params) => HOURS[params.span] ?? 6;
@@ -47,36 +75,75 @@ const rank = (contract) => ORDER.findIndex((state) => contract.subjects[state]) 
 
 function summary(contracts) {
   const counts = ORDER.map((state) => [state, contracts.reduce((sum, each) => sum + (each.subjects[state] ?? 0), 0)]);
-  return h("p", { class: "badges" }, counts.filter(([, number]) => number).map(([state, number]) => badge(`${number} ${state}`, toneOf(state))));
+  return h(
+    "p",
+    { class: "badges" },
+    counts.filter(([, number]) => number).map(([state, number]) => badge(`${number} ${state}`, toneOf(state))),
+  );
 }
 
-function spanLinks(ctx) {
-  return h("p", { class: "choices", role: "group", "aria-label": "Time shown" }, Object.keys(HOURS).map((span) =>
-    h("a", { href: ctx.link("contracts", { span }), "aria-current": HOURS[span] === spanOf(ctx.params) ? "true" : null }, span)));
+function spanLinks(ctx, from) {
+  return h(
+    "div",
+    { class: "choices", role: "group", "aria-label": "Time shown" },
+    Object.keys(HOURS).map((span) =>
+      h(
+        "a",
+        { href: ctx.link("contracts", { span }), "aria-current": HOURS[span] === spanOf(ctx.params) ? "true" : null },
+        span,
+      ),
+    ),
+    h("p", { class: "soft small" }, "Time lines reach from ", when(from), " until now."),
+  );
 }
 
-function shown(contract, ctx) {
-  const states = contract.states.toSorted((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.subject.localeCompare(b.subject));
-  const rows = states.slice(0, SUBJECTS_MAX).map((each) => subjectRow(contract, each, ctx));
-  return h("section", { class: "card", key: `contract:${contract.name}`, "aria-label": contract.name },
-    h("div", { class: "head" }, h("h2", {}, contract.name), h("span", { class: "soft" }, contract.kind), contract.configured ? badge(contract.severity, "idle") : badge("not configured", "warn")),
+function shown(contract, from, ctx) {
+  const states = contract.states.toSorted(
+    (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || a.subject.localeCompare(b.subject),
+  );
+  const rows = states.slice(0, SUBJECTS_MAX).map((each) => subjectRow(contract, each, from, ctx));
+  return h(
+    "section",
+    { class: "card", key: `contract:${contract.name}`, "aria-label": contract.name },
+    h(
+      "div",
+      { class: "head" },
+      h("h2", {}, contract.name),
+      h("span", { class: "soft" }, contract.kind),
+      contract.configured ? badge(contract.severity, "idle") : badge("not configured", "warn"),
+    ),
     contract.description && h("p", {}, brief(contract.description, 500)),
     contract.promise && h("p", { class: "soft" }, brief(contract.promise, 500)),
     rows.length
       ? table(contract.name, ["Subject", "State", "Why", "Time line"], rows)
       : h("p", { class: "soft" }, "There is no subject yet: nothing has come that this is about."),
-    total(contract) > rows.length && h("p", { class: "soft" }, `and ${many(total(contract) - rows.length, "subject")} more; edgeq contracts list shows them all`));
+    total(contract) > rows.length &&
+      h(
+        "p",
+        { class: "soft" },
+        `and ${many(total(contract) - rows.length, "subject")} more; edgeq contracts list shows them all`,
+      ),
+  );
 }
 
-function subjectRow(contract, each, ctx) {
-  const from = ctx.now - spanOf(ctx.params) * 3600e6;
-  const spans = ctx.data.spans[contract.name].filter((span) => span.subject === each.subject && (span.to ?? ctx.now) > from);
-  const words = `${each.subject || "all"}: ${spans.map((span) => `${span.state} from ${clock(span.from)}`).join(", ") || each.state}`;
+function subjectRow(contract, each, from, ctx) {
+  const spans = ctx.data.spans[contract.name].filter(
+    (span) => span.subject === each.subject && (span.to ?? ctx.now) > from,
+  );
+  const story = spans.map((span) => `${span.state} from ${clock(span.from)}`).join(", ") || each.state;
+  const words = `${each.subject || "all"}: ${story}`;
   return {
     key: `${contract.name}:${each.subject}`,
     cells: [
-      h("a", { href: ctx.link("events", { type: "contract.*", subject: each.subject }) }, brief(each.subject, 80) || "(all)"),
-      [badge(each.state), h("span", { class: "soft small below" }, "since ", when(each.since), ` (${ago(each.since, ctx.now)})`)],
+      h(
+        "a",
+        { href: ctx.link("events", { type: "contract.*", subject: each.subject }) },
+        brief(each.subject, 80) || "(all)",
+      ),
+      [
+        badge(each.state),
+        h("span", { class: "soft small below" }, "since ", when(each.since), ` (${ago(each.since, ctx.now)})`),
+      ],
       why(each, ctx.now),
       timeLine({ label: words, spans, from, to: ctx.now }),
     ],
@@ -87,11 +154,16 @@ function why(each, now) {
   const { message, observed, cure } = each.detail;
   const left = each.deadline_at ? (each.deadline_at - now) / 1e6 : null;
   const parts = [
-    message && brief(message, 300), cure && brief(cure, 300),
-    observed !== undefined && observed !== null && `observed: ${brief(pretty(observed), 120)}`,
+    message
+      ? brief(message, 300)
+      : observed !== undefined && observed !== null && `observed ${brief(pretty(observed), 120)}`,
     left !== null && (left > 0 ? `next decision in ${duration(left)}` : "to be decided now"),
   ].filter(Boolean);
-  return parts.length ? parts.join("; ") : h("span", { class: "soft" }, "–");
+  if (!parts.length) return h("span", { class: "soft" }, "–");
+  return [
+    h("span", {}, parts.join("; ")),
+    cure && h("span", { class: "soft small below" }, `Waits for: ${brief(cure, 300)}`),
+  ];
 }
 
 function toneOf(state) {

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { badge, empty, facts, filters, item, list, raw } from "./parts.js";
-import { ago, brief, size, when } from "./words.js";
+import { ago, brief, firstLine, size, when } from "./words.js";
 
 const SHOWN_BYTES_MAX = 256 * 1024;
 
@@ -25,22 +25,35 @@ function all(ctx) {
   const unique = (name) => ["", ...new Set(counted.map((each) => each[name]))];
   return [
     h("h1", { tabindex: -1 }, "Dead letters"),
-    h("p", { class: "soft" }, "What could not be handled lies here until somebody decides. To redrive one is to give it another chance, once its cause is gone."),
+    h(
+      "p",
+      { class: "soft" },
+      "What could not be handled lies here until somebody decides. " +
+        "To redrive one is to give it another chance, once its cause is gone.",
+    ),
     filters(ctx, "Choose dead letters", [
-      { name: "source", label: "Source", options: unique("source") }, { name: "reason", label: "Reason", options: unique("reason") },
+      { name: "source", label: "Source", options: unique("source") },
+      { name: "reason", label: "Reason", options: unique("reason") },
     ]),
     ctx.data.items.length
-      ? list("Dead letters", ctx.data.items.map((each) => shown(each, ctx)), ctx.older(ctx.data.next))
+      ? list(
+          "Dead letters",
+          ctx.data.items.map((each) => shown(each, ctx)),
+          ctx.older(ctx.data.next),
+        )
       : empty("There are no dead letters.", "That is how it should be."),
   ];
 }
 
 function shown(letter, ctx) {
   return item({
-    key: `letter:${letter.id}`, href: `#dead-letters/${letter.id}`, title: letter.topic || `#${letter.id} from ${letter.source}`,
+    key: `letter:${letter.id}`,
+    href: `#dead-letters/${letter.id}`,
+    title: letter.topic || `#${letter.id} from ${letter.source}`,
     badges: [badge(letter.reason, "bad"), ...fate(letter)],
     line: [letter.source, " · ", when(letter.created_at), ` (${ago(letter.created_at, ctx.now)})`],
-    more: h("p", { class: "wrong" }, brief(letter.error, 300)), buttons: buttons(letter, ctx),
+    more: h("p", { class: "wrong" }, firstLine(letter.error)),
+    buttons: buttons(letter, ctx),
   });
 }
 
@@ -56,7 +69,11 @@ function buttons(letter, ctx) {
   return [
     ctx.button("Redrive", { path: `${path}/redrive`, about, done: `Dead letter #${letter.id} gets another chance` }),
     ctx.button("Discard", {
-      path: `${path}/discard`, about, done: `Dead letter #${letter.id} is gone`, danger: true, then: "dead-letters",
+      path: `${path}/discard`,
+      about,
+      done: `Dead letter #${letter.id} is gone`,
+      danger: true,
+      then: "dead-letters",
       confirm: [`Discard dead letter #${letter.id}?`, "What it holds is deleted for good. This can't be undone."],
     }),
   ];
@@ -66,21 +83,46 @@ function one(letter, ctx) {
   return [
     h("p", { class: "back" }, h("a", { href: "#dead-letters" }, "All dead letters")),
     h("h1", { tabindex: -1 }, `Dead letter #${letter.id}`),
-    h("section", { class: "card", key: `letter:${letter.id}` },
-      h("div", { class: "head" }, badge(letter.reason, "bad"), fate(letter), h("div", { class: "buttons end" }, buttons(letter, ctx))),
-      facts(["Source", letter.source], ["Topic", letter.topic && h("code", {}, brief(letter.topic, 300))], ["Since", when(letter.created_at)],
+    h(
+      "section",
+      { class: "card", key: `letter:${letter.id}` },
+      h(
+        "div",
+        { class: "head" },
+        badge(letter.reason, "bad"),
+        fate(letter),
+        h("div", { class: "buttons end" }, buttons(letter, ctx)),
+      ),
+      facts(
+        ["Source", letter.source],
+        ["Topic", letter.topic && h("code", {}, brief(letter.topic, 300))],
+        ["Since", when(letter.created_at)],
         ["Redriven", letter.redriven_at && when(letter.redriven_at)],
         ["Event", letter.event_id && h("a", { href: `#events/${letter.event_id}` }, `#${letter.event_id}`)],
-        ["Job", letter.job_id && h("a", { href: `#jobs/${letter.job_id}` }, `#${letter.job_id}`)]),
-      h("h3", {}, "Error"), raw("Error", letter.error ?? ""), payload(letter)),
+        ["Job", letter.job_id && h("a", { href: `#jobs/${letter.job_id}` }, `#${letter.job_id}`)],
+      ),
+      h("h3", {}, "Error"),
+      raw("Error", letter.error ?? ""),
+      payload(letter),
+    ),
   ];
 }
 
 function payload({ payload: held, payload_encoding: encoding, payload_bytes: bytes }) {
   if (held === null || held === undefined) return null;
   const isCut = bytes > SHOWN_BYTES_MAX;
-  const note = [size(bytes), encoding === "base64" && "not all of it is text: � stands for the rest", isCut && "of which this is the beginning"].filter(Boolean).join(", ");
-  return [h("h3", {}, "Payload"), note && h("p", { class: "soft small" }, note), raw("Payload", encoding === "base64" ? decoded(held) : held)];
+  const note = [
+    size(bytes),
+    encoding === "base64" && "not all of it is text: � stands for the rest",
+    isCut && "of which this is the beginning",
+  ]
+    .filter(Boolean)
+    .join(", ");
+  return [
+    h("h3", {}, "Payload"),
+    note && h("p", { class: "soft small" }, note),
+    raw("Payload", encoding === "base64" ? decoded(held) : held),
+  ];
 }
 
 function decoded(base64) {

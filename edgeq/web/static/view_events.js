@@ -15,7 +15,10 @@ export async function load({ params, id, now }) {
   if (id) return { one: await get(`events/${encodeURIComponent(id)}`) };
   const { type, subject, text, before, span } = params;
   const since = span ? Math.round(now - HOURS[span] * 3600e6) : "";
-  const [events, chart] = await Promise.all([get("events", { type, subject, text, before, since }), charted(params, now)]);
+  const [events, chart] = await Promise.all([
+    get("events", { type, subject, text, before, since }),
+    charted(params, now),
+  ]);
   return { events, chart };
 }
 
@@ -40,34 +43,81 @@ function all(ctx) {
   return [
     h("h1", { tabindex: -1 }, "Events"),
     filters(ctx, "Search events", [
-      { name: "type", label: "Type", placeholder: "temperature.*" }, { name: "subject", label: "Subject", placeholder: "freezer-*" },
-      { name: "text", label: "Text", type: "search" }, { name: "span", label: "Since", options: ["", ...Object.keys(HOURS)] },
-      ...(chart?.fields.length > 1 ? [{ name: "field", label: "Chart of", options: chart.fields, value: chart.name }] : []),
+      { name: "type", label: "Type", placeholder: "temperature.*" },
+      { name: "subject", label: "Subject", placeholder: "freezer-*" },
+      { name: "text", label: "Text", type: "search" },
+      { name: "span", label: "Since", options: ["", ...Object.keys(HOURS)] },
+      ...(chart?.fields.length > 1
+        ? [{ name: "field", label: "Chart of", options: chart.fields, value: chart.name }]
+        : []),
     ]),
     chart?.name && drawn(chart, ctx),
-    chart && !chart.name && h("p", { class: "soft" }, "The latest events of this type hold no numbers: there is nothing to draw."),
-    !ctx.params.type && h("p", { class: "soft small" }, "Give a type, and the numbers in its events are drawn over time."),
+    chart &&
+      !chart.name &&
+      h("p", { class: "soft" }, "The latest events of this type hold no numbers: there is nothing to draw."),
+    !ctx.params.type &&
+      h("p", { class: "soft small" }, "Give a type, and the numbers in its events are drawn over time."),
     events.items.length
-      ? list("Events", events.items.map((each) => shown(each, ctx)), ctx.older(events.next))
-      : empty(asked ? "No event fits." : "There are no events yet.", asked ? "A * stands for anything: freezer-*." : "Publish something on a topic that a route takes, or try edgeq emit."),
+      ? list(
+          "Events",
+          events.items.map((each) => shown(each, ctx)),
+          ctx.older(events.next),
+        )
+      : empty(
+          asked ? "No event fits." : "There are no events yet.",
+          asked
+            ? "A * stands for anything: freezer-*."
+            : "Publish something on a topic that a route takes, or try edgeq emit.",
+        ),
   ];
 }
 
 function drawn({ name, points, complete }, { width, redraw, params }) {
   const label = [name, "of", params.type, params.subject && `about ${params.subject}`].filter(Boolean).join(" ");
   const drawnPoints = points.map(([at, low, value, high]) => ({ at, low, value, high }));
-  return h("section", { class: "card", "aria-label": "Chart" },
-    lineChart({ key: `series:${label}`, label, points: drawnPoints, width: width - 42, height: 220, say: figure, redraw }),
-    h("p", { class: "soft small" }, "The line is the mean, the band reaches from the least to the greatest of each stretch of time.",
-      !complete && " There are more events than were looked at: only the latest are drawn."));
+  return h(
+    "section",
+    { class: "card", "aria-label": "Chart" },
+    lineChart({
+      key: `series:${label}`,
+      label,
+      points: drawnPoints,
+      width: width - 42,
+      height: 220,
+      say: figure,
+      redraw,
+    }),
+    h(
+      "p",
+      { class: "soft small" },
+      "The line is the mean, the band reaches from the least to the greatest of each stretch of time.",
+      !complete && " There are more events than were looked at: only the latest are drawn.",
+    ),
+  );
 }
 
 function shown(event, ctx) {
   return item({
-    key: `event:${event.id}`, href: `#events/${event.id}`, title: event.type,
-    badges: [event.subject && h("a", { class: "subject", href: ctx.link("events", { ...ctx.params, before: "", type: event.type, subject: event.subject }) }, brief(event.subject, 80))],
+    key: `event:${event.id}`,
+    href: `#events/${event.id}`,
+    title: event.type,
+    badges: [
+      event.subject &&
+        h(
+          "a",
+          {
+            class: "subject",
+            href: ctx.link("events", { ...ctx.params, before: "", type: event.type, subject: event.subject }),
+          },
+          brief(event.subject, 80),
+        ),
+    ],
     line: [`#${event.id} · `, when(event.occurred_at), ` (${ago(event.occurred_at, ctx.now)})`],
-    more: h("p", { class: "text" }, event.description ? brief(event.description, 300) : h("code", {}, brief(JSON.stringify(event.data), 200))),
+    more: h(
+      "p",
+      { class: "text" },
+      event.description ? brief(event.description, 300) : h("code", {}, brief(JSON.stringify(event.data), 200)),
+    ),
   });
 }
 
@@ -75,27 +125,64 @@ function one({ event, causes = [], effects = [] }, ctx) {
   return [
     h("p", { class: "back" }, h("a", { href: "#events" }, "All events")),
     h("h1", { tabindex: -1 }, `Event #${event.id}`),
-    h("section", { class: "card", key: `event:${event.id}` },
-      h("div", { class: "head" }, h("h2", {}, brief(event.type, 200)), (event.tags ?? []).map((tag) => badge(brief(tag, 60), "idle"))),
+    h(
+      "section",
+      { class: "card", key: `event:${event.id}` },
+      h(
+        "div",
+        { class: "head" },
+        h("h2", {}, brief(event.type, 200)),
+        (event.tags ?? []).map((tag) => badge(brief(tag, 60), "idle")),
+      ),
       event.description && h("p", { class: "text" }, brief(event.description, 2000)),
-      facts(["Subject", event.subject && h("a", { href: ctx.link("events", { type: event.type, subject: event.subject }) }, brief(event.subject, 500))],
-        ["Topic", event.topic && h("code", {}, brief(event.topic, 300))], ["Occurred", when(event.occurred_at)],
-        ["Recorded", when(event.recorded_at)], ["Key", event.idempotency_key && h("code", {}, brief(event.idempotency_key, 500))]),
-      h("h3", {}, "Data"), raw("Data", pretty(event.data))),
+      facts(
+        [
+          "Subject",
+          event.subject &&
+            h(
+              "a",
+              { href: ctx.link("events", { type: event.type, subject: event.subject }) },
+              brief(event.subject, 500),
+            ),
+        ],
+        ["Topic", event.topic && h("code", {}, brief(event.topic, 300))],
+        ["Occurred", when(event.occurred_at)],
+        ["Recorded", when(event.recorded_at)],
+        ["Key", event.idempotency_key && h("code", {}, brief(event.idempotency_key, 500))],
+      ),
+      h("h3", {}, "Data"),
+      raw("Data", pretty(event.data)),
+    ),
     chain("What caused it", causes, "Nothing in the store: it came from outside."),
     chain("What it caused", effects, "Nothing so far."),
   ];
 }
 
 function chain(name, events, nothing) {
-  return h("section", { class: "card", "aria-label": name }, h("h2", {}, name), events.length
-    ? h("ol", { class: "chain" }, events.map((each) => h("li", { key: `${each.what ?? "event"}:${each.id}` }, link(each), h("span", { class: "soft" }, " ", when(each.occurred_at ?? each.created_at)))))
-    : h("p", { class: "soft" }, nothing));
+  return h(
+    "section",
+    { class: "card", "aria-label": name },
+    h("h2", {}, name),
+    events.length
+      ? h(
+          "ol",
+          { class: "chain" },
+          events.map((each) =>
+            h(
+              "li",
+              { key: `${each.what ?? "event"}:${each.id}` },
+              link(each),
+              h("span", { class: "soft" }, " ", when(each.occurred_at ?? each.created_at)),
+            ),
+          ),
+        )
+      : h("p", { class: "soft" }, nothing),
+  );
 }
 
 function link(each) {
   const words = [each.type ?? each.kind ?? each.title, each.subject].filter(Boolean).join(" ");
   const view = (each.what ?? "events").replace("_", "-");
-  const href = view === "notifications" ? "#notifications" : `#${view}/${each.id}`; // one of these has no view of its own
+  const href = view === "notifications" ? "#notifications" : `#${view}/${each.id}`; // these have no view each
   return h("a", { href }, brief(`${view === "events" ? "" : `${view.replace("-", " ")} `}#${each.id} ${words}`, 200));
 }

@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const SHORT = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const ROUGH = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const EXACT = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "long" });
@@ -25,8 +26,8 @@ export function figure(value) {
 /** How often: "12.3/s", or per minute when that is less than one in ten seconds. */
 export function rate(perSecond) {
   if (!Number.isFinite(perSecond)) return NOTHING;
-  if (perSecond > 0 && perSecond < 0.1) return `${figure(perSecond * 60)}/min`;
-  return `${figure(perSecond)}/s`;
+  if (perSecond > 0 && perSecond < 0.1) return `${ROUGH.format(perSecond * 60)}/min`;
+  return `${(perSecond < 100 ? ROUGH : WHOLE).format(perSecond)}/s`;
 }
 
 /** 12 events, 1 event. */
@@ -51,10 +52,23 @@ export function duration(seconds) {
   if (seconds < 0.9995) return seconds <= 0 ? "0 s" : `${figure(seconds * 1000)} ms`;
   if (seconds < 10) return `${figure(Math.round(seconds * 10) / 10)} s`;
   const whole = Math.round(seconds);
-  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
-  const parts = [[days, "d"], [hours, "h"], [minutes, "min"], [whole % 60, "s"]];
+  const [days, hours, minutes] = [
+    Math.floor(whole / 86400),
+    Math.floor(whole / 3600) % 24,
+    Math.floor(whole / 60) % 60,
+  ];
+  const parts = [
+    [days, "d"],
+    [hours, "h"],
+    [minutes, "min"],
+    [whole % 60, "s"],
+  ];
   const first = parts.findIndex(([number]) => number > 0);
-  return parts.slice(first, first + 2).filter(([number]) => number > 0).map(([number, unit]) => `${number} ${unit}`).join(" ");
+  return parts
+    .slice(first, first + 2)
+    .filter(([number]) => number > 0)
+    .map(([number, unit]) => `${number} ${unit}`)
+    .join(" ");
 }
 
 /** A moment (microseconds since 1970 UTC) by this device's clock: of today the time, of other days the day too. */
@@ -84,7 +98,10 @@ export function ago(moment, now, never = "never") {
 
 /** A text as it is, but with signs that aren't seen, or that turn the writing round, spelled out. */
 export function visible(text) {
-  return String(text ?? "").replace(HIDDEN, (sign) => `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+  return String(text ?? "").replace(
+    HIDDEN,
+    (sign) => `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`,
+  );
 }
 
 /** The same of a text that may be very long, cut to `most` characters. */
@@ -93,7 +110,16 @@ export function brief(text, most = 300) {
   return visible(whole.length > most ? `${whole.slice(0, most)}…` : whole);
 }
 
+/** The first line of an error: what happened, without where. */
+export function firstLine(text) {
+  return brief(
+    String(text ?? "")
+      .trim()
+      .split("\n", 1)[0],
+  );
+}
+
 /** JSON, laid out for reading. */
 export function pretty(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2) ?? NOTHING;
+  return typeof value === "string" ? value : (JSON.stringify(value, null, 2) ?? NOTHING);
 }
