@@ -38,7 +38,9 @@ class Stream(Response):
     """Server-sent events: an answer that goes on until `pieces` end, or nobody listens any more."""
 
     def __init__(self, pieces: AsyncGenerator[bytes]) -> None:
-        super().__init__(b"", 200, {**JSON_HEADERS, "Content-Type": "text/event-stream"}, "OK")
+        # Proxies such as nginx are told to pass on each event as it comes.
+        headers = {**JSON_HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        super().__init__(b"", 200, headers, "OK")
         self.pieces = pieces
 
     def complete(self) -> None:
