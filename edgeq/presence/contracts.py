@@ -38,7 +38,7 @@ MESSAGE_CHARACTERS_MAX = 500
 ROWS_MAX = 100_000
 GATHER_SECONDS = 0.5
 """What changes shortly after a change is published with it."""
-MEMBERS_SECONDS = 10.0
+LOOK_SECONDS = 10.0
 
 _MEMBER = "file_of:"  # see members
 
@@ -168,10 +168,16 @@ class ContractTopics(Service):
                 await self._memory.publish(self._device(), states)
                 self._published_for = connection
             while self._changed:
-                name = self._changed.pop()
-                await self._publisher.put(self._topics[name], await self._payload(name))
+                await self._publish_one(self._changed.pop())
         except StoreError as error:
-            self.log.warning("how the contracts stand can't be published: %s", error)
+            self.log.warning("how the contracts stand can't be published yet: %s", error)
+
+    async def _publish_one(self, name: str) -> None:
+        try:
+            await self._publisher.put(self._topics[name], await self._payload(name))
+        except (NotConnected, StoreError):
+            self._changed.add(name)
+            raise
 
     def _device(self) -> dict[str, dict[str, Any]]:
         prefix = self._config.mqtt.discovery
@@ -216,8 +222,11 @@ class ContractTopics(Service):
         return sorted({*said, self._config.gateway})
 
     async def _rest(self) -> None:
-        """Until something calls; then some moments more, in which more may. A group is looked at from time to time."""
-        seconds = MEMBERS_SECONDS if self._site != self._config.gateway else None
+        """Until something calls; then some moments more, in which more may. A group is looked at from time to time, and
+        what the store didn't take is tried again."""
+        connection = self._publisher.connection
+        is_done = not connection or (self._published_for == connection and not self._changed)
+        seconds = None if is_done and self._site == self._config.gateway else LOOK_SECONDS
         waits = [asyncio.ensure_future(event.wait()) for event in (self._woken, self.stopping)]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

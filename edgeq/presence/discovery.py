@@ -54,7 +54,7 @@ def gateway_device(config: Config, *, temperature: bool) -> dict[str, Any]:
     parts = {
         "lag": sensor(
             "Lag", "{{ value_json.lag_events }}", unit_of_meas="events", stat_cla="measurement", json_attr_t=health,
-            json_attr_tpl="{{ value_json.processors | tojson }}",
+            json_attr_tpl="{{ (value_json.processors or {}) | tojson }}",
         ),
         "dead_letters": sensor("Dead letters", "{{ value_json.dead_letters }}", stat_cla="measurement"),
         "messages": sensor(
@@ -78,7 +78,7 @@ def gateway_device(config: Config, *, temperature: bool) -> dict[str, Any]:
             stat_cla="measurement", ent_cat="diagnostic",
         )  # fmt: skip
     for name, key in all_safe(list(config.jobs.queues)[:QUEUES_MAX]).items():
-        template = f"{{{{ value_json.queues['{name}'].waiting }}}}"
+        template = f"{{{{ ((value_json.queues or {{}}).get('{name}') or {{}}).get('waiting') }}}}"
         parts[f"queue_{key}"] = sensor(f"Queue {name}", template, unit_of_meas="jobs", stat_cla="measurement")
     for key, part in parts.items():
         part["uniq_id"] = f"{gateway}_{key}"

@@ -64,6 +64,7 @@ class Presence(Service):
         self._memory = Memory(store, f"presence:{config.gateway}", publisher)
         self._woken = asyncio.Event()
         self._published_for = 0
+        self._device_is_due = True
         self._signs: tuple[object, ...] = ()
         self._said: dict[str, Any] | None = None
         self._looked_at = 0.0
@@ -96,8 +97,7 @@ class Presence(Service):
             return
         if connection != self._published_for:
             await self._publisher.put(self._topic("info"), to_json(self._told).encode())
-            await self._publish_device()
-            self._said = None
+            self._said, self._device_is_due = None, True
             self._published_for = connection
         signs = self._health.signs()
         if self._said is not None and signs == self._signs and not self._due():
@@ -108,20 +108,23 @@ class Presence(Service):
             said = {"at": rfc3339(self.clock.now()), **health}
             await self._publisher.put(self._topic("health"), to_json(said).encode())
             self._said = health
+        if self._device_is_due:  # behind the health, which says why, if the store can't remember this
+            await self._publish_device(temperature=health["temperature"] is not None)
 
-    async def _publish_device(self) -> None:
+    async def _publish_device(self, *, temperature: bool) -> None:
         devices = {}
         prefix = self._config.mqtt.discovery
         if prefix is not None:
             from .discovery import config_topic, device_id, gateway_device  # who has no Home Assistant doesn't pay
 
-            temperature = (await self._health.look())["temperature"] is not None
             topic = config_topic(prefix, device_id(self._config.gateway))
             devices[topic] = gateway_device(self._config, temperature=temperature)
         try:
             await self._memory.publish(devices)
         except StoreError as error:
-            self.log.warning("what Home Assistant knows can't be brought up to date: %s", error)
+            self.log.warning("what Home Assistant knows can't be brought up to date yet: %s", error)
+        else:
+            self._device_is_due = False
 
     def _due(self) -> bool:
         return self.clock.monotonic() - self._looked_at >= HEALTH_SECONDS

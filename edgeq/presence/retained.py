@@ -53,7 +53,7 @@ class Publisher:
         except NotConnected:
             raise
         except PublishFailed as error:
-            self._calm.warning(topic, "can't publish to %s: %s", topic, error)
+            self._calm.warning(str(error), "can't publish to %s: %s", topic, error)
 
 
 class Memory:
