@@ -15,6 +15,7 @@ from .errors import StoreError
 from .store import breakers, contract_states, cursors, dead_letters, events, jobs, notifications, threads
 from .store.space import measure
 from .store.store import Health, Store
+from .version import edgeq_version
 
 if TYPE_CHECKING:
     from .app import App
@@ -151,6 +152,7 @@ class Status:
         answer: dict[str, Any] = {
             "running": True,
             "pid": os.getpid(),
+            "version": edgeq_version(),
             "gateway": app.plan.loaded.config.gateway,
             "started_at": app.started_at,
             "rates": self._rates(),

@@ -37,8 +37,9 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """All files and their times."""
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+    """All files and their times, and that of the folder: a file that was there for a moment changes it."""
+    files = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+    return {**files, "": (b"", folder.stat().st_mtime_ns)}
 
 
 def test_a_store_that_is_not_there_yet(patient: Patient) -> None:
@@ -106,7 +107,9 @@ def test_what_was_put_aside_and_a_log_that_grows(patient: Patient) -> None:
     assert "warn: SQLite's log is" in patient.told(store.log)
 
 
-def test_beside_a_running_appliance(mosquitto: Callable[..., Mosquitto], tmp_path: Path) -> None:
+def test_beside_a_running_appliance(
+    mosquitto: Callable[..., Mosquitto], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker = mosquitto()
     configuration = f'gateway: g\nmqtt: {{url: "{broker.url}"}}\nroutes: [{{topic: "a", emit: x}}]\n'
     appliance = Appliance(tmp_path, configuration)
@@ -115,6 +118,8 @@ def test_beside_a_running_appliance(mosquitto: Callable[..., Mosquitto], tmp_pat
     try:
         assert states(patient.found(store.opened)) == ["ok", "ok"]
         assert patient.told(runs.running) == f"ok: edgeq runs as process {appliance.process.pid} |  | "  # type: ignore[union-attr]
+        monkeypatch.setattr(runs, "edgeq_version", lambda: "99.0")
+        assert "and 99.0 is installed" in patient.told(runs.running)
     finally:
         appliance.kill()
     assert "warn: edgeq doesn't run" in patient.told(runs.running)

@@ -9,6 +9,7 @@ from typing import Any
 from ..control import ask, socket_path
 from ..errors import EdgeqError
 from ..store.opening import local_bases
+from ..version import edgeq_version
 from .case import UNIT, Case
 from .finding import SUDO, Finding, bad, ok, unknown, warn
 
@@ -52,6 +53,12 @@ async def _ask(case: Case) -> dict[str, Any] | None:
 
 def _told(answer: dict[str, Any]) -> Iterator[Finding]:
     """What it says that is wrong."""
+    if (version := answer.get("version", "unknown")) != edgeq_version():
+        yield warn(
+            f"edgeq {version} runs, and {edgeq_version()} is installed",
+            "it was upgraded, and not started again",
+            "sudo systemctl restart edgeq",
+        )
     store = answer["store"]
     if not store["ok"]:
         yield bad(f"the store takes no commits: {store['reason']}", "messages wait at the broker, and it has limits")

@@ -45,8 +45,8 @@ def _hosts(case: Case) -> Iterator[tuple[str, str]]:
 
 
 def _host(value: object) -> str:
-    """The host in a URL, or the name of one; empty for what is neither."""
-    if not isinstance(value, str) or not value:
+    """The host in a URL, or the name of one; empty for what is neither, or names several."""
+    if not isinstance(value, str) or "," in value:
         return ""
     try:
         return (urlsplit(value).hostname or "") if "://" in value else value
