@@ -29,6 +29,8 @@ from .upkeep.quarantine import tell_of_quarantine
 log = logging.getLogger("edgeq.app")
 
 _OPEN_AGAIN = Backoff(0.5, 5.0)
+_SESSION_SECONDS = 5.0
+"""How long whoever waits for edgeq at a boot waits for its broker, too."""
 
 
 class App:
@@ -62,6 +64,7 @@ class App:
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()  # to stop or to reload
         self._hurrying: asyncio.Future[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._reload = False
         self._embedded: EmbeddedBroker | None = None
         self._name = GatewayName(self.plan.loaded.config.gateway, self.store, refused=self.stop)
@@ -129,6 +132,8 @@ class App:
                     await self._until_stopped()
                 log.info("stopping: what is in hand is finished first")
         finally:
+            if self._telling is not None:
+                self._telling.cancel()
             self._notifier.stopping()
             await control.stop()
             if self.parts is not None:
@@ -160,7 +165,7 @@ class App:
                 if not patient:
                     raise
                 attempt += 1
-                self._tell_ready()  # as the boot must not wait for this
+                self._say_ready()  # as the boot must not wait for this
                 await control.start(alone=False)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _OPEN_AGAIN.delay(attempt))
@@ -180,7 +185,7 @@ class App:
         tell_of_quarantine(self.store, self.plan.loaded.config.gateway, starts, self._clock)
         await self.parts.start(once=once)
         self._started.set()
-        self._tell_ready()
+        self._telling = asyncio.create_task(self._tell_ready(self.parts))
         log.info("edgeq %s is running", self.plan.loaded.config.gateway)
 
     async def _until_stopped(self) -> None:
@@ -220,8 +225,14 @@ class App:
             # Twice as often as it must be: one look at the progress may come in a moment of rest.
             await asyncio.sleep(min(SAMPLE_SECONDS, limit / 2))
 
-    def _tell_ready(self) -> None:
-        """Tell systemd that nobody need wait for this any longer, and before that, what is still missing."""
+    async def _tell_ready(self, parts: Parts) -> None:
+        """Tell systemd when the session is up; or soon, as a boot must not wait for a broker that is away."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(parts.session.wait_ready(), _SESSION_SECONDS)
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        """Tell systemd that nobody need wait any longer, and before that, what is still missing."""
         self._notifier.status(self._summary())
         self._notifier.ready()
 
@@ -249,6 +260,8 @@ class App:
         config = plan.loaded.config
         if config.store != self._store_settings:
             log.warning("%s: changes of `store` need a restart; the rest is taken over", plan.loaded.where("store"))
+        if self._telling is not None:
+            self._telling.cancel()
         self._notifier.reloading()
         self._reloaded(plan.loaded)
         for warning in plan.warnings:
@@ -260,7 +273,7 @@ class App:
         self.plan, self._embedded = plan, embedded
         self.parts = self._make_parts()
         await self.parts.start()
-        self._tell_ready()
+        self._telling = asyncio.create_task(self._tell_ready(self.parts))
         log.info("the configuration was read again")
 
     def _plan(self, loaded: LoadedConfig) -> Plan:

@@ -10,31 +10,53 @@ from collections.abc import Iterator
 
 import pytest
 from support.container import Unfit
-from support.gateway import Gateway, typed
+from support.gateway import Gateway, gateway_in, typed
 
 pytestmark = [pytest.mark.timeout(1200)]
+
+# Blocks the event loop, once.
+HANGS = """\
+import time
+from pathlib import Path
+from edgeq import Router
+
+router = Router()
+
+@router.on("sensors/{name}/hang")
+async def hang(ctx, name):
+    if not Path("/var/lib/edgeq/hung").exists():
+        Path("/var/lib/edgeq/hung").touch()
+        time.sleep(3600)
+    ctx.emit("hung")
+"""
+HANGING = "app: {path: app, modules: [hanging]}\n"
+WORKS = """\
+import os
+from edgeq import job
+
+@job
+def whoami():
+    return os.getpid()
+
+@job
+def hungry():
+    return len(b"x" * (300 * 2**20))
+"""
+WORKING = "app: {path: app, modules: [working]}\njobs: {queues: {video: {}}}\n"
+HUNGRY = "app: {path: app, modules: [working]}\njobs: {queues: {hungry: {isolation: process, max_attempts: 1}}}\n"
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One with edgeq and a sensor, for all tests of this file."""
-    try:
-        made = Gateway(tmp_path_factory.mktemp("gateway"))
-        made.boot()
-    except Unfit as error:
-        pytest.skip(f"no container: {error}")
-    try:
-        made.begin()
-        made.count()
+    """For all tests of this file."""
+    with gateway_in(tmp_path_factory.mktemp("gateway")) as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture
 def gateway(machine: Gateway) -> Iterator[Gateway]:
     """It runs, and after the test nothing is missing."""
-    machine.until(lambda: machine.show()["StatusText"].startswith("broker: connected"), "the session")
+    machine.until_connected()
     yield machine
     machine.nothing_is_missing()
 
@@ -79,6 +101,115 @@ def test_a_killed_edgeq_runs_again(gateway: Gateway) -> None:
     gateway.edit("edgeq", "RestartSec=1")
     gateway.shell(f"kill -9 {before['MainPID']}")
     gateway.until(lambda: int(gateway.show()["NRestarts"]) > int(before["NRestarts"]), "the restart")
-    gateway.until(lambda: gateway.show()["ActiveState"] == "active", "the service")
+    gateway.until_connected()
+    assert gateway.show()["MainPID"] != before["MainPID"]
     gateway.nothing_is_missing()
     gateway.edit("edgeq", "")
+
+
+def test_the_watchdog_ends_a_loop_that_hangs_and_the_log_says_where(gateway: Gateway) -> None:
+    gateway.edit("edgeq", "RestartSec=1\nWatchdogSec=5")
+    gateway.put("etc/edgeq/app/hanging.py", HANGS)
+    gateway.put("etc/edgeq/conf.d/hanging.yaml", HANGING)
+    gateway.shell("edgeq check; systemctl restart edgeq")
+    gateway.until_connected()
+    before = gateway.show()
+    gateway.shell("mosquitto_pub -u bed-1 -P a-password -t sensors/bed-1/hang -m 1 -q 1")
+    gateway.until(lambda: int(gateway.show()["NRestarts"]) > int(before["NRestarts"]), "the watchdog")
+    gateway.until_connected()
+    log = gateway.log()
+    assert "Watchdog timeout (limit 5s)!" in log
+    assert 'hanging.py", line 11 in hang' in log, "where it hung"
+    gateway.until(lambda: gateway.rows("SELECT id FROM events WHERE type = 'hung'"), "the message that it hung on")
+    gateway.shell("rm /etc/edgeq/conf.d/hanging.yaml")
+    gateway.edit("edgeq", "")
+    gateway.shell("systemctl restart edgeq")
+
+
+def test_a_boot_is_like_any_other(gateway: Gateway) -> None:
+    before = len(gateway.promised())
+    gateway.reboot()
+    gateway.until_connected()
+    gateway.until(lambda: len(gateway.promised()) > before, "numbers after the boot")
+    assert gateway.show()["NRestarts"] == "0"
+
+
+def test_a_boot_without_the_broker_is_waited_out(gateway: Gateway) -> None:
+    gateway.shell("systemctl disable --quiet mosquitto")
+    gateway.reboot()
+    unit = gateway.show()
+    assert (unit["ActiveState"], unit["NRestarts"]) == ("active", "0"), "the boot was not held up"
+    gateway.until(lambda: "connected yet" not in gateway.show()["StatusText"], "a first try")
+    assert gateway.show()["StatusText"].startswith("broker: disconnected ("), "what is missing, and why"
+    gateway.shell("systemctl enable --quiet --now mosquitto")
+    gateway.until_connected()
+    assert gateway.show()["NRestarts"] == "0"
+
+
+def test_a_wrong_configuration_stays_down_until_it_is_right(gateway: Gateway) -> None:
+    gateway.edit("edgeq", "RestartSec=0")
+    gateway.put("etc/edgeq/conf.d/wrong.yaml", "gatewy: x\n")
+    gateway.shell("systemctl reload edgeq")
+    gateway.until(lambda: "the one in use stays" in gateway.log(), "the refusal")
+    assert gateway.show()["ActiveState"] == "active", "a reload doesn't end it"
+    gateway.shell("systemctl restart edgeq", check=False)
+    gateway.until(lambda: gateway.show()["ActiveState"] == "failed", "the end")
+    unit = gateway.show()
+    assert (unit["ExecMainStatus"], unit["NRestarts"]) == ("78", "0")
+    assert "wrong.yaml:1: gatewy: unknown key (did you mean 'gateway'?)" in gateway.log()
+    gateway.shell("rm /etc/edgeq/conf.d/wrong.yaml")
+    gateway.edit("edgeq", "")
+    gateway.shell("systemctl start edgeq")
+
+
+def test_a_reload_takes_a_new_route_and_keeps_the_process(gateway: Gateway) -> None:
+    before = gateway.show()["MainPID"]
+    gateway.put("etc/edgeq/conf.d/more.yaml", 'routes:\n  - {topic: "sensors/+/count", emit: "also.counted"}\n')
+    gateway.shell("systemctl reload edgeq")
+    gateway.until(lambda: gateway.rows("SELECT id FROM events WHERE type = 'also.counted'"), "the new route")
+    assert gateway.show()["MainPID"] == before
+    gateway.shell("rm /etc/edgeq/conf.d/more.yaml; systemctl reload edgeq")
+
+
+def test_it_ends_in_peace_well_within_its_time(gateway: Gateway) -> None:
+    gateway.shell("systemctl stop edgeq")
+    unit = gateway.show()
+    assert (unit["Result"], unit["ExecMainStatus"]) == ("success", "0")
+    seconds = (int(unit["InactiveEnterTimestampMonotonic"]) - int(unit["ActiveExitTimestampMonotonic"])) / 1e6
+    assert seconds < int(unit["TimeoutStopUSec"].removesuffix("min")) * 60
+    assert any(line.endswith(" stopped") for line in gateway.log().splitlines())
+    gateway.shell("systemctl start edgeq")
+
+
+def test_a_worker_is_a_service_of_its_own(gateway: Gateway) -> None:
+    gateway.put("etc/edgeq/app/working.py", WORKS)
+    gateway.put("etc/edgeq/conf.d/video.yaml", WORKING)
+    gateway.shell(typed("sudo systemctl enable --now edgeq-worker@video"))
+    worker = gateway.show("edgeq-worker@video")
+    assert (worker["ActiveState"], worker["User"]) == ("active", "edgeq")
+    gateway.shell("edgeq jobs dispatch working:whoami --queue video")
+    gateway.until(lambda: gateway.rows("SELECT id FROM jobs WHERE state = 'completed'"), "the job")
+    ((result,),) = gateway.rows("SELECT result FROM jobs WHERE state = 'completed'")
+    assert json.loads(str(result)) == int(worker["MainPID"]), "it ran there"
+    gateway.shell("systemctl disable --now edgeq-worker@video; rm /etc/edgeq/conf.d/video.yaml")
+
+
+def test_more_memory_than_is_allowed_costs_only_the_job(gateway: Gateway) -> None:
+    """The job takes more than the unit may have; the kernel ends its process, and edgeq goes on."""
+    gateway.put("etc/edgeq/app/working.py", WORKS)
+    gateway.put("etc/edgeq/conf.d/hungry.yaml", HUNGRY)
+    gateway.edit("edgeq", "MemoryMax=128M")
+    gateway.shell("systemctl restart edgeq")
+    try:
+        gateway.limit_memory("edgeq", 128 * 2**20)
+    except Unfit as error:
+        pytest.skip(str(error))
+    gateway.until_connected()
+    before = gateway.show()["MainPID"]
+    gateway.shell("edgeq jobs dispatch working:hungry --queue hungry")
+    gateway.until(lambda: gateway.rows("SELECT id FROM jobs WHERE state = 'dead'"), "the end of the job")
+    unit = gateway.show()
+    assert (unit["MainPID"], unit["ActiveState"], unit["NRestarts"]) == (before, "active", "0")
+    gateway.shell("rm /etc/edgeq/conf.d/hungry.yaml")
+    gateway.edit("edgeq", "")
+    gateway.shell("systemctl restart edgeq")

@@ -111,6 +111,14 @@ def start(machine: Machine, units: list[str]) -> None:
         machine.systemctl("start", unit)
 
 
+def must_store(machine: Machine, units: list[str]) -> None:
+    """Raise Failed when edgeq, which gets ready without its store, waits for that."""
+    for unit in units:
+        status = machine.ask("systemctl", "show", "--property=StatusText", "--value", unit).stdout.strip()
+        if status.startswith("store: "):
+            raise Failed(f"{unit} runs without its {status}")
+
+
 def stop(machine: Machine, units: list[str]) -> None:
     """Stop them; what they have in hand is finished first."""
     if units:

@@ -25,6 +25,7 @@ from versions import HOME, Version
 
 _NOTE = HOME / "upgrading.json"
 _BACKUPS = service.DATA / "backups"
+_BACKUPS_KEPT = 3
 
 
 @dataclass
@@ -56,8 +57,9 @@ def upgrade(machine: Machine, before: Version, after: Version) -> None:
         service.stop(machine, note.units)
         _back_up(machine, note)
         _take(machine, after)
-        service.checked(machine, after, "db", "migrate", what="migrating the database")
+        service.checked(machine, after, "db", "migrate", "--no-backup", what="migrating the database")
         service.start(machine, note.units)
+        service.must_store(machine, note.units)
     except BaseException as error:
         machine.say(f"{after.name} is not taken; going back to {before.name}")
         _go_back(machine, note)
@@ -98,13 +100,10 @@ def _back_up(machine: Machine, note: _Note) -> None:
         machine.say("the store isn't a file here: it is not backed up by this")
         return
     machine.folder(_BACKUPS, 0o750, service.USER)
-    known = set(_BACKUPS.iterdir())
-    service.checked(machine, Version(note.after), "db", "backup", _BACKUPS, what="backing up the database")
-    made = sorted(path for path in _BACKUPS.iterdir() if path not in known and path.suffix == ".db")
-    if not made:
-        raise Failed(f"backing up the database: nothing new in {_BACKUPS}")
-    machine.say(f"the database is backed up in {made[-1]}")
-    note.backup = str(made[-1])
+    words = ("db", "backup", "--json", "--keep", str(_BACKUPS_KEPT), _BACKUPS)
+    made = json.loads(service.checked(machine, Version(note.after), *words, what="backing up the database"))
+    machine.say(f"the database is backed up in {made['path']}")
+    note.backup = made["path"]
     _write(machine, note)
 
 

@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from .container import Container, debian
+import pytest
+
+from .container import Container, Unfit, debian
 from .readme import section, steps
 from .wheels import ROOT, build
 
@@ -38,6 +40,25 @@ def typed(beginning: str) -> str:
     return line.replace("sudo ", "")
 
 
+@contextmanager
+def gateway_in(folder: Path) -> Iterator[Gateway]:
+    """One with edgeq installed as the README says, and a sensor that counts. Skips where none can be booted."""
+    try:
+        made = Gateway(folder)
+        made.boot()
+    except Unfit as error:
+        pytest.skip(f"no container: {error}")
+    try:
+        made.begin()
+        made.count()
+        yield made
+    except AssertionError:
+        print(made.log())
+        raise
+    finally:
+        made.stop()
+
+
 class Gateway(Container):
     """One with the wheels of `version` in /root/wheels, and the project's own folder without the sources."""
 
@@ -48,9 +69,9 @@ class Gateway(Container):
         for name in ("scripts", "config", "systemd"):
             shutil.copytree(ROOT / name, self.root / _PROJECT / name, ignore=shutil.ignore_patterns("__pycache__"))
 
-    def put_wheels(self, version: str, **changes: object) -> None:
-        """Have /root/wheels hold `version` and what it needs."""
-        wheels = build(self.wheels, version, **changes)
+    def put_wheels(self, version: str, change: Callable[[Path], None] = lambda source: None) -> None:
+        """Have /root/wheels hold `version`, made from sources that `change` is done to, and what it needs."""
+        wheels = build(self.wheels, version, change)
         shutil.rmtree(self.root / "root/wheels", ignore_errors=True)
         shutil.copytree(wheels, self.root / "root/wheels")
 
@@ -98,6 +119,15 @@ class Gateway(Container):
         else:
             drop_in.unlink()
         self.shell("systemctl daemon-reload")
+
+    def until_connected(self) -> None:
+        """Wait until edgeq runs and has its session."""
+
+        def connected() -> bool:
+            unit = self.show()
+            return unit["ActiveState"] == "active" and unit.get("StatusText", "").startswith("broker: connected")
+
+        self.until(connected, "the session")
 
     def show(self, unit: str = "edgeq") -> Mapping[str, str]:
         """What systemd knows of a unit."""

@@ -28,9 +28,14 @@ def main(path: str, user: str, password: str) -> None:
         number = len(file.readlines())
         while True:
             number += 1
-            sent = client.publish(f"sensors/{user}/count", f'{{"n": {number}}}', qos=1)  # and again after a reconnect
-            while not sent.is_published():
+            while not client.is_connected():
+                time.sleep(0.05)
+            sent = client.publish(f"sensors/{user}/count", f'{{"n": {number}}}', qos=1)
+            while sent.rc == paho.MQTT_ERR_SUCCESS and not sent.is_published():  # sent again after a reconnect
                 time.sleep(0.01)
+            if sent.rc != paho.MQTT_ERR_SUCCESS:
+                number -= 1
+                continue
             file.write(f"{number}\n")
             file.flush()
             os.fsync(file.fileno())
