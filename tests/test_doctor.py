@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,29 @@ def test_a_service_with_another_configuration(patient: Patient, monkeypatch: pyt
     start = "{ path=/bin/sh ; argv[]=/bin/sh run -c /etc/edgeq/other.yaml ; ignore_errors=no }"
     systemd(monkeypatch, patient.folder, ExecStart=start)
     assert "runs with /etc/edgeq/other.yaml" in patient.told(unit.version)
+
+
+def test_a_service_that_runs_this_edgeq_by_a_link(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = patient.folder / "versions/1.0"
+    (version / "bin").mkdir(parents=True)
+    (version / "bin/edgeq").touch()
+    (patient.folder / "link").symlink_to(version / "bin")
+    monkeypatch.setattr(sys, "prefix", str(version))
+    start = f"{{ path=x ; argv[]={patient.folder}/link/edgeq run -c {patient.folder}/edgeq.yaml ; }}"
+    systemd(monkeypatch, patient.folder, ExecStart=start)
+    assert patient.found(unit.version) == []
+
+
+def test_a_unit_of_another_version(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = patient.folder / "share/edgeq/systemd/edgeq.service"
+    shipped.parent.mkdir(parents=True)
+    shipped.write_text("[Service]\n")
+    monkeypatch.setattr(sys, "prefix", str(patient.folder))
+    systemd(monkeypatch, patient.folder)
+    patient.put("etc/systemd/system/edgeq.service", "[Service]\n")
+    assert states(patient.found(unit.installed)) == ["ok"]
+    patient.put("etc/systemd/system/edgeq.service", "[Service]\nUser=root\n")
+    assert "isn't the unit of this version" in patient.told(unit.installed)
 
 
 def test_where_there_is_no_systemd(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

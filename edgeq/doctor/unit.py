@@ -41,6 +41,13 @@ def installed(case: Case) -> Iterator[Finding]:
             "it runs with the former settings",
             "sudo systemctl daemon-reload && sudo systemctl restart edgeq",
         )
+    shipped = Path(sys.prefix) / "share/edgeq/systemd" / UNIT
+    if shipped.is_file() and case.read(unit.get("FragmentPath", "").lstrip("/")) != shipped.read_text():
+        yield warn(
+            f"{unit.get('FragmentPath')} isn't the unit of this version",
+            "it may lack what this version relies on",
+            f"{_INSTALL}; changes of your own belong into: sudo systemctl edit edgeq",
+        )
     restarts = unit.get("NRestarts", "0")
     if restarts.isdecimal() and int(restarts):
         yield warn(
@@ -79,7 +86,7 @@ def version(case: Case) -> Iterator[Finding]:
     here = Path(sys.prefix)
     if not program.exists():
         yield bad(f"{UNIT} starts {program}, which isn't there", "it can't start", _INSTALL)
-    elif program.parent.parent.resolve() != here.resolve():
+    elif program.parent.resolve().parent != here.resolve():  # its folder may be a link to that of a version
         yield warn(
             f"{UNIT} runs {program}, and this is another edgeq, in {here}",
             "what is said here is said by another version than the one that runs",
