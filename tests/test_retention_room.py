@@ -247,4 +247,7 @@ async def test_near_a_limit_is_seen_without_reading(
     assert not near.is_near()
     disk.free = 52 * MIB
     assert near.is_near()
-    assert retention(sqlite, clock, ages(max_rows=5)).room.is_near()
+    disk.free = 1000 * MIB
+    assert retention(sqlite, clock, ages(max_size=Size(4 * MIB), min_free_disk=Size(0))).room.is_near() is False
+    await fill(sqlite, [clock.now()] * 1000, bytes_each=4000)
+    assert retention(sqlite, clock, ages(max_size=Size(4 * MIB), min_free_disk=Size(0))).room.is_near()

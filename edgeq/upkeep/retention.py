@@ -8,6 +8,7 @@ error.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -30,6 +31,7 @@ LOOK_SECONDS_MAX = 3600.0
 GLANCE_SECONDS = 60.0
 WAIT_DAYS = 7
 _LOOK_SECONDS_MIN = 5.0
+_FULL_GLANCE_SECONDS = 2.0  # while the store takes nothing, perhaps for want of room
 _TELL_SECONDS = 3600.0
 _SAVE_US = 3600 * MICROSECONDS
 _SEEN, _WAITS = "retention_seen", "retention_waits"
@@ -104,7 +106,7 @@ class Retention(Service):
             await self.look()
             looked = self.clock.monotonic()
             while (rest := looked + self._look_seconds - self.clock.monotonic()) > 0 and not self.stopping.is_set():
-                await self.pause(min(rest, GLANCE_SECONDS))
+                await self.pause(min(rest, GLANCE_SECONDS if self._store.health.ok else _FULL_GLANCE_SECONDS))
                 if self._processors is not None and self.room.is_near():
                     await self.make_room()
 
@@ -139,7 +141,8 @@ class Retention(Service):
             text = await meta.get(self._store, _SEEN)
             latest = [event async for event in events.latest(self._store, 1)]
             self._head = latest[0].id if latest else 0
-            self._saved = None if text is None else msgspec.json.decode(text, type=Seen)
+            with contextlib.suppress(msgspec.DecodeError, TypeError):  # anybody may have written there
+                self._saved = msgspec.json.decode(text or "", type=Seen)
             self._witness.begin(self._saved or (Seen(latest[0].recorded_at) if latest else None))
         doubted = self.doubts_clock
         now = self._witness.now()
@@ -154,7 +157,7 @@ class Retention(Service):
         if self._dry:
             await self._pruner.count_old_jobs({state: now - age for state, age in self._states.items()})
             return
-        await self._store.write(lambda tx: jobs.redate(tx, before=CLOCKLESS_BEFORE, now=now))
+        await self._store.relieve(lambda tx: jobs.redate(tx, before=CLOCKLESS_BEFORE, now=now))
         for state, age in self._states.items():
             removed = await self._pruner.old_jobs(state, now - age)
             self._metrics.purged.add(removed, state)
@@ -182,11 +185,11 @@ class Retention(Service):
         if text is None or self._by_hand:
             return False
         if self._chosen or (text and now >= int(text)):
-            await self._store.write(lambda tx: meta.remove(tx, _WAITS))
+            await self._store.relieve(lambda tx: meta.remove(tx, _WAITS))
             return False
         if not text:
             text = str(now + WAIT_DAYS * _DAY)
-            await self._store.write(lambda tx: self._announce(tx, now, text))
+            await self._store.relieve(lambda tx: self._announce(tx, now, text))
         self.waits_until = int(text)
         return True
 

@@ -40,7 +40,7 @@ class Room:
         if not disk:
             return False
         full = limits.max_size is not None and _taken(disk) > _NEAR * limits.max_size
-        return full or limits.max_rows is not None or disk["free_disk_bytes"] < self._free_wanted(disk) / _NEAR
+        return full or disk["free_disk_bytes"] < self._free_wanted(disk) / _NEAR
 
     async def make(self, *, dry: bool = False) -> None:
         """Delete until all limits are kept, as far as that goes; then hand back what is free."""
