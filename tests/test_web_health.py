@@ -68,7 +68,7 @@ async def test_metrics_say_how_it_stands(web: Interface) -> None:
     web.metrics.latency.observe_since([NOON, NOON + 20_000], NOON + 22_000)
     await web.store.write(lambda tx: cursors.take(tx, "sentinel", "latest", NOON))
     await web.store.write(lambda tx: events.append(tx, [NewEvent("a", NOON, NOON)]))
-    await web.store.write(lambda tx: jobs.add(tx, [NewJob(queue="default", kind="m:Job", args="{}", run_at=NOON)]))
+    await web.store.write(lambda tx: jobs.add(tx, [NewJob(queue="default", kind="m:Job", args="{}")]))
     text = (await web.ask("GET", "/metrics")).said
     found = {
         (sample.name, *sample.labels.values()): sample.value

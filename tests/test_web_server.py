@@ -124,6 +124,8 @@ async def test_head_is_get_without_a_body(web: Interface) -> None:
     answer = await web.ask("HEAD", "/api/queues")
     assert (answer.status, answer.said) == (200, "")
     assert int(answer.headers["Content-Length"]) > 10
+    endless = await web.ask("HEAD", "/api/stream")
+    assert (endless.status, endless.headers["Content-Type"]) == (200, "text/event-stream")
 
 
 async def test_every_answer_is_strict(web: Interface) -> None:

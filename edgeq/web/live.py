@@ -48,10 +48,10 @@ class Live:
         if self._streams >= STREAMS_MAX:
             text = f"{STREAMS_MAX} others look at it live: close a page, or ask for /api/status"
             raise Refusal(503, text, {"Retry-After": "15"})
-        self._streams += 1
         return self._events(add)
 
     async def _events(self, add: Callable[[Facts], Facts]) -> AsyncGenerator[bytes]:
+        self._streams += 1  # not before: what was never begun never ends
         try:
             while True:
                 facts = await self.now()

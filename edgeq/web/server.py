@@ -188,7 +188,7 @@ def _client(writer: asyncio.StreamWriter) -> str:
 
 async def _send(response: Response, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(_head(response))
-    if not isinstance(response, Stream):
+    if response.is_head or not isinstance(response, Stream):
         await _write(writer, b"" if response.is_head else response.body)
         return
     sending = asyncio.ensure_future(_send_on(response.pieces, writer))

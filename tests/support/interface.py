@@ -60,7 +60,7 @@ class Interface:
         found = await stored(self.store, self.clock.now(), self.plan.processors)
         found["store"]["ok"] = True
         session = {"state": "connected", "waiting": 0, "in_flight": 0, "last_message_at": self.clock.now()}
-        return {"running": True, "started_at": 0, **found, "session": session}
+        return {"running": True, "version": "1.0", "started_at": 0, **found, "session": session}
 
     async def ask(self, method: str, path: str, body: Any = None, *, token: str = TOKEN, **headers: str) -> Answered:
         """What it answers. Names of headers have `_` for `-`; a change is made with the token, unless that is empty."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 from ...clock import Clock
@@ -21,7 +20,6 @@ class Now:
         self._history = history
         self._access = access
         self._clock = clock
-        self._version = version("edgeq")
 
     def operations(self) -> list[Operation]:
         """See api."""
@@ -51,7 +49,7 @@ class Now:
 
     def _dated(self, facts: dict[str, Any]) -> dict[str, Any]:
         clock = {"synchronised": self._clock.synchronised()}
-        return {**facts, "now": self._clock.now(), "version": self._version, "clock": clock}
+        return {**facts, "now": self._clock.now(), "clock": clock}
 
     def _for(self, call: Call, facts: dict[str, Any]) -> dict[str, Any]:
         return {

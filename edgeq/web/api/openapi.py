@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from ...version import edgeq_version
 from ..access import COOKIE
 from ..operation import Call, Nothing, Operation
 from ..replies import json_reply
@@ -59,7 +60,7 @@ def description(operations: Sequence[Operation]) -> dict[str, Any]:
     asked = {_name(known[_key(each.asks)]) for each in operations}
     return {
         "openapi": OPENAPI,
-        "info": {"title": "edgeq", "version": "1", "description": _ABOUT},
+        "info": {"title": "edgeq", "version": edgeq_version(), "description": _ABOUT},
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in components.items() if name not in asked},
