@@ -63,6 +63,28 @@ def test_who_presses_a_button_is_asked_for_the_token_first(barn: Barn, browser: 
     browser.shows("You look only.", selector="nav")
 
 
+def test_where_looking_needs_the_token_the_page_asks_for_it(barn: Barn, browser: Browser) -> None:
+    port = barn.page.rpartition(":")[2]
+    barn.reload((barn.folder / "edgeq.yaml").read_text().replace(f'"127.0.0.1:{port}"', f'":{port}"'))
+    browser.visit(barn.page)
+    browser.shows("only to those who have the token", selector="dialog")
+    assert "barn-1" not in browser.text("body")
+    browser.click("Not now")
+    browser.click("Log in")
+    browser.all("#token")[0].send_keys(TOKEN, Keys.ENTER)
+    browser.shows("barn-1", "Live", selector=".top")
+    browser.shows("Session", "connected")
+
+
+def test_when_the_session_is_over_the_page_says_so(barn: Barn, browser: Browser) -> None:
+    logged_in(browser, barn, "processors")
+    browser.forget()
+    browser.click("Pause courier")
+    browser.shows("That was not done: the token is missing or wrong", selector="#notice")
+    browser.shows("You look only.", selector="nav")
+    assert not paused(barn, "courier")
+
+
 def test_a_processor_is_paused_and_resumed_by_keyboard_alone(barn: Barn, browser: Browser) -> None:
     browser.open(barn.page, "now")
     browser.press(Keys.TAB)
@@ -135,6 +157,14 @@ def test_queues_jobs_and_notifications_are_changed_by_their_buttons(barn: Barn, 
         "nothing to be left to acknowledge",
     )
     assert not browser.errors()
+
+
+def test_what_was_discarded_where_it_was_read_is_told_in_the_list(barn: Barn, browser: Browser) -> None:
+    barn.publish(("doors/front/state", '{"state": "ajar"}'))
+    logged_in(browser, barn, "dead-letters/1")
+    browser.click("Discard dead letter #1")
+    browser.click("Discard", "dialog .danger")
+    browser.shows("Dead letter #1 is gone", "There are no dead letters.")
 
 
 def test_what_another_has_done_meanwhile_is_told(barn: Barn, browser: Browser) -> None:

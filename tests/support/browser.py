@@ -44,22 +44,31 @@ class Browser:
 
     def open(self, base: str, view: str = "now") -> None:
         """A fresh look at a view, without what was remembered; returns when it shows its heading and figures."""
+        self.visit(base, view)
+        self.until(lambda: self.all(".view h1") and not self.script(_LOADING), f"{view} to be shown")
+
+    def visit(self, base: str, view: str = "now") -> None:
+        """The same, whatever it then shows."""
         self._driver.get("about:blank")
-        self._driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.forget()
         self.logs()
         self._driver.get(f"{base}/#{view}")
-        self.until(lambda: self.all(".view h1") and not self.script(_LOADING), f"{view} to be shown")
+
+    def forget(self) -> None:
+        """Lose the cookies."""
+        self._driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
 
     def go(self, view: str) -> None:
         """Follow a link to a view, as the address bar would."""
         self.script(f"location.hash = {json.dumps(view)}")
 
-    def resize(self, width: int = 1280, height: int = 800, *, dark: bool = False) -> None:
-        """Another window: its size in pixels, and whether dark is preferred."""
+    def resize(self, width: int = 1280, height: int = 800, *, dark: bool = False, still: bool = False) -> None:
+        """Another window: its size in pixels, and whether its user prefers it dark, and without motion."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, motion]})
 
     def text(self, selector: str = "main") -> str:
         """What can be read there."""

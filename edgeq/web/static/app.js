@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { confirm, login } from "./dialogs.js";
 import { h, patch } from "./dom.js";
 import { follow } from "./live.js";
+import { link, read } from "./place.js";
 import { note } from "./rates.js";
 import { attention } from "./trouble.js";
 import { duration } from "./words.js";
@@ -30,28 +31,12 @@ const state = {
   error: null,
   loadedAt: 0,
   turn: 0,
+  asked: false,
+  told: false,
 };
-let place = read();
+const names = Object.keys(VIEWS);
+let place = read(location.hash, names);
 let again = 0;
-
-// --- where we are: #view/id?name=value
-
-function read() {
-  const [path, query = ""] = location.hash.slice(1).split("?");
-  const [view, id = ""] = path.split("/").map(decodeURIComponent);
-  return {
-    view: Object.hasOwn(VIEWS, view) ? view : "now",
-    id,
-    params: Object.fromEntries(new URLSearchParams(query)),
-  };
-}
-
-function link(view, params = {}) {
-  const query = new URLSearchParams(
-    Object.entries(params).filter(([, value]) => value !== "" && value !== undefined),
-  ).toString();
-  return `#${view}${query ? `?${query}` : ""}`;
-}
 
 function gatewayNow() {
   return state.status.now + (performance.now() - state.heardAt) * 1000;
@@ -191,8 +176,12 @@ async function askWhy() {
   try {
     await get("status");
   } catch (refused) {
-    if (refused.status === 401) await enter("This gateway shows itself only to those who have the token.");
-    else part("lost").textContent = `${refused.message} Trying again.`;
+    if (refused.status !== 401) part("lost").textContent = `${refused.message} Trying again.`;
+    else if (!state.asked) {
+      state.asked = true; // once; there is a button for later
+      part("access").hidden = false;
+      await enter("This gateway shows itself only to those who have the token.");
+    }
   }
 }
 
@@ -207,9 +196,14 @@ function button(words, { path, about, done, confirm: question, danger, then }) {
     try {
       await post(path);
       tell(`${done}.`);
-      if (then && place.id) location.hash = then;
+      if (then && place.id) {
+        state.told = true; // it is still to be read where one comes to
+        location.hash = then;
+        return;
+      }
     } catch (refused) {
       tell(`That was not done: ${refused.message}`, "wrong");
+      if (refused.status === 401) await renew(); // the session is over
     }
     await load();
   };
@@ -239,7 +233,7 @@ async function renew() {
 }
 
 async function onAccess() {
-  if (!state.status.may_change) return enter("With the token you may change things here.");
+  if (!state.status?.may_change) return enter("With the token you may change things here.");
   await post("logout").catch(() => null);
   tell("You are logged out.");
   return renew();
@@ -257,10 +251,11 @@ function say(words) {
 // --- beginning
 
 function onMove() {
-  place = read();
+  place = read(location.hash, names);
   clearTimeout(again);
   Object.assign(state, { data: null, error: null });
-  tell("");
+  if (!state.told) tell("");
+  state.told = false;
   openMenu(false);
   drawFrame();
   draw();
