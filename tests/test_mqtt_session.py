@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.mosquitto import Mosquitto, Peer, free_port
 from support.sessions import Memory, Rig, payloads, running
 
 from edgeq.mqtt.connection import NotConnected, PublishFailed
+from edgeq.mqtt.delivery import Delivery
 from edgeq.mqtt.inbox import Inbox
 from edgeq.mqtt.session import State
 
@@ -210,6 +212,31 @@ async def test_two_sessions_share_a_subscription(broker: Mosquitto, version: str
         both = await one.take(len(one.inbox)) + await two.take(len(two.inbox))
         assert sorted(payloads(both)) == sorted(numbers(40))
         assert one.memory.filters == ["$share/site/a/#"]
+
+
+@versions
+async def test_what_is_private_comes_to_each_of_a_group_once(broker: Mosquitto, version: str) -> None:
+    options: dict[str, Any] = {"version": version, "group": "site", "private": ["born/status", "a/b"]}
+    filters = {"born/status": 1, "a/#": 1, "a/b": 1}
+    async with (
+        running(broker.url, filters, gateway="one", **options) as one,
+        running(broker.url, filters, gateway="two", **options) as two,
+    ):
+        await one.ready()
+        await two.ready()
+        with Peer(broker.port) as peer:
+            await asyncio.to_thread(peer.publish_many, [("a/b", "shared"), ("born/status", "online")])
+        found = [[delivery.topic async for delivery in until_born(rig)] for rig in (one, two)]
+        assert sorted(found, key=len) == [["born/status"], ["a/b", "born/status"]], "what overlaps is shared after all"
+
+
+async def until_born(rig: Rig) -> AsyncIterator[Delivery]:
+    """What comes until Home Assistant is born, and that."""
+    while True:
+        (delivery,) = await rig.take(1)
+        yield delivery
+        if delivery.topic == "born/status":
+            return
 
 
 @versions

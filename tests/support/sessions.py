@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,6 +46,7 @@ class Rig:
         memory: Memory | None = None,
         inbox: Inbox | None = None,
         packet_bytes_max: int = 300_000,
+        private: Collection[str] = (),
         **settings: Any,
     ) -> None:
         self.inbox = Inbox() if inbox is None else inbox
@@ -63,6 +64,7 @@ class Rig:
             Clock(),
             packet_bytes_max=packet_bytes_max,
             known_filters=self.memory,
+            private=private,
         )
         self.session.reconnect_backoff = Backoff(0.02, 0.05)
 
