@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.doctors import Patient, states
 from support.mosquitto import Mosquitto, free_port
 
 from edgeq.doctor import broker as looks
-from edgeq.doctor import keeping
+from edgeq.doctor import keeping, visit
 from edgeq.doctor import mosquitto as conf
 
 StartBroker = Callable[..., Mosquitto]
@@ -22,19 +23,27 @@ versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
 ROUTES = 'routes: [{topic: "a/{b}/#", emit: x}, {topic: "c/d", emit: y}]\n'
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which other tests run answers later."""
+    for module in (visit, keeping, looks):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 20.0)
+
+
 def configuration(url: str, more: str = "", version: str = "5") -> str:
     return f'gateway: g\nmqtt: {{url: "{url}", version: "{version}"{more}}}\n{ROUTES}'
 
 
 @versions
 def test_a_broker_that_keeps_messages_and_one_that_does_not_give_them(
-    mosquitto: StartBroker, tmp_path: Path, version: str
+    mosquitto: StartBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     (tmp_path / "acl").write_text("topic write edgeq/#\n")
     good, other = mosquitto(), mosquitto(f"acl_file {tmp_path / 'acl'}")
     patient = Patient(tmp_path, configuration(good.url, version=version))
     assert patient.told(keeping.kept) == "ok: the broker keeps a message for a session that is away |  | "
     patient.configure(configuration(other.url, version=version))
+    monkeypatch.setattr(keeping, "ANSWER_SECONDS", 3.0)
     told = patient.told(keeping.kept)
     assert told.startswith("bad: the broker didn't keep a message on edgeq/g/doctor for a session that was away")
     assert "may not read" in told
@@ -80,6 +89,15 @@ def test_a_broker_that_does_not_let_edgeq_in_or_not_everywhere(mosquitto: StartB
     patient.configure(configuration(mosquitto(f"acl_file {tmp_path / 'acl'}").url))
     told = patient.told(keeping.kept)
     assert told.startswith("unknown: whether the broker keeps messages couldn't be tried: the broker refused")
+
+
+def test_something_that_is_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visit, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        patient = Patient(tmp_path, configuration(f"mqtt://127.0.0.1:{silent.getsockname()[1]}"))
+        assert states(patient.found(looks.reached)) == ["ok"]
+        assert "doesn't answer" in patient.told(looks.accepted)
+        assert patient.found(looks.subscriptions) == patient.found(keeping.kept) == []
 
 
 def test_a_broker_that_is_not_there_is_told_once(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Names that a shell completes: those in the configuration. The store isn't asked. Whatever is wrong, there are none,
-and nothing is said: somebody is typing."""
+"""Names that a shell completes: those in the configuration. The store isn't asked. Without a configuration that can be
+read there are none; that nothing is said of it, `main` sees to."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 def _names(find: Callable[[Config], Iterable[str]]) -> Complete:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        try:
-            config = load_to_plan(_config_path(ctx)).config
-            return sorted(name for name in find(config) if name.startswith(incomplete))
-        except Exception:  # noqa: BLE001 - see the module's text
-            return []
+        config = load_to_plan(_config_path(ctx)).config
+        return sorted(name for name in find(config) if name.startswith(incomplete))
 
     return complete
 

@@ -24,7 +24,8 @@ from .visit import ANSWER_SECONDS, NoWay, visit
 THOROUGH_MESSAGES = 5000
 
 _KEPT_FOR = Duration(60)
-_SILENCE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.5
+_LAST = b"last"
 _LOST = "what is published while edgeq is down is lost"
 _DO = "mosquitto: config/mosquitto/edgeq.conf has all it needs (max_queued_messages, persistence)"
 
@@ -83,24 +84,36 @@ async def _try(case: Case, topic: str, sent: int) -> Outcome:
             refused = await connection.subscribe({topic: 1})
             if refused:
                 raise PublishFailed(f"the broker refuses the subscription to {topic}: {refused[topic]}")
-        async with visit(case, "here") as connection:
-            await _publish(connection, topic, sent)
-        came.clear()
-        async with visit(case, "away", session_expiry=_KEPT_FOR, on_messages=take) as connection:
-            acknowledged = 0
-            while len(came) < sent:
-                try:
-                    await asyncio.wait_for(news.wait(), _SILENCE_SECONDS)
-                except TimeoutError:
-                    break
-                news.clear()
-                connection.ack(came[acknowledged:])
-                acknowledged = len(came)
-            return Outcome(sent, len(came), connection.welcome.session_present)
+        async with visit(case, "here") as here:
+            await _publish(here, topic, sent)
+            async with visit(case, "away", session_expiry=_KEPT_FOR, on_messages=take) as connection:
+                if connection.welcome.session_present:
+                    await _take_all(connection, here, topic, came, news)
+                kept = sum(each.payload != _LAST for each in came)
+                return Outcome(sent, kept, connection.welcome.session_present)
     finally:
         with contextlib.suppress(NoWay):
             async with visit(case, "away"):
                 pass  # its session is not to outlast it
+
+
+async def _take_all(
+    connection: Connection, here: Connection, topic: str, came: list[Delivery], news: asyncio.Event
+) -> None:
+    """Acknowledge what comes until all that was kept has come: a last message comes after it. That one is published
+    again while nothing comes, as it may have found the queue full; and given up when that is so for long."""
+    acknowledged, silent = 0, 0.0
+    await here.publish(topic, _LAST, 1, False, ANSWER_SECONDS)
+    while silent < ANSWER_SECONDS and all(each.payload != _LAST for each in came):
+        try:
+            await asyncio.wait_for(news.wait(), _AGAIN_SECONDS)
+            silent = 0.0
+        except TimeoutError:
+            silent += _AGAIN_SECONDS
+            await here.publish(topic, _LAST, 1, False, ANSWER_SECONDS)
+        news.clear()
+        connection.ack(came[acknowledged:])
+        acknowledged = len(came)
 
 
 async def _publish(connection: Connection, topic: str, count: int) -> None:
