@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_rates_and_lag_over_time(broker: Mosquitto, edgeq: Appliance) -> None:
         terminal.until("messages/s  ", "lag courier")
         with Peer(broker.port) as sensor:
             sensor.publish_many([("sensors/a", '{"value": 1}')] * 20)
-        terminal.until("█")
+        terminal.until(lambda text: re.search(r"messages/s +[\d.]+ +\S*█", text) is not None)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
