@@ -8,19 +8,16 @@ acknowledged to the sender, and is not an event once edgeq has caught up, was ac
 from __future__ import annotations
 
 import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.appliance import Appliance
-from support.load import ECHO, ROUTE, WINDOW, Load, audit, echoed, stored
+from support.load import ECHO, ROUTE, WINDOW, Load
 from support.mosquitto import Mosquitto
 from support.power import UNTIL_THE_TEST_ENDS, Disk, NoDiskError
+from support.power_site import Site
 
 CUTS = int(os.environ.get("POWER_CUTS", "20"))
 
@@ -36,96 +33,6 @@ processors:
 """
 
 pytestmark = pytest.mark.timeout(60 + 5 * CUTS)
-
-
-class Site:
-    """An appliance whose database, and nothing else of it, is on a disk; a stream of messages; cuts at random moments.
-
-    `lost` are the numbers of messages, `taken_back` the ids of events that a reader had seen, which a cut has taken.
-    """
-
-    def __init__(self, edgeq: Appliance, disk: Disk, load: Load) -> None:
-        self.edgeq = edgeq
-        self.disk = disk
-        self.load = load
-        self.cuts = 0
-        self.lost: set[int] = set()
-        self.taken_back: set[int] = set()
-        self._on_earlier_disks: set[int] = set()
-        seed = random.randrange(2**32)
-        print(f"seed {seed}")
-        self._chance = random.Random(seed)
-
-    def cut_under_load(self) -> None:
-        """Cut while messages stream in."""
-        wanted = self._head() + self._chance.randrange(1, 350)  # of 200 to be received and 200 to be echoed
-        sending = threading.Thread(target=self.load.send, args=(200,))
-        sending.start()
-        self._at_once(lambda: self._head() >= wanted)
-        time.sleep(self._chance.uniform(0, 0.003))
-        head = self._head()
-        event = self._event(head)
-        self._cut()
-        sending.join()
-        if self._event(head) != event:
-            self.taken_back.add(head)
-
-    def cut_while_starting(self) -> None:
-        """Start, and cut while the database is opened, made or put right, or what waited at the broker comes in."""
-        process = self.edgeq.spawn()
-        lock = self.disk.folder / "edgeq.db-lock"
-        self._at_once(lambda: lock.exists() and lock.read_text() == str(process.pid))
-        time.sleep(self._chance.uniform(0, 0.1))
-        self._cut()
-
-    def catch_up(self) -> None:
-        """Start, wait until the broker has nothing left for edgeq, and look at what is there."""
-        self.edgeq.start()
-        self.load.send(1)
-        last = f"load/{self.load.sender}/{max(self.load.acknowledged)}"
-        count = "SELECT count(*) FROM events WHERE type = 'load.received' AND topic = ?"
-        self.edgeq.until(lambda: self.edgeq.sql(count, last)[0][0], "the last message")
-        self.edgeq.until(lambda: echoed(self.edgeq), "the processor")
-        audit(self.edgeq, self.load, self.cuts)
-        assert list(self.disk.folder.glob("*damaged*")) == [], "a whole database was put aside"
-        self.lost = self.load.acknowledged - self._on_earlier_disks - set(stored(self.edgeq, self.load))
-
-    def change_disk(self) -> None:
-        """Stop, and put an empty disk in the place of this one."""
-        assert self.edgeq.stop() == 0
-        self._on_earlier_disks |= self.load.acknowledged
-        self.disk.unmount()
-        self.disk.format()
-        self.disk.mount()
-
-    def flip(self, share: float) -> bool:
-        """True in this share of cases."""
-        return self._chance.random() < share
-
-    def figures(self) -> str:
-        """What there is to say."""
-        taken = f"{len(self.lost)} lost, {len(self.taken_back)} times a reader had seen what was gone"
-        return f"{self.cuts} cuts, {len(self.load.acknowledged)} messages, {taken}"
-
-    def _cut(self) -> None:
-        assert self.edgeq.process is not None
-        assert self.edgeq.process.poll() is None, f"edgeq ended before the cut:\n{self.edgeq.log[-4000:]}"
-        self.disk.cut(self.edgeq.process.pid)
-        self.edgeq.kill()
-        self.disk.unmount()
-        self.disk.mount()
-        self.cuts += 1
-
-    def _head(self) -> int:
-        return int(self.edgeq.sql("SELECT coalesce(max(id), 0) FROM events")[0][0])
-
-    def _event(self, event_id: int) -> list[Any]:
-        return self.edgeq.sql("SELECT recorded_at, topic FROM events WHERE id = ?", event_id)
-
-    def _at_once(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline, f"the moment of the cut didn't come:\n{self.edgeq.log[-4000:]}"
 
 
 @pytest.fixture

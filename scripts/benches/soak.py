@@ -132,6 +132,7 @@ class Seen:
 def soak(folder: Path, port: int, minutes: float, hurry: float, *, leak: bool = False) -> Seen:
     """So many minutes for edgeq; what was seen."""
     web = free_port()
+    (folder / "backups").mkdir()
     (folder / "soaked.py").write_text(APP.format(leak=LEAK if leak else "pass"))
     program = ("-m", "edgeq.cli.main") if hurry == 1 else (str(Path(__file__).with_name("hurried")), f"{hurry:g}")
     seen = Seen()

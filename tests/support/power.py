@@ -38,10 +38,11 @@ class NoDiskError(Exception):
 class Disk:
     """Use it in a `with` block of the main thread. `folder` is where it is mounted. Raises NoDiskError at the start.
 
-    Nobody may have a file of it open at `unmount`.
+    Nobody may have a file of it open at `unmount`. It has `size` bytes, what the file system needs for itself included.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, size: int = _BYTES) -> None:
+        self._size = size
         self.folder = place / "disk"
         self._image = place / "disk.ext4"
         self._home = -1
@@ -84,7 +85,7 @@ class Disk:
         """Make it empty. It must not be mounted."""
         self._image.unlink(missing_ok=True)
         with self._image.open("wb") as file:
-            file.truncate(_BYTES)
+            file.truncate(self._size)
         _do("mkfs.ext4", "-q", "-F", str(self._image))
 
     def mount(self) -> None:
@@ -96,17 +97,18 @@ class Disk:
         """Unmount it."""
         _do("umount", str(self.folder))
 
-    def cut(self, process: int) -> None:
-        """Cut the power, also of `process`: what is not on the disk by now never will be. Unmount before you look.
+    def cut(self, *processes: int) -> None:
+        """Cut the power, also of these processes: what is not on the disk by now never will be. Unmount before looking.
 
-        The process goes first, by a few microseconds. A sync that the cut catches half way may return success (the
+        The processes go first, by a few microseconds. A sync that the cut catches half way may return success (the
         kernel finds its part of the journal done with, and doesn't ask why), and nobody may live to tell of it.
         """
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             device = os.major(os.fstat(descriptor).st_dev)
             assert device == _LOOP_MAJOR, f"{self.folder} is not the disk that was mounted here"
-            os.kill(process, signal.SIGKILL)
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
             fcntl.ioctl(descriptor, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NOLOGFLUSH))
         finally:
             os.close(descriptor)
