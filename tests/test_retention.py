@@ -229,3 +229,17 @@ async def test_a_processor_that_reads_meanwhile_sees_every_event(store: Store, c
     await upkeep.look()
     assert seen == list(range(1, count + 1))
     assert await ids(store) == []
+
+
+async def test_a_cursor_that_is_set_back_meanwhile_keeps_what_is_behind_it(store: Store, clock: FakeClock) -> None:
+    await fill(store, [clock.now() - 40 * DAY] * 1000)
+    await place(store, "reader", 1000)
+    back: list[int] = []
+
+    async def rest(seconds: float) -> None:
+        if not back:
+            back.append((await ids(store))[0] + 100)
+            await place(store, "reader", back[0])
+
+    await retention(store, clock, processors=["reader"], rest=rest).look()
+    assert await ids(store) == list(range(back[0] + 1, 1001))
