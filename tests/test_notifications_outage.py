@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from collections.abc import AsyncIterator
 
 import pytest
-from support.outbox import Outbox, Scripted, outbox
-from support.stores import Database
+from support.outbox import Outbox, Scripted
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.bucket import Limit
@@ -21,17 +19,6 @@ from edgeq.testing.clock import NOON, FakeClock
 
 DAY = 86400
 GONE = Retry("no route to host", target_down=True, unreachable=True)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 class Phone(Scripted):

@@ -24,11 +24,6 @@ AGES = Ages(JobRetention(completed=Duration(86_400), cancelled=Duration(2 * 86_4
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
     async with database.opened(clock=clock) as store:
         yield store
