@@ -101,7 +101,7 @@ async def account(box: Outbox, phone: Phone) -> dict[str, float]:
     ("days", "critical", "limit"),
     [(15, 0.1, Limit(0.2, 60)), (1, 0.5, Limit(0.2, 60)), (1, 0.1, None), (15, 0.5, None)],
 )
-@pytest.mark.timeout(400)  # a server is asked some 40,000 times
+@pytest.mark.timeout(900)  # a server is asked some 40,000 times
 async def test_days_offline(box: Outbox, clock: FakeClock, days: int, critical: float, limit: Limit | None) -> None:
     back_at = NOON + days * DAY * MICROSECONDS
     rows = history(300, critical, days - 0.5)
