@@ -1,18 +1,21 @@
-"""The fixtures that all tests share: a real broker, a real PostgreSQL server."""
+"""The fixtures that many tests share: a real broker, a real PostgreSQL server, a store with notifications."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.mosquitto import Mosquitto, find_mosquitto
+from support.outbox import Outbox, outbox
 from support.postgres import Postgres, find_postgres
 from support.stores import KINDS, Database, PostgresDatabase, SqliteDatabase
+
+from edgeq.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from support.browser import Browser
@@ -119,6 +122,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         made = PostgresDatabase.on(request.getfixturevalue("postgres"))
         yield made
         made.drop()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """One that stands still unless a test lets it go on."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
+    """An outbox that goes by `clock`, in a database of each kind in turn."""
+    async with outbox(database, clock) as box:
+        yield box
 
 
 def _postgres(**settings: str) -> Postgres:

@@ -25,11 +25,6 @@ async def store(database: Database) -> AsyncIterator[Store]:
         yield made
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 async def settled(store: Store, runner: ProcessorRunner) -> None:
     """It has sent all, and what it decided is on disk."""
 

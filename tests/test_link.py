@@ -27,11 +27,6 @@ class Way:
         return 0
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def link(way: Way, clock: FakeClock) -> Link:
     return Link(way, way, way, clock)  # type: ignore[arg-type]
 

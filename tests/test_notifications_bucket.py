@@ -11,11 +11,6 @@ from edgeq.testing.clock import FakeClock
 BACKOFF = Backoff(10.0, 900.0, jitter=0.0)
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def test_a_burst_and_then_one_at_a_time(clock: FakeClock) -> None:
     bucket = Bucket(Limit(0.2, 3), clock.monotonic)
     for _ in range(3):

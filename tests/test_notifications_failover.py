@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
-from support.outbox import NOON, Outbox, Scripted, outbox
-from support.stores import Database
+from support.outbox import NOON, Outbox, Scripted
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.bucket import Limit
@@ -20,17 +19,6 @@ from edgeq.testing.clock import FakeClock
 
 GONE = Retry("no route to host", target_down=True, unreachable=True)
 FAILED = Retry("500 Internal Server Error")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 def sender(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.outbox import NOON, Outbox, Scripted, outbox
-from support.stores import Database
+from support.outbox import NOON, Outbox, Scripted
 
 from edgeq.clock import MICROSECONDS
 from edgeq.config.schema import NotificationRoute, Quiet
@@ -50,17 +48,6 @@ class Phone:
             wait = await self.sender.work()
             self.clock.advance(rest if wait is None else min(rest, max(wait, 0.001)))
         await self.sender.work()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 async def test_a_group_whose_wait_ends_in_quiet_hours_is_told_after_them(box: Outbox, clock: FakeClock) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import tracemalloc
-from collections.abc import AsyncIterator
 
 import pytest
-from support.outbox import Outbox, Scripted, outbox
-from support.stores import Database
+from support.outbox import Outbox, Scripted
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.bucket import Limit
@@ -21,17 +19,6 @@ from edgeq.testing.clock import NOON, FakeClock
 
 DAY = 86400
 GONE = Retry("no route to host", target_down=True, unreachable=True)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 class Phone(Scripted):
@@ -114,7 +101,7 @@ async def account(box: Outbox, phone: Phone) -> dict[str, float]:
     ("days", "critical", "limit"),
     [(15, 0.1, Limit(0.2, 60)), (1, 0.5, Limit(0.2, 60)), (1, 0.1, None), (15, 0.5, None)],
 )
-@pytest.mark.timeout(400)  # a server is asked some 40,000 times
+@pytest.mark.timeout(900)  # a server is asked some 40,000 times
 async def test_days_offline(box: Outbox, clock: FakeClock, days: int, critical: float, limit: Limit | None) -> None:
     back_at = NOON + days * DAY * MICROSECONDS
     rows = history(300, critical, days - 0.5)

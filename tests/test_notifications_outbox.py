@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,6 @@ from edgeq.testing.clock import FakeClock
 
 DOWN = Retry("connection refused", target_down=True)
 FAILED = Retry("500 Internal Server Error")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 async def test_what_is_queued_is_sent_in_order_and_marked(box: Outbox) -> None:

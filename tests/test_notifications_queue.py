@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.outbox import NOON, Outbox, Scripted, outbox
-from support.stores import Database
+from support.outbox import NOON, Outbox, Scripted
 
 from edgeq.clock import MICROSECONDS
 from edgeq.notifications.channels import Outcome, Rejected, Sent
@@ -20,17 +18,6 @@ from edgeq.testing.clock import FakeClock
 
 ROOM = Group("room", 30 * MICROSECONDS, 300 * MICROSECONDS)
 QUIET = Group("quiet:7", 0, 0)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def box(database: Database, clock: FakeClock) -> AsyncIterator[Outbox]:
-    async with outbox(database, clock) as box:
-        yield box
 
 
 async def add(box: Outbox, kind: str, fingerprint: str = "door", **more: Any) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from support.postgres import Postgres
 from support.proxy import Proxy
-from support.stores import PostgresDatabase, SqliteDatabase
+from support.stores import PostgresDatabase, SqliteDatabase, postgres_store
 
 from edgeq.clock import Clock
 from edgeq.errors import StoreError
@@ -19,9 +19,7 @@ from edgeq.owned import Owned
 from edgeq.service import Service
 from edgeq.store.ownership import Alone, Held
 from edgeq.store.postgres.ownership import lock_key
-from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.store import Store
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
 
 SOON_SECONDS = 15.0
@@ -30,16 +28,6 @@ SOON_SECONDS = 15.0
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     return PostgresDatabase.on(postgres).url
-
-
-@asynccontextmanager
-async def opened(url: str, name: str) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url, metrics=Metrics(), clock=Clock(), part=name)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def own(stack: AsyncExitStack, store: Store, name: str) -> Held:
@@ -80,7 +68,7 @@ async def test_one_machine_owns_everything_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_name_is_owned_once_and_passes_on_when_it_is_given_back(url: str) -> None:
-    async with opened(url, "a run") as first, opened(url, "b run") as second, AsyncExitStack() as stack:
+    async with postgres_store(url, "a run") as first, postgres_store(url, "b run") as second, AsyncExitStack() as stack:
         await own(stack, first, "processor:p")
         waiting = asyncio.ensure_future(own(stack, second, "processor:p"))
         await own(stack, second, "processor:q")  # it was asked, and not given the other one
@@ -95,7 +83,7 @@ async def test_a_name_is_owned_once_and_passes_on_when_it_is_given_back(url: str
 
 
 async def test_who_gives_up_waiting_gets_nothing(url: str) -> None:
-    async with opened(url, "a") as first, opened(url, "b") as second, AsyncExitStack() as stack:
+    async with postgres_store(url, "a") as first, postgres_store(url, "b") as second, AsyncExitStack() as stack:
         async with AsyncExitStack() as firsts:
             await own(firsts, first, "leader")
             waiting = asyncio.ensure_future(own(stack, second, "leader"))
@@ -106,14 +94,14 @@ async def test_who_gives_up_waiting_gets_nothing(url: str) -> None:
 
 
 async def test_one_block_at_a_time_for_each_name(url: str) -> None:
-    async with opened(url, "a") as store, AsyncExitStack() as stack:
+    async with postgres_store(url, "a") as store, AsyncExitStack() as stack:
         await own(stack, store, "leader")
         with pytest.raises(ValueError, match="asked for twice"):
             await own(stack, store, "leader")
 
 
 async def test_an_ended_session_loses_all_and_the_next_has_it(url: str, postgres: Postgres) -> None:
-    async with opened(url, "ended") as first, opened(url, "next") as second, AsyncExitStack() as stack:
+    async with postgres_store(url, "ended") as first, postgres_store(url, "next") as second, AsyncExitStack() as stack:
         held = [await own(stack, first, name) for name in ("leader", "processor:p")]
         waiting = asyncio.ensure_future(own(stack, second, "leader"))
         postgres.terminate("edgeq ended session")
@@ -126,8 +114,8 @@ async def test_an_ended_session_loses_all_and_the_next_has_it(url: str, postgres
 async def test_who_is_cut_off_knows_that_it_has_lost_before_another_can_own(url: str, postgres: Postgres) -> None:
     async with Proxy(postgres.port) as proxy, AsyncExitStack() as stack:
         through = url.replace(f":{postgres.port}", f":{proxy.port}")
-        first = await stack.enter_async_context(opened(through, "a"))
-        second = await stack.enter_async_context(opened(url, "b"))
+        first = await stack.enter_async_context(postgres_store(through, "a"))
+        second = await stack.enter_async_context(postgres_store(url, "b"))
         held = await own(stack, first, "leader")
         proxy.hold()
         await own(stack, second, "leader")
@@ -140,8 +128,8 @@ async def test_a_service_runs_in_one_place_at_a_time(url: str, postgres: Postgre
     running: set[str] = set()
     async with Proxy(postgres.port) as proxy, AsyncExitStack() as stack:
         through = url.replace(f":{postgres.port}", f":{proxy.port}")
-        first = await stack.enter_async_context(opened(through, "a"))
-        second = await stack.enter_async_context(opened(url, "b"))
+        first = await stack.enter_async_context(postgres_store(through, "a"))
+        second = await stack.enter_async_context(postgres_store(url, "b"))
         services = [Busy(running, "a"), Busy(running, "b")]
         owned = [Owned("leader", [services[0]], first.ownership, Clock())]
         owned += [Owned("leader", [services[1]], second.ownership, Clock())]
@@ -169,7 +157,7 @@ async def test_one_that_does_not_end_keeps_the_name(url: str, postgres: Postgres
                 except asyncio.CancelledError:
                     self.log.debug("so what")
 
-    async with opened(url, "a") as store:
+    async with postgres_store(url, "a") as store:
         stubborn = Stubborn("stubborn", Clock())
         owned = Owned("leader", [stubborn], store.ownership, Clock())
         await owned.start()
@@ -186,7 +174,7 @@ async def test_one_that_does_not_end_keeps_the_name(url: str, postgres: Postgres
 
 
 async def test_stopping_while_it_waits(url: str) -> None:
-    async with opened(url, "a") as first, opened(url, "b") as second, AsyncExitStack() as stack:
+    async with postgres_store(url, "a") as first, postgres_store(url, "b") as second, AsyncExitStack() as stack:
         await own(stack, first, "leader")
         service = Busy(set(), "never")
         owned = Owned("leader", [service], second.ownership, Clock())
@@ -199,7 +187,7 @@ async def test_stopping_while_it_waits(url: str) -> None:
 
 async def test_a_gateway_name_is_refused_to_the_second(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeq.naming.NAME_SECONDS", 1.5)
-    async with opened(url, "käserei run") as first, opened(url, "käserei run") as second:
+    async with postgres_store(url, "käserei run") as first, postgres_store(url, "käserei run") as second:
         stop, refused = asyncio.Event(), asyncio.Event()
         names = [GatewayName("käserei", store, refused.set) for store in (first, second)]
         assert await names[0].claim(stop)
@@ -219,7 +207,7 @@ async def test_a_gateway_name_survives_an_outage(own_postgres: Callable[..., Pos
     server = own_postgres()
     url = await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)
     refused = asyncio.Event()
-    async with opened(url, "käserei run") as store, AsyncExitStack() as stack:
+    async with postgres_store(url, "käserei run") as store, AsyncExitStack() as stack:
         name = GatewayName("käserei", store, refused.set)
         other = await own(stack, store, "other")
         assert await name.claim(asyncio.Event())

@@ -19,10 +19,11 @@ import psycopg
 import pytest
 from support.postgres import Postgres
 from support.programs import of_tests
+from support.queued_jobs import Greet, Limited, Needy
 from support.readme import files, section
 from support.stores import PostgresDatabase
 
-from edgeq import EdgeqError, Job, Limit, Queue
+from edgeq import EdgeqError, Queue
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
@@ -34,24 +35,6 @@ from edgeq.store.postgres.dispatch import Marker, SingleTx, Unmarked
 
 Connection = psycopg.Connection[Any]
 HERE = "edgeq program%"
-
-
-class Greet(Job):
-    name: str = "world"
-
-    async def handle(self, ctx: Any) -> None: ...
-
-
-class Limited(Job):
-    limit = Limit(concurrency=1)
-
-    async def handle(self, ctx: Any) -> None: ...
-
-
-class Needy(Job):
-    needs = "crm"
-
-    async def handle(self, ctx: Any) -> None: ...
 
 
 @pytest.fixture
@@ -86,7 +69,7 @@ def test_the_tables_are_made_at_the_first_use(postgres: Postgres, postgres_url: 
     with Queue(postgres_url) as queue:
         assert queue.get(queue.dispatch(Greet()).id) is not None
     assert postgres.sql(postgres_url, "SELECT kind, args, state FROM jobs") == [
-        ("test_postgres_queue:Greet", '{"name":"world"}', "available")
+        ("support.queued_jobs:Greet", '{"name":"world"}', "available")
     ]
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 from support.postgres import ROLE, Postgres
 from support.proxy import Proxy
-from support.stores import PostgresDatabase
+from support.stores import PostgresDatabase, postgres_store
 
 from edgeq.backoff import Backoff
 from edgeq.cli.screen import lines
-from edgeq.clock import Clock
 from edgeq.store import meta
 from edgeq.store.postgres import session
 from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.store import Topic, Tx
-from edgeq.telemetry.metrics import Metrics
 from edgeq.testing import until
 
 PROMPTLY_SECONDS = 15.0
@@ -35,16 +32,6 @@ def without_net(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def database(postgres: Postgres) -> PostgresDatabase:
     return PostgresDatabase.on(postgres)
-
-
-@asynccontextmanager
-async def opened(url: str, name: str = "here") -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(url, metrics=Metrics(), clock=Clock(), part=name)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 def touching(*topics: Topic) -> Callable[[Tx], None]:
@@ -69,7 +56,7 @@ async def test_commits_of_others_wake_those_who_wait_for_what_they_touched_and_n
     database: PostgresDatabase,
 ) -> None:
     url = database.url
-    async with opened(url) as here, opened(url, "there") as there:
+    async with postgres_store(url) as here, postgres_store(url, "there") as there:
         await listening(here)
         jobs, events = here.signal.version("jobs"), here.signal.version("events")
         await there.write(touching("jobs"))
@@ -78,7 +65,7 @@ async def test_commits_of_others_wake_those_who_wait_for_what_they_touched_and_n
 
 
 async def test_ones_own_commits_and_those_to_other_stores_wake_nobody_twice(database: PostgresDatabase) -> None:
-    async with opened(database.url) as here, opened(database.url, "there") as there:
+    async with postgres_store(database.url) as here, postgres_store(database.url, "there") as there:
         await listening(here)
         seen = here.signal.version("jobs")
         await here.write(touching("jobs"))
@@ -94,7 +81,7 @@ async def test_an_ended_session_comes_back_and_wakes_everybody(
 ) -> None:
     caplog.set_level(logging.INFO, "edgeq.store")
     url = database.url
-    async with opened(url, "ended") as here, opened(url, "there") as there:
+    async with postgres_store(url, "ended") as here, postgres_store(url, "there") as there:
         await listening(here)
         seen = here.signal.version("events")
         assert postgres.terminate("edgeq ended session") == 1
@@ -110,7 +97,7 @@ async def test_after_a_backup_was_put_back_all_agree_again_on_who_owns_what_and_
     postgres: Postgres, database: PostgresDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = database.url
-    async with opened(url, "site run") as here:
+    async with postgres_store(url, "site run") as here:
         async with here.ownership.own("leader") as held:
             await here.write(touching("jobs"))
             postgres.sql(
@@ -121,7 +108,7 @@ async def test_after_a_backup_was_put_back_all_agree_again_on_who_owns_what_and_
             )
             async with asyncio.timeout(PROMPTLY_SECONDS):
                 await held.lost.wait()
-        async with here.ownership.own("leader"), opened(url, "there run") as there:
+        async with here.ownership.own("leader"), postgres_store(url, "there run") as there:
             assert await there.ownership.owner_of(["leader"]) == {"leader": "site"}
             await listening(there)
             jobs = there.signal.version("jobs")
@@ -136,7 +123,7 @@ async def test_a_session_that_is_cut_off_without_a_word_is_made_anew(
     url = database.url
     async with Proxy(postgres.port) as proxy:
         through = url.replace(f":{postgres.port}", f":{proxy.port}")
-        async with opened(through) as here, opened(url, "there") as there:
+        async with postgres_store(through) as here, postgres_store(url, "there") as there:
             await listening(here)
             connections, seen = proxy.connections, here.signal.version("events")
             proxy.hold()
@@ -155,7 +142,7 @@ async def test_an_outage_is_one_line_and_one_when_it_is_over(
 ) -> None:
     caplog.set_level(logging.INFO, "edgeq.store")
     server = own_postgres()
-    async with opened(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
+    async with postgres_store(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
         await listening(here)
         await asyncio.to_thread(server.stop, "immediate")
         seen = here.signal.version("events")
@@ -172,7 +159,7 @@ async def test_without_a_session_others_are_noticed_by_looking(
 ) -> None:
     monkeypatch.setattr(session, "FOREIGN_NET_SECONDS", 0.05)
     monkeypatch.setattr(session, "_AGAIN", Backoff(1e6, 1e6))
-    async with opened(database.url, "deaf") as here:
+    async with postgres_store(database.url, "deaf") as here:
         await listening(here)
         postgres.terminate("edgeq deaf session")
         for _ in range(5):
@@ -181,7 +168,7 @@ async def test_without_a_session_others_are_noticed_by_looking(
 
 async def test_closing_leaves_no_session_behind(postgres: Postgres, database: PostgresDatabase) -> None:
     url = database.url
-    async with opened(url, "gone") as here:
+    async with postgres_store(url, "gone") as here:
         await listening(here)
     text = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq gone%'"
     await until(lambda: postgres.sql(postgres.url, text) == [(0,)])
@@ -194,7 +181,7 @@ async def test_closing_while_the_server_answers_nothing_leaves_no_timer_behind(
     server = own_postgres()
     url = await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)
     try:
-        async with opened(url) as here:
+        async with postgres_store(url) as here:
             await listening(here)
             await asyncio.to_thread(server.freeze)
             await until(lambda: here._session._up_since is None, "it to notice", deadline_seconds=30)
@@ -210,7 +197,7 @@ async def test_a_session_alone_that_is_refused_is_told_again_and_again(
     monkeypatch.setattr(session, "_REMIND_SECONDS", 0.0)
     monkeypatch.setattr(session, "_AGAIN", Backoff(0.05, 0.05))
     server = own_postgres()
-    async with opened(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
+    async with postgres_store(await asyncio.to_thread(lambda: PostgresDatabase.on(server).url)) as here:
         await listening(here)
         await here.write(touching())
         await asyncio.to_thread(server.sql, server.url, f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")

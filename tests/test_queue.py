@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.queued_jobs import Greet, Limited, Needy, Other
 from support.stores import Database
 
-from edgeq import EdgeqError, Job, Limit, Queue
+from edgeq import EdgeqError, Queue
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.jobs import queue as queue_module
@@ -32,30 +33,6 @@ from edgeq.store.sqlite import engine, patience
 on_file = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 HOUR_US = 3_600_000_000
 NOBODY = 65534
-
-
-class Greet(Job):
-    name: str = "world"
-
-    async def handle(self, ctx: Any) -> None: ...
-
-
-class Other(Job):
-    queue = "other"
-
-    async def handle(self, ctx: Any) -> None: ...
-
-
-class Limited(Job):
-    limit = Limit(concurrency=1)
-
-    async def handle(self, ctx: Any) -> None: ...
-
-
-class Needy(Job):
-    needs = "crm"
-
-    async def handle(self, ctx: Any) -> None: ...
 
 
 @pytest.fixture
@@ -102,7 +79,7 @@ def test_a_job_is_there_when_dispatch_returns(tmp_path: Path) -> None:
     with closing(second(queue)) as connection:
         rows = connection.execute("SELECT id, kind, args, state FROM jobs").fetchall()
     queue.close()
-    assert rows == [(answer.id, "test_queue:Greet", '{"name":"you"}', "available")]
+    assert rows == [(answer.id, "support.queued_jobs:Greet", '{"name":"you"}', "available")]
     assert not answer.existed
 
 
@@ -431,7 +408,7 @@ def test_jobs_are_found_and_counted(queue: Queue) -> None:
     queue.dispatch(Other())
     assert [job.id for job in queue.find(queue="default")] == [2, 1]
     assert [job.id for job in queue.find(state="scheduled")] == [2]
-    assert [job.id for job in queue.find(kind="test_queue:Other")] == [3]
+    assert [job.id for job in queue.find(kind="support.queued_jobs:Other")] == [3]
     assert [job.id for job in queue.find(limit=1, before_id=3)] == [2]
     counts = queue.stats()
     assert set(counts) == {"default", "other"}

@@ -25,11 +25,6 @@ AGES = Ages(jobs=JobRetention(completed=Duration(86_400), cancelled=Duration(2 *
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
     async with database.opened(clock=clock) as store:
         yield store

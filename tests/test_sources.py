@@ -43,11 +43,6 @@ class Convert(Job):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
     async with database.opened(clock=clock, durability="normal") as store:
         yield store

@@ -20,7 +20,7 @@ from edgeq.errors import EdgeqError
 
 from .stores import Database, PostgresDatabase
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 
 class Appliance:

@@ -59,7 +59,7 @@ class Echo(QueueProcessor):
 
 
 class Note(Job):
-    max_attempts = 2
+    max_attempts = 4  # two of them may be lost
     backoff = "100ms"
     number: int
 
@@ -232,7 +232,10 @@ class Group:
         jobs = self.database.sql("SELECT (args::json->>'number')::int, state, error FROM jobs")
         assert len(jobs) == wanted, "there is a job for each event"
         assert {(number % FAILS == 0, state) for number, state, _ in jobs} == {(True, "dead"), (False, "completed")}
-        assert all("it divides" in error for _, state, error in jobs if state == "dead"), "dead, and nobody knows why"
+        # An attempt that was under way when the store went away, or its worker was killed, counts as one.
+        reasons = ("it divides", "went silent during attempt")
+        dead = [error for _, state, error in jobs if state == "dead"]
+        assert all(any(each in error for each in reasons) for error in dead), "dead, and nobody knows why"
         done = self.database.sql("SELECT subject FROM events WHERE type = 'job.done'")
         assert Counter(int(subject) for (subject,) in done) == Counter(
             number for number, state, _ in jobs if state == "completed"

@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 MEMORY_BYTES = 2 * 2**30
 ROLE = "edgeq"  # what tests connect as: it owns their databases, and may no more than that
 _random = random.SystemRandom()  # hypothesis has the other one give every process the same numbers

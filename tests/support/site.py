@@ -21,7 +21,7 @@ from .mosquitto import Mosquitto
 from .stores import PostgresDatabase
 
 PROCESSORS = 5
-SOON_SECONDS = 30.0
+SOON_SECONDS = 60.0
 CONFIGURATION = """\
 gateway: {name}
 mqtt: {{url: "{url}"}}

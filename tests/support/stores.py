@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 
 from edgeq.clock import Clock
+from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.sqlite import SqliteStore
 from edgeq.store.store import Row, Store, Tx
 from edgeq.store.tables import (
@@ -181,7 +182,7 @@ class PostgresDatabase(Database):
         """See Database.store."""
         clock = clock or Clock()
         settings = {"make": not beside, "database_clock": type(clock) is Clock, **settings}
-        return _postgres_store(self.url, metrics=metrics or Metrics(), clock=clock, **settings)
+        return PostgresStore(self.url, metrics=metrics or Metrics(), clock=clock, **settings)
 
     def fresh(self) -> PostgresDatabase:
         """See Database.fresh."""
@@ -231,10 +232,15 @@ def at(where: str) -> Database:
     return PostgresDatabase(where) if where.startswith("postgresql:") else SqliteDatabase(Path(where).parent)
 
 
-def _postgres_store(url: str, **settings: Any) -> Store:
-    from edgeq.store.postgres.store import PostgresStore  # the tests without a server do without
-
-    return PostgresStore(url, **settings)
+@asynccontextmanager
+async def postgres_store(url: str, name: str = "here") -> AsyncIterator[PostgresStore]:
+    """An open store of a part of that name, which goes by the server's clock."""
+    store = PostgresStore(url, metrics=Metrics(), clock=Clock(), part=name)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @functools.cache
@@ -243,7 +249,7 @@ def _template(server: Postgres) -> str:
     url = server.fresh_database()
 
     async def make() -> None:
-        store = _postgres_store(url, metrics=Metrics(), clock=Clock())
+        store = PostgresStore(url, metrics=Metrics(), clock=Clock())
         await store.open()
         await store.close()
 

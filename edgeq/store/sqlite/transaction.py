@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import peewee as pw
 
-from ..inserts import Inserts
 from ..store import Row, Statement, Tx, render
 from ..tables import Jobs
+from .inserts import Inserts
 
 # SQLite takes the greatest id there is, plus one, which can be that of a job that was removed.
 _FIRST_JOB_ID = "(SELECT last_id + 1 FROM removed_jobs WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id > last_id))"
@@ -30,7 +30,7 @@ class SqliteTx(Tx):
         super().__init__()
         self._connection = connection
         self._database = database
-        self._inserts = Inserts("?", {Jobs: _FIRST_JOB_ID})
+        self._inserts = Inserts({Jobs: _FIRST_JOB_ID})
 
     def _execute(self, query: Statement | pw.Node, params: Sequence[Any]) -> sqlite3.Cursor:
         if isinstance(query, Statement):

@@ -1,4 +1,4 @@
-"""Texts of INSERT statements for many rows, the same few again and again, so that a database can keep them prepared."""
+"""Texts of INSERT statements for many rows, the same few again and again, so that SQLite can keep them prepared."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import Any
 
 import peewee as pw
 
-from .store import Row
+from ..store import Row
 
 _ROWS_PER_STATEMENT = (500, 100, 25, 5, 1)
 
 
 class Inserts:
-    """Statements whose parameters are marked by `mark`. `first_ids` (table -> SQL) says which id the first row of an
-    insert gets; without, and when that is NULL, it is the next one, as for all others."""
+    """Statements for any table. `first_ids` (table -> SQL) says which id the first row of an insert gets; without, and
+    when that is NULL, it is the next one, as for all others."""
 
-    def __init__(self, mark: str, first_ids: dict[type[pw.Model], str] | None = None) -> None:
-        self._mark = mark
-        self._first_ids = first_ids or {}
+    def __init__(self, first_ids: dict[type[pw.Model], str]) -> None:
+        self._first_ids = first_ids
         self._texts: dict[tuple[type[pw.Model], tuple[str, ...], int, str], str] = {}
 
     def of(
@@ -37,7 +36,7 @@ class Inserts:
         key = (table, tuple(columns), size, end)
         text = self._texts.get(key)
         if text is None:
-            names, marks = ",".join(columns), ",".join([self._mark] * len(columns))
+            names, marks = ",".join(columns), ",".join("?" * len(columns))
             rows = [f"({marks})"] * size
             first_id = self._first_ids.get(table)
             if first_id:
