@@ -22,6 +22,12 @@ BYTES_MAX = 65535
 
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
+# What a broker may hang up at (MQTT 5, 1.5.4; mosquitto does): control characters, and what Unicode calls no character.
+_FORBIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
+    + "".join(f"{chr(p | 0xFFFE)}{chr(p | 0xFFFF)}" for p in range(0, 0x110000, 0x10000))
+    + "]"
+)
 
 
 def check_topic(topic: str) -> None:
@@ -49,8 +55,8 @@ def check_filter(topic_filter: str) -> None:
 def _check_text(text: str) -> None:
     if not text:
         raise ValueError("is empty")
-    if "\0" in text:
-        raise ValueError("has a null character")
+    if forbidden := _FORBIDDEN.search(text):
+        raise ValueError(f"has the character U+{ord(forbidden[0]):04X}, at which brokers may end the connection")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
