@@ -73,8 +73,8 @@ LETTERS_NTH = _nth(DeadLetters.id)
 NOTIFICATIONS_NTH = _nth(Notifications.id)
 COUNT = Statement(
     lambda p: pw.Select(
-        [Events.select(Events.id).where((Events.id > p) & (Events.id <= p)).order_by(Events.id).limit(p).alias("t1")],
-        [fn.COUNT(SQL("t1.id")), fn.MAX(SQL("t1.id"))],
+        [Events.select(Events.id).where((Events.id > p) & (Events.id <= p)).order_by(Events.id).limit(p).alias("found")],
+        [fn.COUNT(SQL("found.id")), fn.MAX(SQL("found.id"))],
     )
 )
 OLDEST = Statement(lambda p: Events.select(Events.id, Events.recorded_at).order_by(Events.id).limit(p))
