@@ -142,6 +142,11 @@ class Container:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
 
+    def remove(self) -> None:
+        """End it, and leave nothing of it."""
+        self.stop()
+        shutil.rmtree(self.root)
+
     @property
     def leader(self) -> int:
         """The process that is number 1 in there."""

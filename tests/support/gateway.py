@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from .container import Container, Unfit, debian
-from .readme import section, steps
+from .readme import followed, section, steps
 from .wheels import ROOT, build
 
-SECTION = section("## Install, upgrade, uninstall")
+SECTION = followed(section("## Install, upgrade, uninstall"))
 _PROJECT = Path("root/edgeq")
 _COUNTED = Path("var/lib/counter")
 _COUNTER = """\
@@ -43,10 +43,13 @@ def typed(beginning: str) -> str:
 @contextmanager
 def gateway_in(folder: Path) -> Iterator[Gateway]:
     """One with edgeq installed as the README says, and a sensor that counts. Skips where none can be booted."""
+    made = None
     try:
         made = Gateway(folder)
         made.boot()
     except Unfit as error:
+        if made is not None:
+            made.remove()
         pytest.skip(f"no container: {error}")
     try:
         made.begin()
@@ -56,7 +59,7 @@ def gateway_in(folder: Path) -> Iterator[Gateway]:
         print(made.log())
         raise
     finally:
-        made.stop()
+        made.remove()
 
 
 class Gateway(Container):
@@ -64,14 +67,18 @@ class Gateway(Container):
 
     def __init__(self, folder: Path, version: str = "0.1.0") -> None:
         super().__init__(debian(), folder)
-        self.wheels = folder / "wheels"
+        self._wheels = folder / "wheels"
+        self._changed: list[Path] = []
         self.put_wheels(version)
         for name in ("scripts", "config", "systemd"):
             shutil.copytree(ROOT / name, self.root / _PROJECT / name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def put_wheels(self, version: str, change: Callable[[Path], None] = lambda source: None) -> None:
-        """Have /root/wheels hold `version`, made from sources that `change` is done to, and what it needs."""
-        wheels = build(self.wheels, version, change)
+        """Have /root/wheels hold `version` and what it needs, made from sources that `change` is done to, if it hasn't
+        been made before."""
+        wheels = self._wheels / version
+        if not wheels.exists():
+            build(self._wheels, version, change)
         shutil.rmtree(self.root / "root/wheels", ignore_errors=True)
         shutil.copytree(wheels, self.root / "root/wheels")
 
@@ -111,20 +118,33 @@ class Gateway(Container):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text)
 
-    def edit(self, unit: str, text: str) -> None:
-        """What `systemctl edit` does; an empty text takes it back."""
-        drop_in = self.root / f"etc/systemd/system/{unit}.service.d/test.conf"
-        if text:
-            self.put(str(drop_in.relative_to(self.root)), f"[Service]\n{text}\n")
-        else:
-            drop_in.unlink()
+    def configure(self, text: str) -> None:
+        """Add to the configuration, until `restore()`; edgeq isn't told."""
+        self._change("etc/edgeq/conf.d/test.yaml", text)
+
+    def edit(self, text: str) -> None:
+        """Change the unit as `systemctl edit edgeq` does, until `restore()`."""
+        self._change("etc/systemd/system/edgeq.service.d/test.conf", f"[Service]\n{text}\n")
         self.shell("systemctl daemon-reload")
+
+    def _change(self, path: str, text: str) -> None:
+        self.put(path, text)
+        self._changed.append(self.root / path)
+
+    def restore(self) -> None:
+        """Take back what was changed, and have edgeq run as it did before."""
+        if self._changed:
+            for path in self._changed:
+                path.unlink()
+            self._changed = []
+            self.shell("systemctl daemon-reload; systemctl reset-failed edgeq; systemctl restart edgeq")
 
     def until_connected(self) -> None:
         """Wait until edgeq runs and has its session."""
 
         def connected() -> bool:
             unit = self.show()
+            assert unit["ActiveState"] != "failed", "edgeq has given up"
             return unit["ActiveState"] == "active" and unit.get("StatusText", "").startswith("broker: connected")
 
         self.until(connected, "the session")
@@ -134,9 +154,9 @@ class Gateway(Container):
         shown = self.run("systemctl", "show", unit).stdout
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
-    def rows(self, query: str) -> list[tuple[object, ...]]:
-        """Rows of edgeq's database; none as long as there is no such table."""
-        path = self.root / "var/lib/edgeq/edgeq.db"
+    def rows(self, query: str, file: str = "edgeq.db") -> list[tuple[object, ...]]:
+        """Rows of a database below edgeq's folder; none as long as there is no such table."""
+        path = self.root / "var/lib/edgeq" / file
         try:
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
                 return database.execute(query).fetchall()
