@@ -175,6 +175,11 @@ def pace(count: int, rate: int) -> Iterator[int]:
         yield number
 
 
+INSTALLED = "import sys; sys.modules['socks'] = None; from edgeq.cli.main import main; main()"
+"""What Python runs as `edgeq` where it was installed for use: without PySocks, which the tests bring, and which costs
+memory."""
+
+
 class Appliance:
     """`edgeq run` with a configuration, as a child process.
 
@@ -189,7 +194,7 @@ class Appliance:
         store: str = "",
         *,
         before: Sequence[str] = (),
-        program: Sequence[str] = ("-m", "edgeq.cli.main"),
+        program: Sequence[str] = ("-c", INSTALLED),
         **settings: str,
     ) -> None:
         self.database = folder / "edgeq.db"

@@ -45,6 +45,7 @@ QUICK = {
     "contracts": "--seconds 12 --rounds 1 --idle 15",
     "start": "--rounds 5",
     "idle": "--minutes 1",
+    "idle --web": "--minutes 1",
     "memory": "--minutes 1",
     "limits": "--minutes 1",
     "writes": "--seconds 8 --rates 10",
@@ -89,6 +90,8 @@ ROWS = (
         "alone)", "{ready_s} s ({interpreter_s} s)", "1.5 s"),
     Row("idle", "idle, without the web interface: memory, processor, written to disk; watched for",
         "{memory_mib} MiB, {processor_percent} %, {bytes} bytes; {seconds} s", "40 MiB, 0.3 %, 0 bytes"),
+    Row("idle --web", "the same with it, after it was asked once for all that there is",
+        "{memory_mib} MiB, {processor_percent} %, {bytes} bytes; {seconds} s", "48 MiB, 0.3 %, 0 bytes"),
     Row("memory", "500 messages a second: peak memory, share of a core; published for",
         "{peak_mib} MiB, {cores}; {minutes} minutes", "64 MiB"),
     Row("limits", "the greenhouse example with its web interface in a cgroup of 128 MiB and a quarter of a core, 200 "
