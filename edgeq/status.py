@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
@@ -20,6 +20,7 @@ from .version import edgeq_version
 if TYPE_CHECKING:
     from .app import App
     from .config.schema import Queue
+    from .contracts.contract import Contract
     from .notifications.outbox import Sender
     from .processors.sentinel import Sentinel
 
@@ -177,6 +178,7 @@ class Status:
             "url": str(session.address),
             "client_id": session.client_id,
             "connected_since": session.connected_since,
+            "disconnected_since": session.disconnected_since,
             "connections": session.connections,
             "last_message_at": session.last_message_at,
             "waiting": len(parts.inbox),
@@ -207,6 +209,7 @@ class Status:
                 place["error"] = runner.waiting_for
             if said := runner.says():
                 place["says"] = said
+        _add_severities(answer, app.plan.contracts)
         _add_skips(answer, parts.sentinel)
         answer["workers"] = [
             {
@@ -257,6 +260,12 @@ class Status:
             "messages_per_second": round((metrics.received.total() - received) / seconds, 2),
             "events_per_second": round((metrics.events.total() - events_then) / seconds, 2),
         }
+
+
+def _add_severities(answer: dict[str, Any], contracts: Iterable[Contract]) -> None:
+    severities = {contract.name: contract.keys.severity for contract in contracts}
+    for each in answer.get("contracts", ()):
+        each["severity"] = severities.get(each["contract"])
 
 
 def _add_skips(answer: dict[str, Any], sentinel: Sentinel | None) -> None:

@@ -150,6 +150,7 @@ async def test_filters_change_without_a_restart(broker: Mosquitto, version: str)
         broker.restart()
         await rig.until(lambda: rig.session.connections == 2)
         await rig.ready()
+        assert rig.session.disconnected_since is None
         with Peer(broker.port) as peer:
             await asyncio.to_thread(peer.publish_many, [("a/1", "a"), ("b/1", "c")])
         assert payloads(await rig.take(1)) == [b"c"]
@@ -365,6 +366,7 @@ async def test_the_broker_may_restart(broker: Mosquitto, version: str) -> None:
         await rig.until(lambda: rig.session.state is not State.CONNECTED)
         assert rig.session.reason != ""
         assert rig.session.connected_since is None
+        assert rig.session.disconnected_since is not None
         with pytest.raises(NotConnected):
             await rig.session.publish("out", b"")
         broker.start()

@@ -38,7 +38,7 @@ def test_an_update_leaves_alone_what_somebody_is_doing(barn: Barn, browser: Brow
     browser.open(barn.page, "events")
     browser.all("#filter-type")[0].send_keys("temperature.rea")
     barn.publish(READING)
-    browser.shows("#1", "temperature.reading", selector=".items")
+    browser.shows("#1", "temperature.reading", selector="tbody")
     assert browser.script("document.activeElement.id") == "filter-type"
     assert browser.script("document.activeElement.value") == "temperature.rea"
 
@@ -64,7 +64,7 @@ def test_what_is_wrong_stands_first_and_goes_when_it_is_over(barn: Barn, browser
     browser.open(barn.page, "now")
     browser.shows("connected")
     broker.stop()
-    browser.shows("No connection with the broker", selector=".troubles li:first-child")
+    browser.shows("No connection with the broker", "since", "edgeq doctor", selector=".troubles li:first-child")
     browser.go("flow")
     browser.shows("Broker", "Routes", "Store")
     assert browser.all(".box.bad[aria-label*='127.0.0.1']"), "the broker's box says that something is wrong"

@@ -78,6 +78,7 @@ class Session(Service):
         self.state = State.DISCONNECTED
         self._reason = "not connected yet"
         self.connected_since: int | None = None
+        self.disconnected_since: int | None = None  # None before the first connection, too
         self.last_message_at: int | None = None
         self.connections = 0
         self.client_id = settings.client_id or f"edgeq-{gateway}"
@@ -226,7 +227,8 @@ class Session(Service):
                 self._steady.cancel()
             self._ready.clear()
             self.state = State.DISCONNECTED
-            self.connected_since = None
+            if self.connected_since is not None:
+                self.connected_since, self.disconnected_since = None, self.clock.now()
             connection.close()
 
     async def _live(self, connection: Connection) -> Ending:
@@ -241,7 +243,7 @@ class Session(Service):
         except NotConnected:
             return await connection.over
         self.state = State.CONNECTED
-        self.connected_since = self.clock.now()
+        self.connected_since, self.disconnected_since = self.clock.now(), None
         self._ready.set()
         try:
             await _answered(connection, connection.publish(self._state_topic, ONLINE, 1, True, None))

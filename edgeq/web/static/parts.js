@@ -1,7 +1,7 @@
 // What several views are made of: badges, facts, tables, lists that go on, and buttons that change something.
 
 import { h } from "./dom.js";
-import { brief, visible } from "./words.js";
+import { ago, brief, visible, when } from "./words.js";
 
 const SIGNS = { ok: "✓", warn: "!", bad: "✕", info: "→", idle: "·" };
 const TONES = {
@@ -18,6 +18,11 @@ export function badge(state, tone = toneOf(state)) {
 
 function toneOf(state) {
   return Object.keys(TONES).find((tone) => TONES[tone].split(" ").includes(state)) ?? "idle";
+}
+
+/** Since when: the moment, and how long ago that is. */
+export function since(moment, now) {
+  return h("span", { class: "soft small" }, "since ", when(moment), ` (${ago(moment, now)})`);
 }
 
 /** A list of facts: [name, value] pairs; those without a value are left out. */
@@ -91,10 +96,12 @@ export function item({ key, href, title, badges = [], line, buttons = [], more }
 
 /** A list and, if there is more of it, the link to older ones. */
 export function list(label, items, older) {
-  return [
-    h("ul", { class: "items", "aria-label": label }, items),
-    older && h("p", { class: "more" }, h("a", { href: older, class: "button quiet" }, "Older ones")),
-  ];
+  return [h("ul", { class: "items", "aria-label": label }, items), more(older)];
+}
+
+/** The link to what is older, if there is more of it. */
+export function more(older) {
+  return older && h("p", { class: "more" }, h("a", { href: older, class: "button quiet" }, "Older ones"));
 }
 
 /** A text of any length, to be read and not obeyed. */

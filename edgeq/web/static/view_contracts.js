@@ -3,9 +3,10 @@
 import { get } from "./api.js";
 import { timeLine } from "./charts.js";
 import { h } from "./dom.js";
-import { badge, empty, table } from "./parts.js";
-import { ago, brief, clock, duration, many, pretty, when } from "./words.js";
+import { badge, empty, since, table } from "./parts.js";
+import { brief, clock, duration, many, pretty, when } from "./words.js";
 
+const SEVERITIES = ["critical", "warning", "info"];
 const ORDER = ["violated", "unknown", "pending", "suppressed", "ok"];
 const HOURS = { "1 hour": 1, "6 hours": 6, "1 day": 24, "7 days": 168 };
 const LEAST = 600e6; // microseconds: a time line isn't shorter
@@ -45,7 +46,9 @@ export function draw(ctx) {
       ),
     ];
   }
-  const sorted = contracts.toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
+  const sorted = contracts.toSorted(
+    (a, b) => rank(a) - rank(b) || gravity(a) - gravity(b) || a.name.localeCompare(b.name),
+  );
   const from = beginning(ctx);
   return [
     head,
@@ -72,6 +75,7 @@ function beginning({ params, now, data }) {
 const spanOf = (params) => HOURS[params.span] ?? 6;
 const total = (contract) => Object.values(contract.subjects).reduce((sum, number) => sum + number, 0);
 const rank = (contract) => ORDER.findIndex((state) => contract.subjects[state]) >>> 0; // without subjects: last
+const gravity = (contract) => SEVERITIES.indexOf(contract.severity) >>> 0;
 
 function summary(contracts) {
   const counts = ORDER.map((state) => [state, contracts.reduce((sum, each) => sum + (each.subjects[state] ?? 0), 0)]);
@@ -110,7 +114,9 @@ function shown(contract, from, ctx) {
       { class: "head" },
       h("h2", {}, contract.name),
       h("span", { class: "soft" }, contract.kind),
-      contract.configured ? badge(contract.severity, "idle") : badge("not configured", "warn"),
+      contract.configured
+        ? badge(contract.severity, contract.severity === "critical" && contract.subjects.violated ? "bad" : "idle")
+        : badge("not configured", "warn"),
     ),
     contract.description && h("p", {}, brief(contract.description, 500)),
     contract.promise && h("p", { class: "soft" }, brief(contract.promise, 500)),
@@ -142,7 +148,7 @@ function subjectRow(contract, each, from, ctx) {
       ),
       [
         badge(each.state),
-        h("span", { class: "soft small below" }, "since ", when(each.since), ` (${ago(each.since, ctx.now)})`),
+        h("span", { class: "below" }, since(each.since, ctx.now)),
       ],
       why(each, ctx.now),
       timeLine({ label: words, spans, from, to: ctx.now }),

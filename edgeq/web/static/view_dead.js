@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { badge, empty, facts, filters, item, list, raw } from "./parts.js";
-import { ago, brief, firstLine, size, when } from "./words.js";
+import { ago, brief, gist, size, when } from "./words.js";
 
 const SHOWN_BYTES_MAX = 256 * 1024;
 
@@ -52,7 +52,7 @@ function shown(letter, ctx) {
     title: letter.topic || `#${letter.id} from ${letter.source}`,
     badges: [badge(letter.reason, "bad"), ...fate(letter)],
     line: [letter.source, " · ", when(letter.created_at), ` (${ago(letter.created_at, ctx.now)})`],
-    more: h("p", { class: "wrong" }, firstLine(letter.error)),
+    more: h("p", { class: "wrong" }, gist(letter.error)),
     buttons: buttons(letter, ctx),
   });
 }

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { lineChart } from "./charts.js";
 import { h } from "./dom.js";
-import { badge, empty, facts, filters, item, list, raw } from "./parts.js";
+import { badge, empty, facts, filters, more, raw, table } from "./parts.js";
 import { ago, brief, figure, pretty, when } from "./words.js";
 
 const HOURS = { "1 hour": 1, "6 hours": 6, "1 day": 24, "7 days": 168, "30 days": 720 };
@@ -58,10 +58,10 @@ function all(ctx) {
     !ctx.params.type &&
       h("p", { class: "soft small" }, "Give a type, and the numbers in its events are drawn over time."),
     events.items.length
-      ? list(
+      ? table(
           "Events",
+          ["Event", "Subject", "Occurred", "Says"],
           events.items.map((each) => shown(each, ctx)),
-          ctx.older(events.next),
         )
       : empty(
           asked ? "No event fits." : "There are no events yet.",
@@ -69,6 +69,7 @@ function all(ctx) {
             ? "A * stands for anything: freezer-*."
             : "Publish something on a topic that a route takes, or try edgeq emit.",
         ),
+    more(ctx.older(events.next)),
   ];
 }
 
@@ -97,28 +98,20 @@ function drawn({ name, points, complete }, { width, redraw, params }) {
 }
 
 function shown(event, ctx) {
-  return item({
+  const same = { ...ctx.params, before: "", type: event.type, subject: event.subject };
+  return {
     key: `event:${event.id}`,
-    href: `#events/${event.id}`,
-    title: event.type,
-    badges: [
-      event.subject &&
-        h(
-          "a",
-          {
-            class: "subject",
-            href: ctx.link("events", { ...ctx.params, before: "", type: event.type, subject: event.subject }),
-          },
-          brief(event.subject, 80),
-        ),
-    ],
-    line: [`#${event.id} · `, when(event.occurred_at), ` (${ago(event.occurred_at, ctx.now)})`],
-    more: h(
-      "p",
-      { class: "text" },
+    cells: [
+      [
+        h("a", { href: `#events/${event.id}` }, brief(event.type, 200)),
+        " ",
+        h("span", { class: "soft small id" }, `#${event.id}`),
+      ],
+      event.subject ? h("a", { class: "subject", href: ctx.link("events", same) }, brief(event.subject, 80)) : "–",
+      h("span", {}, when(event.occurred_at), " ", h("span", { class: "soft small" }, ago(event.occurred_at, ctx.now))),
       event.description ? brief(event.description, 300) : h("code", {}, brief(JSON.stringify(event.data), 200)),
-    ),
-  });
+    ],
+  };
 }
 
 function one({ event, causes = [], effects = [] }, ctx) {

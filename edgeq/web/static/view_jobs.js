@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { badge, empty, facts, filters, item, list, raw, table } from "./parts.js";
-import { ago, brief, count, duration, firstLine, pretty, when } from "./words.js";
+import { ago, brief, count, duration, gist, pretty, when } from "./words.js";
 
 const STATES = ["", "available", "executing", "scheduled", "retryable", "completed", "cancelled", "dead"];
 const OPEN = ["available", "executing", "scheduled", "retryable"];
@@ -93,7 +93,7 @@ function shown(each, ctx) {
       when(each.created_at),
       ` (${ago(each.created_at, ctx.now)}) · attempt ${each.attempt} of ${each.max_attempts}`,
     ],
-    more: [progress(each), each.error && h("p", { class: "wrong" }, firstLine(each.error))],
+    more: [progress(each), each.error && h("p", { class: "wrong" }, gist(each.error))],
     buttons: buttons(each, ctx),
   });
 }

@@ -2,18 +2,18 @@
 
 import { spark } from "./charts.js";
 import { h } from "./dom.js";
-import { badge, card, facts } from "./parts.js";
-import { synchronised, troubles } from "./trouble.js";
-import { ago, brief, count, duration, exactly, figure, many, rate, size } from "./words.js";
+import { badge, card, facts, since } from "./parts.js";
+import { troubles } from "./trouble.js";
+import { ago, brief, count, duration, exactly, figure, many, rate, size, when } from "./words.js";
 
 export const title = "Now";
 export const wantsHistory = true;
 
 export function draw({ status, history, now, skew }) {
-  return [h("h1", { tabindex: -1 }, "Now"), verdict(status), figures(status, history), details(status, now, skew)];
+  return [h("h1", { tabindex: -1 }, "Now"), verdict(status, now), figures(status, history), details(status, now, skew)];
 }
 
-function verdict(status) {
+function verdict(status, now) {
   const found = troubles(status);
   if (!found.length) {
     return h(
@@ -44,10 +44,10 @@ function verdict(status) {
           h(
             "div",
             {},
-            each.view === "now"
-              ? h("strong", {}, brief(each.what))
-              : h("a", { href: `#${each.view}` }, brief(each.what)),
+            each.href ? h("a", { href: each.href }, each.what) : h("strong", {}, each.what),
+            Number.isFinite(each.since) && [" ", since(each.since, now)],
             each.why && h("p", { class: "soft" }, each.why),
+            each.todo && h("p", { class: "todo" }, each.todo),
           ),
         ),
       ),
@@ -56,7 +56,7 @@ function verdict(status) {
 }
 
 function figures(status, history) {
-  const behind = (status.processors ?? []).reduce((most, each) => Math.max(most, each.lag_events), 0);
+  const last = (status.processors ?? []).reduce((a, b) => (a?.lag_events >= b.lag_events ? a : b), null);
   const lags = history?.at.map((_, i) =>
     Object.values(history.lag).reduce((most, each) => Math.max(most, each[i] ?? 0), 0),
   );
@@ -75,7 +75,12 @@ function figures(status, history) {
       history?.latency_ms,
       "from arrival to acknowledgement",
     ],
-    ["Lag", many(behind, "event"), lags, "of the processor that is furthest behind"],
+    [
+      "Lag",
+      count(last?.lag_events),
+      lags,
+      last?.lag_events ? `events wait for ${brief(last.name, 80)}, which is furthest behind` : "events wait for processors",
+    ],
   ];
   return h(
     "ul",
@@ -94,8 +99,8 @@ function figures(status, history) {
 }
 
 function details(status, now, skew) {
-  const { session, store = {}, heartbeat } = status;
-  const synced = synchronised(status.clock);
+  const { session, store = {}, retention = {}, backup, heartbeat } = status;
+  const synced = status.clock.synchronised;
   return h(
     "div",
     { class: "cards" },
@@ -106,7 +111,11 @@ function details(status, now, skew) {
             ["State", badge(session.state)],
             ["Broker", h("code", {}, session.url)],
             ["Why", session.reason],
-            ["Connected", session.connected_since && ago(session.connected_since, now)],
+            [
+              session.connected_since ? "Connected" : "Lost",
+              (session.connected_since ?? session.disconnected_since) &&
+                ago(session.connected_since ?? session.disconnected_since, now),
+            ],
             ["Last message", ago(session.last_message_at, now)],
             ["Waiting", many(session.waiting, "message")],
             ["Not yet acknowledged", many(session.in_flight, "message")],
@@ -121,10 +130,21 @@ function details(status, now, skew) {
         ["State", store.ok === false ? badge("takes nothing", "bad") : badge("takes commits", "ok")],
         ["Why", store.ok === false ? store.reason : null],
         ["Place", h("code", {}, store.place)],
-        ["Free on the disk", store.free_disk_bytes ? size(store.free_disk_bytes) : null],
+        [
+          "Free on the disk",
+          Number.isFinite(store.free_disk_bytes) ? `${size(store.free_disk_bytes)} of ${size(store.disk_bytes)}` : null,
+        ],
+        [
+          "Taken by rows",
+          Number.isFinite(store.used_bytes)
+            ? size(store.used_bytes) + (retention.max_size ? ` of at most ${size(retention.max_size)}` : "")
+            : null,
+        ],
         ["Database", Number.isFinite(store.file_bytes) ? size(store.file_bytes) : null],
         ["Write-ahead log", Number.isFinite(store.wal_bytes) ? size(store.wal_bytes) : null],
         ["Latest event", store.head ? h("a", { href: `#events/${store.head}` }, `#${store.head}`) : null],
+        ["Oldest event", store.oldest_event_at ? when(store.oldest_event_at) : null],
+        ["Backup", backup && (backup.last_error ? badge("failing") : `made ${ago(backup.last_success_at, now)}`)],
       ),
     ),
     card(

@@ -46,11 +46,11 @@ export function size(bytes) {
   return `${unit ? figure(bytes) : count(bytes)} ${UNITS[unit]}`;
 }
 
-/** 250 ms, 4 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
+/** 250 ms, 4 s, 3 min 20 s, 2 h 5 min, 3 d 4 h: never broken between two lines. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return NOTHING;
-  if (seconds < 0.9995) return seconds <= 0 ? "0 s" : `${figure(seconds * 1000)} ms`;
-  if (seconds < 10) return `${figure(Math.round(seconds * 10) / 10)} s`;
+  if (seconds < 0.9995) return seconds <= 0 ? "0\u00a0s" : `${figure(seconds * 1000)}\u00a0ms`;
+  if (seconds < 10) return `${figure(Math.round(seconds * 10) / 10)}\u00a0s`;
   const whole = Math.round(seconds);
   const [days, hours, minutes] = [
     Math.floor(whole / 86400),
@@ -67,8 +67,8 @@ export function duration(seconds) {
   return parts
     .slice(first, first + 2)
     .filter(([number]) => number > 0)
-    .map(([number, unit]) => `${number} ${unit}`)
-    .join(" ");
+    .map(([number, unit]) => `${number}\u00a0${unit}`)
+    .join("\u00a0");
 }
 
 /** A moment (microseconds since 1970 UTC) by this device's clock: of today the time, of other days the day too. */
@@ -93,7 +93,7 @@ export function when(moment) {
 export function ago(moment, now, never = "never") {
   if (!Number.isFinite(moment)) return never;
   const seconds = (now - moment) / 1e6;
-  return seconds < 1.5 ? "just now" : `${duration(Math.round(seconds))} ago`;
+  return seconds < 1.5 ? "just now" : `${duration(Math.round(seconds))}\u00a0ago`;
 }
 
 /** A text as it is, but with signs that aren't seen, or that turn the writing round, spelled out. */
@@ -110,13 +110,10 @@ export function brief(text, most = 300) {
   return visible(whole.length > most ? `${whole.slice(0, most)}…` : whole);
 }
 
-/** The first line of an error: what happened, without where. */
-export function firstLine(text) {
-  return brief(
-    String(text ?? "")
-      .trim()
-      .split("\n", 1)[0],
-  );
+/** What an error comes to: its first line, or the last one of a traceback. */
+export function gist(text) {
+  const lines = String(text ?? "").trim().split("\n");
+  return brief(lines.at(lines[0].startsWith("Traceback ") ? -1 : 0));
 }
 
 /** JSON, laid out for reading. */
