@@ -130,12 +130,13 @@ def _import_app(loaded: LoadedConfig, problems: list[Problem]) -> list[ModuleTyp
 
 
 def _routers(modules: list[ModuleType]) -> list[Router]:
-    """The routers at the top of the modules, each once (one may be imported into another module)."""
+    """The routers at the top of the modules, each once: one may be imported into another module, and what `group` gave
+    has the routes of its router."""
     found: dict[int, Router] = {}
     for module in modules:
         for value in vars(module).values():
             if isinstance(value, Router):
-                found.setdefault(id(value), value)
+                found.setdefault(id(value.routes), value)
     return list(found.values())
 
 
