@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import uuid
@@ -12,6 +13,7 @@ from ..lean import without
 from .meta import COPY_OF, incomplete
 
 FOLDER = Path(__file__).parent / "migrations" / "sqlite"
+_RIGHTS = 0o640  # nothing for strangers: a store holds what signs the links in notifications
 
 
 def known() -> list[str]:
@@ -55,6 +57,9 @@ def migrate(path: str, *, may_change: bool, copying: bool = False) -> None:
     Raises StoreError when the file was written by a newer version, or, unless `may_change`, when it needs a migration;
     sqlite3.Error when the file can't be written. For `copying` see `current`.
     """
+    if may_change:
+        with contextlib.suppress(OSError):  # it is there, or SQLite will say why it can't be
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _RIGHTS))
     if current(path, copying=copying):
         return
     if not may_change:
