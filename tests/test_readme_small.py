@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from support.pruned import DAY
-from support.readme import PAGES, Terminals, followed, steps
+from support.readme import PAGES, ROOT, Terminals, code, followed, section, steps, table
 
 from edgeq.clock import Clock
 from edgeq.config.load import load
@@ -56,3 +58,20 @@ def test_the_defaults_are_as_shown(terminals: Terminals, monkeypatch: pytest.Mon
     assert shown.by_state() == kept.by_state()
     assert [route.keep for route in loaded.routes] == ["low", "high"]
     assert LOG_BYTES_KEPT == 16 * 2**20
+
+
+def test_the_table_of_bytes_is_that_of_the_bench(terminals: Terminals, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = section("## What writing costs", SMALL)
+    source = (ROOT / "scripts/benches/writes.py").read_text()
+    intervals = ast.literal_eval(source.partition("INTERVALS = ")[2].partition("\n")[0])
+    rates = ast.literal_eval(source.partition("RATES = ")[2].partition("\n")[0])
+    rows = table(costs)
+    assert [code(row[0])[0] for row in rows] == list(intervals)
+    for row in rows:
+        for cell, rate in zip(row[1:], rates, strict=True):
+            told, number, unit = re.fullmatch(r"([\d,]+) \(([\d.]+) (GB|TB)\)", cell).groups()  # type: ignore[union-attr]
+            a_year = int(told.replace(",", "")) * rate * 365 * 86400
+            assert float(number) * {"GB": 1e9, "TB": 1e12}[unit] == pytest.approx(a_year, rel=0.04), cell
+    list(steps(SMALL, terminals.folder))
+    monkeypatch.chdir(terminals.folder)
+    assert load("edgeq.yaml").config.store.commit_interval == 1.0
