@@ -132,6 +132,26 @@ def test_a_dead_letter_is_redriven_by_click_and_discarded_by_keyboard(barn: Barn
     assert not browser.errors()
 
 
+def test_all_dead_letters_that_are_chosen_are_redriven_or_discarded_at_once(barn: Barn, browser: Browser) -> None:
+    barn.publish(*(("doors/front/state", f'{{"state": "{state}"}}') for state in ("ajar", "ajar", "torn", "torn")))
+    barn.publish(("sensors/a/temperature", b"\xff"))
+    barn.reload((barn.folder / "edgeq.yaml").read_text().replace("closed: door.closed", "ajar: door.ajar"))
+    logged_in(browser, barn, "dead-letters?reason=unmapped")
+    browser.click("Redrive all 4 dead letters")
+    browser.shows("Redrive 4 dead letters?", selector="dialog")
+    browser.click("Redrive all", "dialog .danger")
+    browser.shows("4 dead letters get another chance", selector="#notice")
+    barn.until(
+        lambda: barn.sql("SELECT id FROM dead_letters WHERE redriven_at > 0") == [(1,), (2,)], "two to be redriven"
+    )
+    browser.named("Discard all 2 dead letters")
+    browser.click("Discard all 2 dead letters")
+    browser.click("Discard all", "dialog .danger")
+    browser.shows("2 dead letters are gone", selector="#notice")
+    assert barn.sql("SELECT id FROM dead_letters WHERE redriven_at IS NULL") == [(5,)]
+    assert not browser.errors()
+
+
 def test_queues_jobs_and_notifications_are_changed_by_their_buttons(barn: Barn, browser: Browser) -> None:
     barn.fill()
     logged_in(browser, barn, "jobs")

@@ -317,6 +317,22 @@ async def test_dead_letters(web: Interface, database: Database) -> None:
         assert (await web.ask("POST", f"/api/dead-letters/2/{what}")).status == 404
 
 
+async def test_many_dead_letters_at_once(web: Interface, database: Database) -> None:
+    letters = [letter(), letter(source="job:video"), letter(reason="late"), letter(source="job:video", reason="late")]
+    await web.store.write(lambda tx: dead_letters.add(tx, [*letters, letter(reason="late")]))
+    database.sql("UPDATE dead_letters SET redriven_at = 1 WHERE id = 5")
+    asked = await web.ask("POST", "/api/dead-letters/redrive", {"source": "intake", "reason": "late"})
+    assert asked.said == {"letters": 1}
+    assert database.sql("SELECT id FROM dead_letters WHERE redrive_requested_at IS NOT NULL") == [(3,)]
+    assert (await web.ask("POST", "/api/dead-letters/redrive", {})).said == {"letters": 4}
+    assert (await web.ask("POST", "/api/dead-letters/discard", {"source": "job:video"})).said == {"letters": 2}
+    assert database.sql("SELECT id FROM dead_letters ORDER BY id") == [(1,), (3,), (5,)]
+    assert (await web.ask("POST", "/api/dead-letters/discard", {"from": "intake"})).status == 400
+    assert (await web.ask("POST", "/api/dead-letters/discard")).status == 415
+    assert (await web.ask("POST", "/api/dead-letters/discard", {})).said == {"letters": 2}
+    assert database.sql("SELECT id FROM dead_letters") == [(5,)]
+
+
 # The whole
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any, Literal, TypedDict
 
+import msgspec
+
 from ...clock import Clock
 from ...store import dead_letters
 from ...store.dead_letters import DeadLetter
@@ -54,6 +56,19 @@ class Search(Listing, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of those that are open; with neither, all of them."""
+
+    source: Text = ""
+    reason: Text = ""
+
+
+class Changed(TypedDict):
+    """How many it was done with."""
+
+    letters: int
+
+
 class DeadLetterOperations:
     """Looks at the table `dead_letters`, and changes it by the verbs of the commands."""
 
@@ -64,10 +79,13 @@ class DeadLetterOperations:
     def operations(self) -> list[Operation]:
         """See api."""
         changes: dict[str, Any] = {"asks": One, "gives": Done, "need": "change", "refusals": (404, 409)}
+        all_changes: dict[str, Any] = {"gives": Changed, "body": Choice, "need": "change"}
         path = "/api/dead-letters"
         return [
             Operation("GET", path, "The latest open dead letters that fit.", self._find, DeadLetterPage, Search),
             Operation("GET", f"{path}/<id>", "A dead letter, whole.", self._one, WholeDeadLetter, One, refusals=(404,)),
+            Operation("POST", f"{path}/redrive", "Give all that fit another chance.", self._redrive_all, **all_changes),
+            Operation("POST", f"{path}/discard", "Delete all that fit for good.", self._discard_all, **all_changes),
             Operation("POST", f"{path}/<id>/redrive", "Give it another chance.", self._redrive, **changes),
             Operation("POST", f"{path}/<id>/discard", "Delete it for good.", self._discard, **changes),
         ]
@@ -98,6 +116,14 @@ class DeadLetterOperations:
         if not await saved(self._store, lambda tx: dead_letters.discard(tx, ids=[letter_id])):
             raise _missing(letter_id)
         return {"done": True}
+
+    async def _redrive_all(self, call: Call) -> Changed:
+        now, which = self._clock.now(), msgspec.structs.asdict(call.body)
+        return {"letters": await saved(self._store, lambda tx: dead_letters.request_redrive(tx, now, **which))}
+
+    async def _discard_all(self, call: Call) -> Changed:
+        which = msgspec.structs.asdict(call.body)
+        return {"letters": await saved(self._store, lambda tx: dead_letters.discard(tx, **which))}
 
     async def _letter(self, letter_id: int) -> DeadLetter:
         letter = await dead_letters.one(self._store, letter_id)

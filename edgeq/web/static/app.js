@@ -187,14 +187,14 @@ async function askWhy() {
 
 // --- changing something
 
-function button(words, { path, about, done, confirm: question, danger, then }) {
+function button(words, { path, body, about, done, confirm: question, danger, then }) {
   if (!state.status.may_change && !state.status.can_log_in) return null;
   const onclick = async () => {
     if (!state.status.may_change && !(await enter("To change something, the gateway wants to know that you may.")))
       return;
     if (question && !(await confirm(...question, words))) return;
     try {
-      await post(path);
+      await post(path, body);
       tell(`${done}.`);
       if (then && place.id) {
         state.told = true; // it is still to be read where one comes to

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 import { badge, empty, facts, filters, item, list, raw } from "./parts.js";
-import { ago, brief, gist, size, when } from "./words.js";
+import { ago, brief, gist, many, size, when } from "./words.js";
 
 const SHOWN_BYTES_MAX = 256 * 1024;
 
@@ -35,6 +35,7 @@ function all(ctx) {
       { name: "source", label: "Source", options: unique("source") },
       { name: "reason", label: "Reason", options: unique("reason") },
     ]),
+    ofAll(counted, ctx),
     ctx.data.items.length
       ? list(
           "Dead letters",
@@ -43,6 +44,32 @@ function all(ctx) {
         )
       : empty("There are no dead letters.", "That is how it should be."),
   ];
+}
+
+// What can be done with all that are chosen at once.
+function ofAll(counted, ctx) {
+  const { source = "", reason = "" } = ctx.params;
+  const fits = (each) => [each.source, ""].includes(source) && [each.reason, ""].includes(reason);
+  const number = counted.filter(fits).reduce((sum, each) => sum + each.count, 0);
+  if (number < 2) return null;
+  const letters = many(number, "dead letter");
+  const more = { body: { source, reason }, about: letters };
+  const buttons = [
+    ctx.button("Redrive all", {
+      ...more,
+      path: "dead-letters/redrive",
+      done: `${letters} get another chance`,
+      confirm: [`Redrive ${letters}?`, "Each is handled once more. What fails again comes back here."],
+    }),
+    ctx.button("Discard all", {
+      ...more,
+      path: "dead-letters/discard",
+      done: `${letters} are gone`,
+      danger: true,
+      confirm: [`Discard ${letters}?`, "What they hold is deleted for good. This can't be undone."],
+    }),
+  ].filter(Boolean);
+  return buttons.length ? h("div", { class: "buttons", key: "all" }, h("p", { class: "soft" }, letters), buttons) : null;
 }
 
 function shown(letter, ctx) {

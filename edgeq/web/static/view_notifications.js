@@ -94,7 +94,7 @@ function shown(each, ctx) {
     line,
     more: [
       each.body && each.body !== each.title && h("p", { class: "text" }, brief(each.body, 600)),
-      each.error && h("p", { class: "wrong" }, brief(each.error, 600)),
+      each.error && h("p", { class: ["dead", "queued"].includes(each.state) ? "wrong" : "soft" }, brief(each.error, 600)),
     ],
     buttons: [
       each.state === "dead" &&
