@@ -214,7 +214,7 @@ class App:
         the store."""
         limit = self._notifier.watchdog_interval_seconds or inf
         while True:
-            if self.parts is None or self.parts.progressing():
+            if self.parts is None or self.parts.headway.look():
                 self._notifier.watchdog()
             self._notifier.status(self._summary())
             self._status.sample()

@@ -18,7 +18,7 @@ from .config.schema import Mqtt
 from .errors import StoreUnavailable
 from .intake.intake import Intake
 from .intake.table import RouteTable
-from .mqtt.inbox import Inbox
+from .mqtt.inbox import QOS0_ROOM, Inbox
 from .mqtt.session import Session
 from .mqtt.subscriptions import SubscriptionMemory
 from .service import Service
@@ -27,7 +27,6 @@ from .store.store import Store, Tx
 from .telemetry.metrics import Metrics
 
 _GRACE_SECONDS = 2.0
-_QOS0_ROOM = 1000
 
 
 class OrderedIntake(Service):
@@ -71,7 +70,7 @@ class OrderedIntake(Service):
             if meta.value(tx, self._key) != turn:
                 raise StoreUnavailable("another member has taken over the ordered routes")
 
-        inbox = Inbox(self._mqtt.receive_maximum + _QOS0_ROOM)
+        inbox = Inbox(self._mqtt.receive_maximum + QOS0_ROOM)
         self.session = Session(
             self._mqtt,
             self._gateway,

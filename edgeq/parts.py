@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 from .clock import Clock
 from .config.schema import Mqtt
 from .errors import EdgeqError
+from .filters import StoredFilters
+from .headway import Headway
 from .intake.intake import Intake
+from .intake.redrive import MessageRedrive
 from .jobs.slots import Slots
 from .link import Link
 from .members import Members
-from .mqtt.inbox import Inbox
+from .mqtt.inbox import QOS0_ROOM, Inbox
 from .mqtt.session import Session
 from .notifications.outbox import Sender
 from .notifications.words import here
@@ -36,12 +39,11 @@ from .presence.health import Health
 from .presence.retained import Publisher
 from .processors.runner import ProcessorRunner
 from .processors.sentinel import Sentinel, close_all
-from .redrive import Redriver
+from .redrive import Redriver, handlers
 from .service import Service
-from .store import dead_letters, jobs, meta, notifications, schedules
+from .store import meta, schedules
 from .store.dead_letters import DeadLetter
-from .store.events import one as one_event
-from .store.store import Store, Tx
+from .store.store import Store
 from .telemetry.metrics import Metrics
 from .upkeep.retention import Retention
 from .workforce import make_workers
@@ -55,11 +57,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgeq.app")
 
-_QOS0_ROOM = 1000
 DRAIN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
-_STALLED_LOOKS = 3
-_FILTERS_KEY = "mqtt_filters"
 
 
 class Parts:
@@ -79,7 +78,7 @@ class Parts:
         config = plan.loaded.config
         # Not left to the broker alone: mosquitto 2.0.11 forgets the receive maximum after a reconnect.
         window = config.mqtt.receive_maximum
-        self.inbox = Inbox(window + _QOS0_ROOM)
+        self.inbox = Inbox(window + QOS0_ROOM)
         self.ordered = _ordered(plan, mqtt, store, metrics, clock)
         table = plan.table if self.ordered is None else plan.table.part(ordered=False)
         self.session = Session(
@@ -90,10 +89,11 @@ class Parts:
             metrics,
             clock,
             packet_bytes_max=plan.packet_bytes_max,
-            known_filters=_Filters(store, mqtt.client_id or f"edgeq-{config.gateway}", own=True),
+            known_filters=StoredFilters(store, mqtt.client_id or f"edgeq-{config.gateway}", own=True),
             private=table.private_filters(),
         )
         self.intake = Intake(table, self.inbox, self.session, store, metrics, clock, window=window)
+        self.headway = Headway(self.intakes, store)
         self.link = Link(self.session, self.inbox, self.intake, clock)
         self.runners = {
             name: ProcessorRunner(
@@ -157,7 +157,7 @@ class Parts:
             from .web.making import Running, make_web  # who has no pages doesn't pay for them
 
             self.web = make_web(
-                config.web.listen, Running(plan, store, metrics, clock, self.session, status, self.gets_on)
+                config.web.listen, Running(plan, store, metrics, clock, self.session, status, self.headway.good)
             )
         publisher = Publisher(self.session, clock)
         self.health = Health(
@@ -178,23 +178,10 @@ class Parts:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        # What came in order need not be redriven where that comes in now.
-        any_route = Intake(plan.table, self.inbox, self.session, store, metrics, clock, window=window)
-        self.redriver = Redriver(
-            {
-                "intake": any_route.redrive,
-                "processor": self._redrive_processor,
-                "job": self._redrive_job,
-                "channel": self._redrive_notification,
-            },
-            store,
-            clock,
-            mine=self._is_mine,
-        )
-        self.members = Members(config, store, clock)
+        self._messages = MessageRedrive(plan.table, store, metrics, clock)
+        self.redriver = Redriver(handlers(self._messages, self.runners, store, clock), store, clock, mine=self._is_mine)
+        self._members = [Members(config, store, clock)] if store.ownership.shared else []
         self._started: list[Service] = []
-        self._landed_before = [0]
-        self._stalled = 0
 
     @property
     def sentinel(self) -> Sentinel | None:
@@ -223,7 +210,6 @@ class Parts:
         heartbeat = [] if self.heartbeat is None else [self.heartbeat]
         one_at_a_time = [*chain(*processors), *chain(*channels)]
         ordered = [] if self.ordered is None else self._owned(self.ordered.name, self.ordered)
-        members = [self.members] if self._store.ownership.shared else []
         return [
             *one_at_a_time,
             *self.workers.values(),
@@ -233,7 +219,7 @@ class Parts:
             *heartbeat,
             *self.web,
             *ordered,
-            *members,
+            *self._members,
         ]
 
     def _owned(
@@ -288,24 +274,7 @@ class Parts:
         await self.intake.stop(grace_seconds)
         await asyncio.gather(*(service.stop(grace_seconds) for service in self._started))
         await self.session.stop(grace_seconds)
-
-    def progressing(self) -> bool:
-        """Whether messages got on since the last call, or it is known why not: what the watchdog is fed by.
-
-        A message may wait for the disk, and for a controller of one's own, which has its time limit.
-        """
-        intakes = self.intakes()
-        landed = [intake.landed for intake in intakes]
-        moved = landed != self._landed_before
-        self._landed_before = landed
-        waiting = any(intake.in_flight() and not intake.handling for intake in intakes)
-        progressing = moved or not waiting or self._store.busy
-        self._stalled = 0 if progressing else self._stalled + 1
-        return progressing
-
-    def gets_on(self) -> bool:
-        """What the last looks at the progress came to; a single one may come in a moment of rest."""
-        return self._stalled < _STALLED_LOOKS
+        self._messages.close()
 
     def intakes(self) -> list[Intake]:
         """Those that run: that of the session, and that of the ordered routes while it is here."""
@@ -318,37 +287,6 @@ class Parts:
         name = letter.source.removeprefix("processor:")
         return holds(letter.source) if name != letter.source and name in self.runners else holds("leader")
 
-    async def _redrive_processor(self, letter: DeadLetter) -> None:
-        name = letter.source.partition(":")[2]
-        runner = self.runners.get(name)
-        if runner is None:
-            raise EdgeqError(f"there is no processor {name!r} in this configuration")
-        event = await one_event(self._store, letter.event_id or 0)
-        if event is None:
-            raise EdgeqError(f"event {letter.event_id} is no longer stored")
-        await runner.redrive(event, lambda tx: dead_letters.mark_redriven(tx, letter.id, self._clock.now()))
-
-    async def _redrive_job(self, letter: DeadLetter) -> None:
-        now = self._clock.now()
-
-        def unit(tx: Tx) -> None:
-            if not jobs.retry(tx, [letter.job_id or 0], now):
-                raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
-            dead_letters.mark_redriven(tx, letter.id, now)
-
-        await self._store.write(unit)
-
-    async def _redrive_notification(self, letter: DeadLetter) -> None:
-        now = self._clock.now()
-        notification_id = int(letter.detail.get("notification_id", 0))
-
-        def unit(tx: Tx) -> None:
-            if not notifications.requeue(tx, [notification_id], now):
-                raise EdgeqError(f"notification {notification_id} is no longer there, or not dead")
-            dead_letters.mark_redriven(tx, letter.id, now)
-
-        await self._store.write(unit)
-
 
 def _ordered(plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Clock) -> OrderedIntake | None:
     """The intake of the ordered routes, if others take part in taking in the rest."""
@@ -358,24 +296,11 @@ def _ordered(plan: Plan, mqtt: Mqtt, store: Store, metrics: Metrics, clock: Cloc
     from .ordered import OrderedIntake  # most have no group
 
     return OrderedIntake(
-        table, mqtt, store, metrics, clock, packet_bytes_max=plan.packet_bytes_max, filters=partial(_Filters, store)
+        table,
+        mqtt,
+        store,
+        metrics,
+        clock,
+        packet_bytes_max=plan.packet_bytes_max,
+        filters=partial(StoredFilters, store),
     )
-
-
-class _Filters:
-    """Keeps in the store which topic filters the broker holds for a client. See mqtt.session.SubscriptionMemory. `own`:
-    it is the gateway's own client, the only one that an earlier version had."""
-
-    def __init__(self, store: Store, client_id: str, *, own: bool = False) -> None:
-        self._store = store
-        self._key = f"{_FILTERS_KEY}:{client_id}"
-        self._own = own
-
-    async def load(self) -> list[str]:
-        found = await meta.get(self._store, self._key)
-        if found is None and self._own:  # what an earlier version has stored
-            found = await meta.get(self._store, _FILTERS_KEY)
-        return (found or "").splitlines()
-
-    async def save(self, filters: list[str]) -> None:
-        await self._store.write(lambda tx: meta.put(tx, self._key, "\n".join(filters)))

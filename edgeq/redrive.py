@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from .clock import Clock
 from .errors import EdgeqError, StoreUnavailable
+from .intake.redrive import MessageRedrive
+from .processors.runner import ProcessorRunner
 from .service import Service
-from .store import dead_letters
+from .store import dead_letters, events, jobs, notifications
 from .store.dead_letters import DeadLetter
-from .store.store import Store
+from .store.store import Store, Tx
 
 _PAGE = 50
 _LOOK_SECONDS = 2.0
@@ -77,3 +79,42 @@ class Redriver(Service):
             await self._store.write(lambda tx: dead_letters.refuse_redrive(tx, letter.id, text))
         else:
             self.log.info("dead letter %d from %s was redriven", letter.id, letter.source)
+
+
+def handlers(
+    messages: MessageRedrive, runners: Mapping[str, ProcessorRunner], store: Store, clock: Clock
+) -> dict[str, Handler]:
+    """What takes back dead letters of each source."""
+
+    async def event(letter: DeadLetter) -> None:
+        name = letter.source.partition(":")[2]
+        runner = runners.get(name)
+        if runner is None:
+            raise EdgeqError(f"there is no processor {name!r} in this configuration")
+        found = await events.one(store, letter.event_id or 0)
+        if found is None:
+            raise EdgeqError(f"event {letter.event_id} is no longer stored")
+        await runner.redrive(found, lambda tx: dead_letters.mark_redriven(tx, letter.id, clock.now()))
+
+    async def job(letter: DeadLetter) -> None:
+        now = clock.now()
+
+        def unit(tx: Tx) -> None:
+            if not jobs.retry(tx, [letter.job_id or 0], now):
+                raise EdgeqError(f"job {letter.job_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await store.write(unit)
+
+    async def notification(letter: DeadLetter) -> None:
+        now = clock.now()
+        notification_id = int(letter.detail.get("notification_id", 0))
+
+        def unit(tx: Tx) -> None:
+            if not notifications.requeue(tx, [notification_id], now):
+                raise EdgeqError(f"notification {notification_id} is no longer there, or not dead")
+            dead_letters.mark_redriven(tx, letter.id, now)
+
+        await store.write(unit)
+
+    return {"intake": messages.redrive, "processor": event, "job": job, "channel": notification}

@@ -177,6 +177,21 @@ async def test_what_the_target_says_is_told(target: HttpTarget) -> None:
     assert sent.answer == "200 OK"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html><head><style>i{}</style><TITLE>No &amp; never</TITLE><h1>x", "404 Not Found: No & never"),
+        (b"<html><body><h1>no</h1>", "404 Not Found"),
+        (b"no_team", "404 Not Found: no_team"),
+    ],
+)
+async def test_of_a_page_the_title_is_told(target: HttpTarget, body: bytes, said: str) -> None:
+    target.answers.append(Answer(404, (("Content-Type", "text/html; charset=utf-8"),), body=body))
+    outcome = await ask(target.url)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == said
+
+
 async def test_an_answer_whose_body_never_comes_is_an_answer_all_the_same(
     target: HttpTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:

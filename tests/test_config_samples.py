@@ -14,6 +14,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from support.mosquitto import Mosquitto, Peer
+from support.sample import FOLDER, SAMPLE, uncommented_in
 
 from edgeq.clock import Clock
 from edgeq.config import schema
@@ -26,42 +27,17 @@ from edgeq.notifications.channels import KINDS as CHANNEL_KINDS
 from edgeq.plan import make_plan
 from edgeq.telemetry.metrics import Metrics
 
-FOLDER = Path(__file__).parent.parent / "config"
-SAMPLE = FOLDER / "edgeq.yaml"
-KEY_LINE = re.compile(r"(?m)^( *)#(?=[^ \n#])")
 EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
-
-
-JOBS = """\
-from edgeq import Job
-
-class Report(Job):
-    kind: str
-
-    def handle(self, ctx): ...
-
-def connect(): ...
-"""
 
 
 @pytest.fixture
 def uncommented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig:
     """The sample with every key of it in use; its TLS wants another URL than the default, its jobs an app."""
-    (tmp_path / "greenhouse").mkdir()
-    (tmp_path / "greenhouse" / "jobs.py").write_text(JOBS)
+    path = uncommented_in(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("greenhouse", "greenhouse.jobs"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (tmp_path / "mqtt-password").write_text("x\n")
-    (tmp_path / "smtp-password").write_text("y\n")
-    (tmp_path / "apprise-url").write_text("tgram://z/1\n")
-    (tmp_path / "webhook-secret").write_text("z" * 32)
-    (tmp_path / "ntfy-token").write_text("tk_z\n")
-    (tmp_path / "site-token").write_text("t\n")
-    (tmp_path / "site-password").write_text("p\n")
-    (tmp_path / "web-token").write_text("w" * 32)
-    (tmp_path / "edgeq.yaml").write_text(KEY_LINE.sub(r"\1", SAMPLE.read_text()))
-    return load(str(tmp_path / "edgeq.yaml"), environ={}, overrides={"mqtt.url": "mqtts://localhost:8883"})
+    return load(str(path), environ={}, overrides={"mqtt.url": "mqtts://localhost:8883"})
 
 
 def test_the_sample_as_it_is_changes_nothing() -> None:

@@ -160,7 +160,7 @@ async def test_of_an_oversize_message_the_beginning_and_the_size_are_kept(databa
         assert (letter.reason, len(letter.payload or b"")) == ("too_large", 4096)
         assert letter.detail["payload_size"] == 300_000_000
         with pytest.raises(EdgeqError, match="4096 of the message's 300000000 bytes"):
-            await rig.intake.redrive(letter)
+            await rig.redrive(letter)
 
 
 async def test_closing_the_inbox_drains(database: Database) -> None:
@@ -203,14 +203,14 @@ async def test_a_dead_letter_is_handled_again_by_the_route_that_failed(database:
         clock.advance(3600)
         [letter] = await rig.dead_letters()
         with pytest.raises(EdgeqError, match=r"'a/{b}' failed again: RuntimeError: not today"):
-            await rig.intake.redrive(letter)
+            await rig.redrive(letter)
         assert (await rig.dead_letters())[0].redriven_at is None
         error = SystemExit(1)
         with pytest.raises(EdgeqError, match=r"raised SystemExit"):
-            await rig.intake.redrive(letter)
+            await rig.redrive(letter)
         error = None
-        await rig.intake.redrive(letter)
-        await rig.intake.redrive(letter)  # somebody asked twice
+        await rig.redrive(letter)
+        await rig.redrive(letter)  # somebody asked twice
         assert (await rig.dead_letters())[0].redriven_at == clock.now()
         stored = await rig.events()
         assert [(event.type, event.data) for event in stored] == [("always", {"n": 1}), ("mended", {"n": 1})]
@@ -223,12 +223,12 @@ async def test_a_dead_letter_whose_route_is_gone_is_handled_by_those_that_take_i
         await rig.acked(rig.send("a/b", "{}"))
     async with running(database, table_of([Route(topic="a/+", emit="new")])) as rig:
         [letter] = await rig.dead_letters()
-        await rig.intake.redrive(letter)
+        await rig.redrive(letter)
         assert [event.type for event in await rig.events()] == ["new"]
         with pytest.raises(EdgeqError, match="no route takes the topic 'elsewhere'"):
-            await rig.intake.redrive(_letter(topic="elsewhere"))
+            await rig.redrive(_letter(topic="elsewhere"))
         with pytest.raises(EdgeqError, match="holds no message"):
-            await rig.intake.redrive(_letter(payload=None))
+            await rig.redrive(_letter(payload=None))
 
 
 def _letter(**changes: Any) -> DeadLetter:

@@ -15,7 +15,7 @@ from support.stores import Database
 
 from edgeq.config.schema import Route
 from edgeq.errors import RejectedMessage
-from edgeq.intake import calls, intake
+from edgeq.intake import calls
 from edgeq.intake.router import Router
 from edgeq.testing import until
 
@@ -254,7 +254,7 @@ async def test_one_that_takes_too_long_becomes_a_dead_letter(database: Database)
 async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "THREADS_MAX", 2)
+    monkeypatch.setattr(calls, "THREADS_MAX", 2)
     router = Router()
     wake = threading.Event()
     late: list[str] = []
@@ -284,7 +284,7 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
 async def test_a_coroutine_that_will_not_be_cancelled_holds_up_nobody(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "THREADS_MAX", 2)
+    monkeypatch.setattr(calls, "THREADS_MAX", 2)
     monkeypatch.setattr(calls, "_CANCEL_SECONDS", 0.02)
     router = Router()
     wake = asyncio.Event()

@@ -12,9 +12,9 @@ from support.stores import Database
 
 from edgeq.clock import Clock
 from edgeq.contracts.boots import Reading, between
+from edgeq.filters import StoredFilters
 from edgeq.notifications.channels.channel import Outcome, Rejected, Retry, Sent
 from edgeq.notifications.outbox import Sender
-from edgeq.parts import _Filters
 from edgeq.redrive import Redriver
 from edgeq.store import cursors, dead_letters, meta
 from edgeq.store.dead_letters import DeadLetter, NewDeadLetter
@@ -126,7 +126,7 @@ async def test_a_letter_that_is_another_ones_is_left_to_it(database: Database) -
 async def test_each_client_has_topic_filters_of_its_own(database: Database) -> None:
     async with database.opened() as store:
         await store.write(lambda tx: meta.put(tx, "mqtt_filters", "from/an/earlier/version"))
-        first, second = _Filters(store, "edgeq-a", own=True), _Filters(store, "edgeq-b")
+        first, second = StoredFilters(store, "edgeq-a", own=True), StoredFilters(store, "edgeq-b")
         assert (await first.load(), await second.load()) == (["from/an/earlier/version"], [])
         await first.save(["a/#"])
         await second.save([])

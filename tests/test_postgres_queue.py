@@ -20,7 +20,7 @@ import pytest
 from support.postgres import Postgres
 from support.programs import of_tests
 from support.queued_jobs import Greet, Limited, Needy
-from support.readme import files, section
+from support.readme import PAGES, files, section
 from support.stores import PostgresDatabase
 
 from edgeq import EdgeqError, Queue
@@ -157,7 +157,7 @@ def test_a_database_that_is_not_there_is_an_error_without_the_password(postgres:
 
 
 def test_the_program_of_the_readme_does_what_it_says(database: PostgresDatabase, tmp_path: Path) -> None:
-    [text] = files(section("### Jobs from programs")).values()
+    [text] = files(section("## Jobs from programs", PAGES["docs/machines.md"])).values()
     (tmp_path / "packing.py").write_text(
         "from edgeq import Job\nclass PrintLabel(Job):\n    order: int\n    def handle(self, ctx): ...\n"
     )

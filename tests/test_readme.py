@@ -1,18 +1,37 @@
-"""The README's tour, done as it says, in an empty folder; and every file and command it names is there."""
+"""The README's tour, done as it says, in an empty folder; and what it and docs/ name, link to and show is there."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from support.readme import README, ROOT, Terminals, code, files, section, steps, table
+from support.readme import (
+    FOLLOWED,
+    PAGES,
+    README,
+    ROOT,
+    Terminals,
+    anchors,
+    blocks,
+    code,
+    files,
+    followed,
+    links,
+    section,
+    steps,
+    table,
+)
 
-TOUR = section("## A tour in five minutes")
+TOUR = followed(section("## A tour in five minutes"))
+TRY = followed(section("## Try it"))
+TESTS = followed(section("## Working on it"))
 
 
 @pytest.fixture
@@ -61,10 +80,43 @@ def test_the_tour_shows_its_notifications(terminals: Terminals) -> None:
     terminals.wait_for("Resolved after")
 
 
-def test_every_file_that_the_readme_names_is_there() -> None:
-    named = set(re.findall(r"`((?:config|scripts|systemd)/[\w./@-]+)`", README))
-    assert named
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+def test_the_scripts_that_are_typed_are_there() -> None:
+    typed = [line for line, _ in steps(TRY + TESTS, Path("/nonexistent"))]
+    assert typed
+    assert [line for line in typed if not os.access(ROOT / line.split()[0], os.X_OK)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_is_there(page: str) -> None:
+    named = re.findall(r"`((?:config|docs|scripts|systemd)/[\w./@-]+)`", PAGES[page])
+    assert [path for path in sorted(set(named)) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    lost = []
+    for link in links(PAGES[page]):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        known = anchors(target.read_text()) if anchor and target.is_file() else {""}
+        lost += [] if target.exists() and anchor in known else [link]
+    assert lost == []
+
+
+def test_the_readme_has_a_line_for_each_page() -> None:
+    listed = [link for link in links(section("## Contents")) if not link.startswith("#")]
+    assert sorted(listed) == sorted(page for page in PAGES if page != "README.md")
+    assert len(README.splitlines()) <= 450, "a README is to be read"
+
+
+def test_every_block_is_followed_by_a_test() -> None:
+    """Each module with the blocks of a page says so by `followed`; this imports them all."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if re.search(r"= followed\(", path.read_text()):
+            import_module(f"support.{path.stem}" if path.parent.name == "support" else path.stem)
+    assert [
+        each for page in PAGES.values() for each in blocks(page) if not any(each in text for text in FOLLOWED)
+    ] == []
 
 
 def _help(*words: str) -> str:
@@ -88,5 +140,6 @@ def test_every_command_and_option_in_the_table_is_one() -> None:
     assert named == known, "the table has every command"
 
 
-def test_nothing_is_left_to_be_filled_in() -> None:
-    assert not re.search(r"\{…\}|TODO|TBD", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_left_to_be_filled_in(page: str) -> None:
+    assert not re.search(r"\{…\}|TODO|TBD", PAGES[page])

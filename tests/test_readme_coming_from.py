@@ -1,4 +1,4 @@
-"""The README's tables "Coming from …", tried as a user of each of these systems would: every row by a check of its own.
+"""The tables of docs/coming-from.md, tried as a user of each of these systems would: every row by a check of its own.
 
 A check is given what stands in backticks on the right side of its row, and runs that.
 """
@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 from support.coming_from import SHOP, Place
-from support.readme import code, section, table
+from support.readme import PAGES, code, followed, section, table
 
 from edgeq.config import schema
 from edgeq.jobs.job import definition
 from edgeq.testing import Jobs, run_job
 
-HEADINGS = re.findall(r"^### (.*)$", section("## Coming from …"), re.MULTILINE)
-ROWS = [(heading, left, right) for heading in HEADINGS for left, right in table(section(f"### {heading}"))]
+COMING = followed(PAGES["docs/coming-from.md"])
+HEADINGS = re.findall(r"^## (.*)$", COMING, re.MULTILINE)
+ROWS = [(heading, left, right) for heading in HEADINGS for left, right in table(section(f"## {heading}", COMING))]
 
 Check = Callable[..., None]
 CHECKS: dict[tuple[str, str], Check] = {}

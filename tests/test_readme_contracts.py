@@ -1,4 +1,4 @@
-"""The README on contracts: every block and line, in one folder and in its order; and what it claims is true."""
+"""docs/contracts.md: every block and line, in one folder and in its order; and what it claims is true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from support.commands import Edgeq, commands
 from support.contracts import contracts_of
 from support.mosquitto import free_port
-from support.readme import ROOT, Terminals, code, files, printed, section, shows, steps, table
+from support.readme import PAGES, ROOT, Terminals, code, files, followed, printed, section, shows, steps, table
 
 from edgeq.contracts import KINDS, Contract, conditions, count, deadline, limits, rate, requires, stuck, turn, watch
 from edgeq.contracts.instance import Shown, Verdict
@@ -24,7 +24,7 @@ from edgeq.contracts.verdict_event import TAGS, build
 from edgeq.events import from_json
 from edgeq.imports import load_class
 
-CONTRACTS = section("## Contracts")
+CONTRACTS = followed(PAGES["docs/contracts.md"])
 CLASSES = {kind: load_class(name, Contract) for kind, name in KINDS.items()}
 FILES = {name: text for name, text in files(CONTRACTS).items() if name.startswith("conf.d/") and "typo" not in name}
 WRITTEN = {each["name"]: each for text in FILES.values() for each in yaml.safe_load(text)["contracts"]}
@@ -230,7 +230,7 @@ def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_each_kind_has_its_example() -> None:
-    told = re.findall(r"^\*\*(\w+)\*\*: ", section("### The kinds"), re.MULTILINE)
+    told = re.findall(r"^\*\*(\w+)\*\*: ", section("## The kinds", CONTRACTS), re.MULTILINE)
     assert sorted(told) == sorted(KINDS)
     assert [each["kind"] for each in WRITTEN.values()] == told
     assert set(CLAIMS) == set(WRITTEN)
@@ -292,14 +292,14 @@ def test_what_else_is_said_of_the_kinds(edgeq: Edgeq, keys: str, events: str, ex
 
 
 def test_every_key_of_every_kind_is_told() -> None:
-    text = section("### The kinds")
+    text = section("## The kinds", CONTRACTS)
     for kind, contract in CLASSES.items():
         own = {field.encode_name for field in msgspec.structs.fields(contract.keys_type)} - set(names(Keys))
         part = text[text.index(f"**{kind}**") :].partition("\n\n**")[0]
         assert {key for key in own if not re.search(rf"\b{key}\b", part)} == set(), kind
 
 
-@pytest.mark.parametrize("row", table(section("### The kinds")), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", table(section("## The kinds", CONTRACTS)), ids=lambda row: row[0])
 def test_each_form_of_a_condition_is_one(row: list[str]) -> None:
     for form in code(row[0]):
         contracts_of({"name": "vault", "kind": "requires", "of": "vault.opened", "if": yaml.safe_load(form)})
@@ -313,7 +313,7 @@ def names(keys: type[msgspec.Struct]) -> list[str]:
 
 
 def test_the_keys_for_all_kinds_are_those_of_the_table() -> None:
-    rows = table(section("### Keys for all kinds"))
+    rows = table(section("## Keys for all kinds", CONTRACTS))
     told = {name: code(default) for cell, default, _ in rows for name in code(cell)}
     assert list(told) == names(Keys)
     for field in msgspec.structs.fields(Keys):
@@ -332,18 +332,18 @@ def test_the_keys_for_all_kinds_are_those_of_the_table() -> None:
     ("key", "index"), [("where", 0), ("by", 0), ("active", 0), ("suppressed_by", 0), ("flapping", 0)]
 )
 def test_the_values_in_the_table_are_possible(key: str, index: int) -> None:
-    meanings = {code(cell)[0]: meaning for cell, _, meaning in table(section("### Keys for all kinds"))}
+    meanings = {code(cell)[0]: meaning for cell, _, meaning in table(section("## Keys for all kinds", CONTRACTS))}
     value = yaml.safe_load(code(meanings[key])[index])
     keys = {"where": {"field": value}}.get(key, value)
     contracts_of({**WRITTEN["freezer-reports"], "known": [], key: keys})
 
 
 def test_the_states_are_those_of_the_table() -> None:
-    assert [code(state)[0] for state, _ in table(section("### States and events"))] == list(get_args(Shown))
+    assert [code(state)[0] for state, _ in table(section("## States and events", CONTRACTS))] == list(get_args(Shown))
 
 
 def test_the_fields_of_the_events_are_those_of_the_table() -> None:
-    text = section("### States and events")
+    text = section("## States and events", CONTRACTS)
     rows = table(text[text.index("Their data:") :])
     told = [name for cell, _ in rows for name in code(cell)]
     verdict = Verdict(what="resolved", at=2, since=1, late_by_seconds=1.0, reason="link", reminder=1)
@@ -355,7 +355,7 @@ def test_the_fields_of_the_events_are_those_of_the_table() -> None:
 
 
 def test_the_reasons_are_all_told() -> None:
-    text = section("### States and events")
+    text = section("## States and events", CONTRACTS)
     told = set(code(text[text.index("| `reason` |") :].partition("\n")[0])) - {"reason", "contract.unknown"}
     stations = [ROOT / "edgeq" / name for name in ("contracts/instance.py", "contracts/reporting.py")]
     stations += [ROOT / "edgeq" / name for name in ("contracts/telling.py", "contracts/turn.py")]
@@ -405,25 +405,25 @@ def test_which_changes_keep_the_states(name: str, change: Mapping[str, Any], kep
 @pytest.mark.parametrize(
     ("title", "text", "true"),
     [
-        ("### Time", "until five seconds after its backlog", watch.SETTLE_SECONDS == 5.0),
-        ("### Time", "after 30 seconds without a session", watch.LINK_SECONDS == 30.0),
-        ("### What they are not", "at most 100,000 subjects, over all contracts", turn.INSTANCES_MAX == 100_000),
-        ("### What they are not", "those of the last `lateness`, 1,000 at most", deadline.OPEN_MAX == 1000),
-        ("### What they are not", "`rate` counts to 10,000", rate.EVENTS_MAX == 10_000),
-        ("### What they are not", "at most 50 conditions", requires.LEAVES_MAX == 50),
-        ("### What they are not", "that count to 1,000 together", conditions.COUNT_MAX == 1000),
-        ("### What they are not", "100 events that wait", requires.WAITING_MAX == 100),
-        ("### What they are not", "100 periods that aren't judged yet", count.SPANS_MAX == 100),
-        ("### What they are not", "1,000 characters", stuck.TEXT_CHARS_MAX == limits.TEXT_CHARS_MAX == 1000),
+        ("## Time", "until five seconds after its backlog", watch.SETTLE_SECONDS == 5.0),
+        ("## Time", "after 30 seconds without a session", watch.LINK_SECONDS == 30.0),
+        ("## What they are not", "at most 100,000 subjects, over all contracts", turn.INSTANCES_MAX == 100_000),
+        ("## What they are not", "those of the last `lateness`, 1,000 at most", deadline.OPEN_MAX == 1000),
+        ("## What they are not", "`rate` counts to 10,000", rate.EVENTS_MAX == 10_000),
+        ("## What they are not", "at most 50 conditions", requires.LEAVES_MAX == 50),
+        ("## What they are not", "that count to 1,000 together", conditions.COUNT_MAX == 1000),
+        ("## What they are not", "100 events that wait", requires.WAITING_MAX == 100),
+        ("## What they are not", "100 periods that aren't judged yet", count.SPANS_MAX == 100),
+        ("## What they are not", "1,000 characters", stuck.TEXT_CHARS_MAX == limits.TEXT_CHARS_MAX == 1000),
     ],
 )  # fmt: skip
 def test_the_figures_in_the_text_are_true(title: str, text: str, true: bool) -> None:
-    assert text in " ".join(section(title).split())
+    assert text in " ".join(section(title, CONTRACTS).split())
     assert true
 
 
 def test_which_kinds_put_late_events_where_they_belong() -> None:
-    text = " ".join(section("### Time").split())
+    text = " ".join(section("## Time", CONTRACTS).split())
     told = code(text[text.index("put where it belongs by") :].partition(";")[0])
     assert sorted(told) == sorted(kind for kind, contract in CLASSES.items() if contract.takes_late)
 

@@ -1,4 +1,4 @@
-"""The README on forwarding: every block and line, and what it claims is true."""
+"""docs/forwarding.md: every block and line, and what it claims is true."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.mosquitto import free_port
-from support.readme import Terminals, code, files, printed, section, shows, steps, table
+from support.readme import PAGES, Terminals, code, files, followed, printed, section, shows, steps, table
 
 from edgeq.clock import Clock
 from edgeq.forward import wire
@@ -18,7 +18,7 @@ from edgeq.forward.settings import ForwardSettings
 from edgeq.processors.settings import ProcessorSettings
 from edgeq.store.forwarded import Batch
 
-FORWARDING = section("## Forwarding to a site")
+FORWARDING = followed(PAGES["docs/forwarding.md"])
 JSON = FORWARDING[FORWARDING.index("```json\n") + 8 :].partition("```")[0]
 TYPED = FORWARDING.replace(f"```json\n{JSON}```", "")
 PORTS = ("18841", "18842", "18843")
@@ -71,7 +71,7 @@ def test_every_file_is_named_once() -> None:
 def test_the_table_has_every_key() -> None:
     own = {field.encode_name for field in msgspec.structs.fields(ForwardSettings)}
     common = {field.encode_name for field in msgspec.structs.fields(ProcessorSettings)}
-    listed = {name for cell, _ in table(section("### Keys")) for name in code(cell)}
+    listed = {name for cell, _ in table(section("## Keys", FORWARDING)) for name in code(cell)}
     assert listed == own - common | {"batch_size"}
 
 

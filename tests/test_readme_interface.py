@@ -1,4 +1,4 @@
-"""The README on the interface: what is typed answers as shown, and what it claims is true."""
+"""docs/interface.md: what is typed answers as shown, and what it claims is true."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import pytest
 from support.mosquitto import Mosquitto, free_port
-from support.readme import Terminals, code, section, steps, table
+from support.readme import PAGES, Terminals, code, followed, section, steps, table
 
 from edgeq.config.load import load
 
-PART = section("### The interface")
-HEAD = section("## The page and the interface").partition("\n### ")[0]
+ALL = followed(PAGES["docs/interface.md"])
+PART = section("## The interface", ALL)
+HEAD = ALL.partition("\n## ")[0]
 TYPED = re.sub(r"```(yaml prometheus|nginx)\n.*?```", "", PART, flags=re.DOTALL)
 PUBLIC = "gateway.example.net"
 

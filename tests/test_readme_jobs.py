@@ -1,4 +1,4 @@
-"""The README on jobs: every block and line, in one folder and in its order; and its tables and figures are true."""
+"""docs/jobs.md: every block and line, in one folder and in its order; and its tables and figures are true."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.readme import ROOT, Terminals, code, section, steps, table
+from support.readme import PAGES, ROOT, Terminals, code, followed, section, steps, table
 
 from edgeq import Job, Queue
 from edgeq.config import schema
@@ -21,7 +21,7 @@ from edgeq.jobs.sources.source import Source
 from edgeq.store.job_records import AGE_SECONDS
 from edgeq.work import GRACE_SECONDS
 
-JOBS = section("## Jobs")
+JOBS = followed(PAGES["docs/jobs.md"])
 
 # Every line that the reader types, and what it must show.
 TYPED = [
@@ -92,7 +92,7 @@ def test_it_works_as_it_is_written(terminals: Terminals) -> None:
 
 
 def test_the_attributes_of_a_class_are_those_of_the_table() -> None:
-    rows = table(section("### Defining"))
+    rows = table(section("## Defining", JOBS))
     told = {code(name)[0]: ast.literal_eval(code(default)[0]) for name, default, _ in rows}
     assert told == {name: getattr(Job, name) for name in settings.NAMES}
     meanings = {code(name)[0]: meaning for name, _, meaning in rows}
@@ -103,13 +103,13 @@ def test_the_attributes_of_a_class_are_those_of_the_table() -> None:
 
 
 def test_the_keywords_of_a_dispatch_are_those_of_the_table() -> None:
-    told = {re.match(r"\w+", word).group() for cell, _ in table(section("### Dispatching")) for word in code(cell)}  # type: ignore[union-attr]
+    told = {re.match(r"\w+", word).group() for cell, _ in table(section("## Dispatching", JOBS)) for word in code(cell)}  # type: ignore[union-attr]
     taken = set(inspect.signature(Queue.dispatch).parameters) - {"self", "job", "how", "connection"}
     assert told == taken | set(How.__annotations__)
 
 
 def test_the_reasons_for_which_jobs_die_are_all_told() -> None:
-    text = section("### Keeping")
+    text = section("## Keeping", JOBS)
     told = set(re.findall(r"`(\w+)`", text[text.index("the reason:") : text.index("`edgeq jobs retry`")]))
     source = "".join(
         path.read_text() for folder in ("jobs", "store") for path in sorted((ROOT / "edgeq" / folder).rglob("*.py"))
@@ -121,21 +121,21 @@ def test_the_reasons_for_which_jobs_die_are_all_told() -> None:
 @pytest.mark.parametrize(
     ("title", "text", "true"),
     [
-        ("### Running", "six seconds of waiting", AGE_SECONDS == 6.0),
-        ("### Running", "less than two minutes after it", AGE_SECONDS * (10 - -10) == 120.0),
-        ("### Running", "`concurrency` (default 2)", schema.Queue().concurrency == 2),
-        ("### Running", "`lease` (default 60s)", schema.Queue().lease == 60.0),
-        ("### Running", "has 10 seconds to end", GRACE_SECONDS == 10.0),
-        ("### In a process of its own", "ends when idle for five minutes", pool.IDLE_SECONDS == 300.0),
-        ("### Schedules", "`all` does each (1000 at most)", schedule.RUNS_MAX == 1000),
-        ("### Sources", "a third of `at_most`", "at_most // 3" in inspect.getsource(Source)),
+        ("## Running", "six seconds of waiting", AGE_SECONDS == 6.0),
+        ("## Running", "less than two minutes after it", AGE_SECONDS * (10 - -10) == 120.0),
+        ("## Running", "`concurrency` (default 2)", schema.Queue().concurrency == 2),
+        ("## Running", "`lease` (default 60s)", schema.Queue().lease == 60.0),
+        ("## Running", "has 10 seconds to end", GRACE_SECONDS == 10.0),
+        ("## In a process of its own", "ends when idle for five minutes", pool.IDLE_SECONDS == 300.0),
+        ("## Schedules", "`all` does each (1000 at most)", schedule.RUNS_MAX == 1000),
+        ("## Sources", "a third of `at_most`", "at_most // 3" in inspect.getsource(Source)),
         (
-            "### Keeping",
+            "## Keeping",
             "Completed and cancelled jobs are deleted after 7 days and dead ones after 90",
             [age / 86400 for age in schema.Retention().by_state().values()] == [7, 7, 90],
         ),
     ],
 )  # fmt: skip
 def test_the_figures_in_the_text_are_true(title: str, text: str, true: bool) -> None:
-    assert text in " ".join(section(title).split())
+    assert text in " ".join(section(title, JOBS).split())
     assert true

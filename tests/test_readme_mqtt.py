@@ -1,4 +1,4 @@
-"""The README on what is seen over MQTT: every line works as it is written, and what it claims is true."""
+"""docs/mqtt.md: every line works as it is written, and what it claims is true."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.mosquitto import free_port
-from support.readme import Terminals, code, printed, section, shows, steps, table
+from support.readme import PAGES, Terminals, code, followed, printed, section, shows, steps, table
 
 from edgeq import requests
 from edgeq.config import schema
@@ -20,9 +20,9 @@ from edgeq.presence import birth, contracts
 from edgeq.requests import TABLE, answers, look, redrive
 from edgeq.requests.kind import Request
 
-SEEN = section("## Seen over MQTT")
-ASKED = section("### Requests")
-HOME = section("### Home Assistant")
+SEEN = followed(PAGES["docs/mqtt.md"])
+ASKED = section("## Requests", SEEN)
+HOME = section("## Home Assistant", SEEN)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The README on notifications: every block and line, in one folder and in its order; and what it claims is true."""
+"""docs/notifications.md: every block and line, in one folder and in its order; and what it claims is true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import msgspec
 import pytest
 import yaml
 from support.mosquitto import free_port
-from support.readme import Terminals, code, files, printed, section, shows, steps, table
+from support.readme import PAGES, Terminals, code, files, followed, printed, section, shows, steps, table
 from support.targets import HttpTarget, closing
 from test_channels_kinds import build
 
@@ -31,8 +31,8 @@ from edgeq.notifications.channels.channel import Channel
 from edgeq.notifications.functions import FUNCTIONS
 from edgeq.testing.channels import notification
 
-NOTIFICATIONS = section("## Notifications")
-ROUTES = section("### Routes")
+NOTIFICATIONS = followed(PAGES["docs/notifications.md"])
+ROUTES = section("## Routes", NOTIFICATIONS)
 SAMPLES = yaml.safe_load(files(NOTIFICATIONS)["kinds/edgeq.yaml"])["channels"]
 
 # Every line that the reader types, and what it must show beside what the README prints below it.
@@ -172,7 +172,7 @@ def test_the_functions_of_templates_are_all_told() -> None:
 
 def test_every_kind_of_channel_has_a_sample_and_a_row() -> None:
     assert {each["kind"] for each in SAMPLES.values()} == set(KINDS)
-    assert {code(cell)[0] for cell, _, _ in table(section("### Channels"))} == set(KINDS)
+    assert {code(cell)[0] for cell, _, _ in table(section("## Channels", NOTIFICATIONS))} == set(KINDS)
 
 
 def test_the_kinds_that_people_read_are_those_with_digests() -> None:
@@ -214,14 +214,14 @@ async def test_the_signature_is_that_of_standard_webhooks(target: HttpTarget) ->
     assert headers["x-site"] == "cold-store"
 
 
-AWAY, LIMITS = "### When the target is away", "### Limits"
+AWAY, LIMITS = "## When the target is away", "## Limits"
 
 
 @pytest.mark.parametrize(
     ("title", "said", "true"),
     [
-        ("### Routes", "has failed three times", outbox.FAILOVER_ATTEMPTS == 3),
-        ("### Routes", "has waited five minutes", outbox.FAILOVER_SECONDS == 300.0),
+        ("## Routes", "has failed three times", outbox.FAILOVER_ATTEMPTS == 3),
+        ("## Routes", "has waited five minutes", outbox.FAILOVER_SECONDS == 300.0),
         (AWAY, "every 30 seconds at least when there is no way to it", bucket.UNREACHABLE_SECONDS_MAX == 30.0),
         (AWAY, "every 15 minutes in the end", Channel.backoff.ceiling == 900.0),
         (AWAY, "when `Retry-After` says, within an hour", http.RETRY_AFTER_SECONDS_MAX == 3600.0),
@@ -230,8 +230,8 @@ AWAY, LIMITS = "### When the target is away", "### Limits"
         (AWAY, "60 at once and then 12 a minute", (ntfy.LIMIT.burst, ntfy.LIMIT.rate) == (60, 12 / 60)),
         (AWAY, "the others have no limit", Channel.limit is None),
         (AWAY, "has failed 20 times", outbox.ATTEMPTS_MAX == 20),
-        ("### Channels", "texts of up to 4 KiB", ntfy.MESSAGE_BYTES_MAX == 4096),
-        ("### Acknowledging", "holds for 30 days", links.TTL_SECONDS == 30 * 86400),
+        ("## Channels", "texts of up to 4 KiB", ntfy.MESSAGE_BYTES_MAX == 4096),
+        ("## Acknowledging", "holds for 30 days", links.TTL_SECONDS == 30 * 86400),
         (LIMITS, "A title has 250 characters at most", text.TITLE_CHARACTERS_MAX == 250),
         (LIMITS, "a body 16 KiB", text.BODY_BYTES_MAX == 16 * 1024),
         (LIMITS, "a digest 500 lines", digest.LINES_MAX == 500),
@@ -243,12 +243,12 @@ AWAY, LIMITS = "### When the target is away", "### Limits"
     ],
 )  # fmt: skip
 def test_the_figures_in_the_text_are_true(title: str, said: str, true: bool) -> None:
-    assert said in " ".join(section(title).split())
+    assert said in " ".join(section(title, NOTIFICATIONS).split())
     assert true
 
 
 def test_the_reasons_for_which_notifications_die_are_all_told() -> None:
-    words = section(AWAY)
+    words = section(AWAY, NOTIFICATIONS)
     told = set(re.findall(r"\(`(\w+)`\)", words[words.index("**What is given up.**") :]))
     source = Path(outbox.__file__).read_text()
     assert told == set(re.findall(r'_(?:give_up|bury)\((?:tx, )?row, (?:row\.attempt, )?"(\w+)"', source))

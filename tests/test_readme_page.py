@@ -1,4 +1,4 @@
-"""The README on the page: what it has one type gives a page, and the page is as it says."""
+"""docs/interface.md: what it has one type gives a page, and the page is as it says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.mosquitto import Mosquitto, free_port
-from support.readme import Terminals, section, steps, table
+from support.readme import PAGES, Terminals, section, steps, table
 
 import edgeq.web
 
-ALL = section("## The page and the interface")
-HEAD = ALL[: ALL.index("\n### ")]
-PAGE = section("### The page")
+ALL = PAGES["docs/interface.md"]
+HEAD = ALL[: ALL.index("\n## ")]
+PAGE = section("## The page", ALL)
 STATIC = Path(edgeq.web.__file__).parent / "static"
 
 

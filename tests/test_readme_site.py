@@ -1,4 +1,4 @@
-"""The README on more than one machine: what it has one type works, and what it claims is true."""
+"""docs/machines.md: what it has one type works, and what it claims is true."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.mosquitto import Mosquitto
 from support.postgres import Postgres
-from support.readme import Terminals, files, section, steps
+from support.readme import PAGES, Terminals, files, followed, section, steps
 
 from edgeq.clock import Clock
 from edgeq.events import NewEvent
@@ -18,9 +18,9 @@ from edgeq.store import events
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 
-SITE = section("## More than one machine")
+SITE = followed(PAGES["docs/machines.md"])
 STATEMENTS = SITE.partition("```sql\n")[2].partition("```")[0]
-MOVING = section("### Moving to PostgreSQL")
+MOVING = section("## Moving to PostgreSQL", SITE)
 
 
 @pytest.fixture

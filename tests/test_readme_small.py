@@ -1,4 +1,4 @@
-"""The README on keeping the store small: what it has one type works, and its defaults are the defaults."""
+"""docs/small.md: what it has one type works, and its defaults are the defaults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.pruned import DAY
-from support.readme import Terminals, section, steps
+from support.readme import PAGES, Terminals, followed, steps
 
 from edgeq.clock import Clock
 from edgeq.config.load import load
@@ -19,7 +19,7 @@ from edgeq.store import events
 from edgeq.store.sqlite import LOG_BYTES_KEPT, SqliteStore
 from edgeq.telemetry.metrics import Metrics
 
-SMALL = section("## Keeping it small")
+SMALL = followed(PAGES["docs/small.md"])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The README on looking at edgeq from the terminal: every line in one folder and in its order."""
+"""docs/terminal.md: every line in one folder and in its order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.readme import Terminals, code, printed, section, shows, steps, table
+from support.readme import PAGES, Terminals, code, followed, printed, shows, steps, table
 from support.terminal import Terminal
 
-SECTION = section("## Looking at it from the terminal")
+SECTION = followed(PAGES["docs/terminal.md"])
 
 
 @pytest.fixture

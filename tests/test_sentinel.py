@@ -44,7 +44,8 @@ async def test_a_verdict_is_an_event_and_a_state(bench: Bench) -> None:
         NOON,
         1,
     )
-    assert await contract_states.counts(bench.store) == [{"contract": "cold", "violated": 1}]
+    (counted,) = await contract_states.counts(bench.store)
+    assert counted == {"contract": "cold", "violated": 1, "violated_at": NOON, "violated_subject": "a"}
     # It doesn't judge what it said itself.
     await bench.catch_up()
     assert len(await bench.told()) == 1
@@ -173,7 +174,8 @@ async def test_many_states_are_stored_and_found(bench: Bench) -> None:
     found = await contract_states.every(bench.store)
     assert found == sorted([*changed, *states[1::2]], key=lambda each: (each.contract, each.subject))
     assert await contract_states.counts(bench.store) == [
-        {"contract": "c0", "violated": 617}, {"contract": "c1", "ok": 617},
+        {"contract": "c0", "violated": 617, "violated_at": 7, "violated_subject": "s0000"},
+        {"contract": "c1", "ok": 617},
     ]  # fmt: skip
     assert await contract_states.find(bench.store, limit=2, contract="c1", state="ok") == [states[1], states[3]]
     await bench.store.write(lambda tx: contract_states.delete(tx, [(each.contract, each.subject) for each in changed]))

@@ -11,19 +11,28 @@ import asyncio
 from ..errors import RejectedMessage, contained
 from .context import MessageContext
 from .middleware import Own
+from .table import CompiledRoute
 from .threads import Threads
 
+THREADS_MAX = 16
 _CANCEL_SECONDS = 1.0
 
 
 class Calls:
-    """Calls controllers. At most `most` plain functions run at once; nothing is called while as many coroutines go on
-    though they were cancelled."""
+    """Calls controllers. At most THREADS_MAX plain functions run at once; nothing is called while as many coroutines go
+    on though they were cancelled."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._threads = Threads(most)
+    def __init__(self) -> None:
+        self._most = THREADS_MAX
+        self._threads = Threads(self._most)
         self._overdue: set[asyncio.Task[None]] = set()
+
+    async def run(self, route: CompiledRoute, ctx: MessageContext) -> None:
+        """Have all controllers of `route` decide in their order. Raises what they raise."""
+        for controller in route.inline:
+            controller(ctx)
+        if route.own is not None:
+            await self.call(route.own, ctx, route.timeout_seconds)
 
     async def call(self, own: Own, ctx: MessageContext, timeout_seconds: float) -> None:
         """Return when it has returned. Raises what it raises, always an Exception, and RejectedMessage when it takes

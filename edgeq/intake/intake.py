@@ -18,15 +18,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from ..clock import Clock
-from ..errors import EdgeqError, RejectedMessage, StoreUnavailable
+from ..errors import RejectedMessage, StoreUnavailable
 from ..failpoints import failpoint
 from ..mqtt.delivery import Delivery
 from ..mqtt.inbox import Inbox
 from ..service import Service
-from ..store.dead_letters import DeadLetter, NewDeadLetter, mark_redriven
+from ..store.dead_letters import NewDeadLetter
 from ..store.decisions import Decisions, count, record
 from ..store.store import Store, Tx
 from ..telemetry.log import Calm
@@ -38,7 +36,6 @@ from .table import CompiledRoute, Matches, RouteTable
 
 BATCH_MAX = 500
 BYTES_MAX = 16 * 2**20
-THREADS_MAX = 16
 _REFUSED_RETRY_SECONDS = 10.0
 
 
@@ -88,7 +85,7 @@ class Intake(Service):
         self._landing = asyncio.Event()
         self._tails: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._calls = Calls(THREADS_MAX)
+        self._calls = Calls()
 
     async def run(self) -> None:
         """Works until the inbox is closed and everything taken from it is committed and acknowledged."""
@@ -117,40 +114,6 @@ class Intake(Service):
     def handling(self) -> bool:
         """Whether a controller of one's own is at work."""
         return bool(self._tasks)
-
-    async def redrive(self, letter: DeadLetter) -> None:
-        """Handle a dead letter's message again, and commit what comes of it with the mark that it was redriven.
-
-        It is handled by the route that failed, or by all that take its topic when there is no such route any more.
-        Limits don't count. Raises EdgeqError when it fails again; the letter stays as it was.
-        """
-        if letter.topic is None or letter.payload is None:
-            raise EdgeqError("this dead letter holds no message")
-        size = letter.detail.get("payload_size", 0)
-        if size > len(letter.payload):
-            raise EdgeqError(f"only {len(letter.payload)} of the message's {size} bytes were kept")
-        routes = self._table.lookup(letter.topic).routes
-        routes = tuple(match for match in routes if match[0].label == letter.detail.get("route")) or routes
-        if not routes:
-            raise EdgeqError(f"no route takes the topic {letter.topic!r}", hint="add a route, or discard it")
-        delivery = Delivery(letter.topic, letter.payload, received_at=letter.created_at, qos=0)
-        decisions = Decisions()
-        for route, params in routes:
-            ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, keep=route.keep)
-            try:
-                await self._run_route(ctx, route)
-            except Exception as error:
-                raise EdgeqError(f"route {route.label!r} failed again: {rejection.sentence(error)}") from error
-            decisions.extend(ctx.decisions)
-        now = self.clock.now()
-        decisions.events = [replace(event, recorded_at=now) for event in decisions.events]
-
-        def unit(tx: Tx) -> int | None:
-            return record(tx, decisions) if mark_redriven(tx, letter.id, now) else None
-
-        duplicates = await self._store.write(unit)
-        if duplicates is not None:
-            count(self._metrics, decisions, duplicates)
 
     # 2. handled
 
@@ -212,7 +175,7 @@ class Intake(Service):
             ctx = MessageContext(self.clock, delivery, route.label, params, route.payload, keep=route.keep)
             try:
                 if self._admit(ctx, route):
-                    await self._run_route(ctx, route)
+                    await self._calls.run(route, ctx)
             except asyncio.CancelledError:
                 self._let_go()
                 raise
@@ -223,12 +186,6 @@ class Intake(Service):
         if self._tails.get(delivery.topic) is asyncio.current_task():
             del self._tails[delivery.topic]
         self._commit(segment)
-
-    async def _run_route(self, ctx: MessageContext, route: CompiledRoute) -> None:
-        for controller in route.inline:
-            controller(ctx)
-        if route.own is not None:
-            await self._calls.call(route.own, ctx, route.timeout_seconds)
 
     def _admit(self, ctx: MessageContext, route: CompiledRoute) -> bool:
         """Whether the route wants this message at all. Raises RejectedMessage for what it must not take."""

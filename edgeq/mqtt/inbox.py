@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 from .delivery import Delivery
 
+QOS0_ROOM = 1000
+"""How many messages of QoS 0, which no window holds back, may wait beside those of the session's window."""
+
 
 class Inbox:
     """Deliveries that wait for the intake, in order of arrival.

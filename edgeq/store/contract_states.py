@@ -25,13 +25,6 @@ _EVERY = Statement(lambda p: ContractStates.select(*_ALL).order_by(*_KEY))
 _ONE = Statement(
     lambda p: ContractStates.select(*_ALL).where((ContractStates.contract == p) & (ContractStates.subject == p))
 )
-_COUNTS = Statement(
-    lambda p: (
-        ContractStates.select(ContractStates.contract, ContractStates.state, pw.fn.COUNT(ContractStates.subject))
-        .group_by(ContractStates.contract, ContractStates.state)
-        .order_by(ContractStates.contract, ContractStates.state)
-    )
-)
 _SUMMARY = Statement(
     lambda p: (
         ContractStates.select(
@@ -40,6 +33,7 @@ _SUMMARY = Statement(
             pw.fn.COUNT(ContractStates.subject),
             pw.fn.MIN(ContractStates.since),
             pw.fn.MIN(ContractStates.deadline_at),
+            pw.fn.MIN(ContractStates.subject),
         )
         .group_by(ContractStates.contract, ContractStates.state)
         .order_by(ContractStates.contract, ContractStates.state)
@@ -78,13 +72,14 @@ class ContractState(msgspec.Struct, frozen=True):
 
 class Standing(msgspec.Struct, frozen=True):
     """How many subjects of a contract are in a state: `since` is when the first of them came to be, `deadline_at` the
-    next time at which one changes if nothing comes."""
+    next time at which one changes if nothing comes, `subject` the first of them by name."""
 
     contract: str
     state: str
     subjects: int
     since: int
     deadline_at: int | None
+    subject: str
 
 
 class LatestStates(Generic[T]):
@@ -142,10 +137,14 @@ async def find(store: Store, *, limit: int, contract: str = "", state: str = "")
 
 
 async def counts(store: Store) -> list[dict[str, Any]]:
-    """For each contract its name as `contract`, and for each state how many of its subjects are in it."""
+    """For each contract its name as `contract`, and for each state how many of its subjects are in it; of those that
+    are violated since when the first of them is (`violated_at`), and one of them by name (`violated_subject`)."""
     found: dict[str, dict[str, Any]] = {}
-    for contract, state, count in await store.read(_COUNTS):
-        found.setdefault(contract, {"contract": contract})[state] = count
+    for each in await summary(store):
+        counted = found.setdefault(each.contract, {"contract": each.contract})
+        counted[each.state] = each.subjects
+        if each.state == "violated":
+            counted |= {"violated_at": each.since, "violated_subject": each.subject}
     return list(found.values())
 
 

@@ -13,6 +13,7 @@ from edgeq.config.schema import Config, LoadedConfig, Route
 from edgeq.errors import Problem
 from edgeq.events import Event
 from edgeq.intake.intake import Intake
+from edgeq.intake.redrive import MessageRedrive
 from edgeq.intake.router import Router
 from edgeq.intake.table import JobResolver, RouteTable, compile_routes
 from edgeq.jobs.job import resolve
@@ -69,6 +70,7 @@ class Rig:
         self.acks = Acks()
         self.store = database.store(metrics=self.metrics, clock=self.clock)
         self.intake = Intake(table, self.inbox, self.acks, self.store, self.metrics, self.clock, window=window)
+        self.redrive = MessageRedrive(table, self.store, self.metrics, self.clock).redrive
         self._mids = itertools.count(1)
 
     def send(self, topic: str, payload: bytes | str = b"{}", **more: Any) -> int:

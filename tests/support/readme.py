@@ -1,4 +1,4 @@
-"""The README as a reader follows it: its blocks, its tables, and the terminals in which its lines are typed."""
+"""The README and docs/ as a reader follows them: blocks, tables, links, and the terminals in which lines are typed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text()
+_PATHS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in _PATHS}
+README = PAGES["README.md"]
+FOLLOWED: list[str] = []
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def section(title: str) -> str:
-    """What stands below the heading `title`, up to the next one of its level."""
+def followed(text: str) -> str:
+    """`text`, of which the module that says so runs or checks every block. test_readme.py looks that each is in one."""
+    FOLLOWED.append(text)
+    return text
+
+
+def section(title: str, page: str = README) -> str:
+    """What stands in the text `page` below the heading `title`, up to the next one of its level."""
     marks = title.partition(" ")[0]
-    text = README[README.index(f"\n{title}\n") + len(title) + 2 :]
-    found = re.search(rf"^#{{1,{len(marks)}}} ", text, re.MULTILINE)
+    text = page[page.index(f"\n{title}\n") + len(title) + 2 :]
+    found = re.search(rf"^#{{1,{len(marks)}}} ", outside_blocks(text), re.MULTILINE)
     return text[: found.start()] if found else text
+
+
+def blocks(text: str) -> list[str]:
+    """Every fenced block, whole."""
+    return [found[0] for found in _BLOCK.finditer(text)]
+
+
+def outside_blocks(text: str) -> str:
+    """The same with spaces in place of the blocks."""
+    return _FENCED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+
+
+def links(text: str) -> list[str]:
+    """Where the links lead that don't leave the project."""
+    return [to for to in re.findall(r"\]\(([^)\s]+)\)", outside_blocks(text)) if not to.startswith(("https:", "http:"))]
+
+
+def anchors(text: str) -> set[str]:
+    """What a link may have behind `#`: of each heading its letters, digits and hyphens, and a hyphen for each space."""
+    titles = re.findall(r"^#+ (.*)$", outside_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
 
 
 def steps(text: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -35,7 +66,7 @@ def steps(text: str, folder: Path) -> Iterator[tuple[str, str]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(body)
             continue
-        assert language == "sh", f"the README has a block that no test runs: {language} {note}"
+        assert language == "sh", f"a block that no test runs: {language} {note}"
         yield from ((line, note) for line in body.strip().splitlines())
 
 

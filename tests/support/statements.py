@@ -10,7 +10,7 @@ from edgeq.store.store import Statement
 
 # These look at a whole table, and say so: small tables, or a command that somebody typed.
 WHOLE_TABLE = {
-    "cursors._EVERY", "contract_states._EVERY", "contract_states._COUNTS", "contract_states._SUMMARY",
+    "cursors._EVERY", "contract_states._EVERY", "contract_states._SUMMARY",
     "schedules._EVERY", "silences._UNTIL", "silences._COUNT", "silences._END_ALL", "threads._EVERY",
     "threads._SET_CLOCK", "threads._COUNTS", "pruning.PLACES", "pruning.FORGET_WRITERS",
 }  # fmt: skip

@@ -29,7 +29,7 @@ def restore(file: str) -> None:
         done = put_back(path, file, now=Clock().now(), watch=watch)
     say(f"{path} is what {file} holds: {done.contents.head} is its last event")
     if done.aside:
-        say(f"what was there: {done.aside}; edgeq db recover brings the events that came since from it")
+        say(f"what was there: {done.aside}; once edgeq has run on, edgeq db recover has the events that came since")
     if not done.numbers:
         say(
             "which ids were given since the backup isn't known: if a site says so, give the processors that forward "

@@ -2,7 +2,7 @@
 what its answer means.
 
 - An answer of 200 to 299 means sent. Its body isn't read: it could keep a decided matter open. Of another answer's body
-  the first words are told, without what is secret in the request.
+  the first words are told, of a page its title, without what is secret in the request.
 - A redirect is followed to the same host, or to a host that is named, and never from https:// to http://. One that
   would drop the body of the request (301, 302, 303) is followed by a GET alone: who answers what is left of the request
   hasn't taken the notification.
@@ -12,6 +12,7 @@ what its answer means.
 from __future__ import annotations
 
 import base64
+import html
 import http.client
 import re
 import socket
@@ -37,6 +38,7 @@ SAID_CHARACTERS_MAX = 300
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 _HOST = re.compile(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 _OURS = {"connection", "content-length", "host", "idempotency-key", "transfer-encoding"}
 _SECRET_CHARACTERS_MIN = 4
@@ -230,6 +232,9 @@ class Endpoint:
                 more = answer.read1(_WORDS_BYTES_MAX).decode(errors="replace")
             except (OSError, http.client.HTTPException):
                 more = ""
+            if _is_marked_html(answer) and more.lstrip().startswith("<"):
+                title = _TITLE.search(more)
+                more = html.unescape(title[1]) if title else ""
             words = f"{words}: {more}" if more.strip() else words
         for secret in sorted(self._secrets, key=len, reverse=True):
             if len(secret) >= _SECRET_CHARACTERS_MIN:
@@ -240,7 +245,11 @@ class Endpoint:
 
 def _is_page(answer: http.client.HTTPResponse) -> bool:
     """Whether it is marked as HTML, and is: a short word often has the mark, too."""
-    return answer.headers.get_content_type() == "text/html" and answer.peek(1).lstrip().startswith(b"<")
+    return _is_marked_html(answer) and answer.peek(1).lstrip().startswith(b"<")
+
+
+def _is_marked_html(answer: http.client.HTTPResponse) -> bool:
+    return answer.headers.get_content_type() == "text/html"
 
 
 def _outcome(answer: http.client.HTTPResponse, said: str, request: Request) -> Outcome:

@@ -112,8 +112,8 @@ def _parameters(each: Operation, record: dict[str, Any]) -> list[dict[str, Any]]
     if each.need == "change":
         found.append(
             {
-                "name": "X-Edgeq", "in": "header", "required": False, "schema": {"type": "string", "const": "1"},
-                "description": "Needed with a session.",
+                "name": "X-Edgeq", "in": "header", "required": False, "schema": {"type": "string"},
+                "description": "Must be 1 with a session.",
             }
         )  # fmt: skip
     return found
