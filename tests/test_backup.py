@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.commands import Edgeq, commands, store
 from support.damage import HEAD, overwrite, pages, rows, valuable
-from support.power import Disk, NoDiskError
+from support.power import Disk, NoDiskError, fill_up
 
 from edgeq.errors import StoreError
 from edgeq.events import NewEvent
@@ -223,20 +222,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
             yield disk
     except NoDiskError as error:
         pytest.skip(str(error))
-
-
-def fill_up(folder: Path, leave: int) -> Path:
-    """Leave so much of a disk, also to root."""
-    filler = folder / "filler"
-    size = 0
-    with filler.open("wb") as file:
-        for step in (2**20, 2**16, 2**12):
-            with contextlib.suppress(OSError):
-                while True:
-                    os.posix_fallocate(file.fileno(), size, step)
-                    size += step
-        file.truncate(size - leave)
-    return filler
 
 
 def test_a_full_disk_refuses_it_and_nothing_half_is_left(

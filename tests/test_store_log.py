@@ -13,7 +13,7 @@ from support.pruned import fill
 from support.stores import SqliteDatabase
 
 from edgeq.clock import Clock
-from edgeq.store import events
+from edgeq.store import events, opening
 from edgeq.store.space import measure
 from edgeq.store.sqlite import LOG_BYTES_KEPT
 from edgeq.telemetry.metrics import Metrics
@@ -89,8 +89,10 @@ async def test_what_is_free_is_handed_back_a_little_at_a_time(tmp_path: Path) ->
     assert os.stat(database.path).st_size < before.used + 2**20 + 10**6
 
 
-def test_it_is_shorter_for_a_small_store() -> None:
-    from edgeq.store.opening import _log_bytes
-
-    assert _log_bytes(None) == _log_bytes(2**40) == LOG_BYTES_KEPT
-    assert _log_bytes(16 * 2**20) == 2 * 2**20
+def test_it_is_shorter_for_a_small_store_and_on_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, whole = str(tmp_path / "edgeq.db"), 2**40
+    monkeypatch.setattr(opening, "disk", lambda path: {"disk_bytes": whole})
+    assert opening._log_bytes(path, None) == opening._log_bytes(path, 2**40) == LOG_BYTES_KEPT
+    assert opening._log_bytes(path, 16 * 2**20) == 2 * 2**20
+    whole = 64 * 2**20
+    assert opening._log_bytes(path, None) == 8 * 2**20

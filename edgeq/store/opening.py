@@ -16,6 +16,7 @@ from ..config.checks import is_postgres, sqlite_path
 from ..config.schema import Config
 from ..errors import MissingExtra, StoreError
 from ..telemetry.metrics import Metrics
+from .files import disk
 from .sqlite import LOG_BYTES_KEPT, SqliteStore
 from .store import Store
 
@@ -41,15 +42,18 @@ def make_store(
     """
     settings = config.store
     if not is_postgres(settings.url):
+        path, kept = sqlite_path(settings.url), settings.retention
+        log_bytes = _log_bytes(path, kept.max_size)
         return SqliteStore(
-            sqlite_path(settings.url),
+            path,
             metrics=metrics,
             clock=clock,
             durability=settings.durability,
             commit_interval_seconds=float(settings.commit_interval),
             exclusive=exclusive,
             make=make,
-            log_bytes_kept=_log_bytes(settings.retention.max_size),
+            log_bytes_kept=log_bytes,
+            room_kept=min(log_bytes, kept.min_free_disk // 2),  # less than what retention strives for
         )
     place(settings.url)
     from .postgres.store import PostgresStore
@@ -66,9 +70,10 @@ def make_store(
     )
 
 
-def _log_bytes(size_max: int | None) -> int:
-    """How long the log of a file may become that may be so large: no more than a part of it."""
-    return LOG_BYTES_KEPT if size_max is None else min(LOG_BYTES_KEPT, size_max // _LOG_PART)
+def _log_bytes(path: str, size_max: int | None) -> int:
+    """How long the log of a file may become that may be so large: no more than a part of it, and of its disk."""
+    parts = [size // _LOG_PART for size in (size_max, disk(path)["disk_bytes"]) if size]
+    return min([LOG_BYTES_KEPT, *parts])
 
 
 def place(url: str) -> str:

@@ -73,7 +73,13 @@ LETTERS_NTH = _nth(DeadLetters.id)
 NOTIFICATIONS_NTH = _nth(Notifications.id)
 COUNT = Statement(
     lambda p: pw.Select(
-        [Events.select(Events.id).where((Events.id > p) & (Events.id <= p)).order_by(Events.id).limit(p).alias("found")],
+        [
+            Events.select(Events.id)
+            .where((Events.id > p) & (Events.id <= p))
+            .order_by(Events.id)
+            .limit(p)
+            .alias("found")
+        ],
         [fn.COUNT(SQL("found.id")), fn.MAX(SQL("found.id"))],
     )
 )

@@ -272,6 +272,10 @@ class Store(ABC):
         only adds some; and it appends no events. Any other unit has the store for itself until its commit.
         """
 
+    async def relieve(self, unit: Unit[T]) -> T:
+        """`write` a unit that makes room: it comes before all others, also before those that wait for room."""
+        return await self.submit(unit)
+
     @abstractmethod
     def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:
         """Let a unit ride along with the next commit, or get one of its own after `within_seconds`.

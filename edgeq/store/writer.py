@@ -29,6 +29,7 @@ log = logging.getLogger("edgeq.store")
 _UNITS_PER_COMMIT_MAX = 512
 _RETRY = Backoff(0.1, 5.0)
 _REMIND_SECONDS = 600.0
+_CALM_SECONDS = 60.0  # what comes and goes more often than this is said as often
 _HANGS_AFTER_SECONDS = 120.0
 _LOOK_SECONDS = 0.0005  # after hearing of a commit that can't be seen yet; then a quarter more each time
 _REST_SECONDS = 0.02  # between two times of hearing: however many commits others make, we wake for so many only
@@ -86,8 +87,15 @@ class Engine(Protocol):
     def foreign_commit(self) -> bool:
         """Whether another process has committed since the last call."""
 
+    def lacks_room(self) -> str:
+        """Why nothing may be stored for now but what makes room, though a commit may go through; else ""."""
+
     def tend(self, *, foreign: bool = False) -> None:
         """Housekeeping after a commit, ours or a foreign one: checkpoints."""
+
+
+class _NoRoom(Exception):
+    """What room there is left is kept for what makes room."""
 
 
 @dataclass(slots=True)
@@ -95,6 +103,7 @@ class _Waiting:
     unit: Unit[Any]
     future: asyncio.Future[Any] | None
     shared: bool = False
+    relief: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -112,6 +121,7 @@ class Writer:
         self._clock = clock
         self._interval = commit_interval_seconds
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._reliefs: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._lazy: list[tuple[Unit[Any], float]] = []
         self._lazy_lock = threading.Lock()
         self._closing = threading.Event()
@@ -120,8 +130,9 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakes_at = 0.0
         self._last_commit = 0.0
-        self._said: set[str] = set()  # what was said of this time that it can't
-        self._said_at = 0.0
+        self._said: set[str] = set()  # why it can't, as it was said of this time
+        self._said_at = -_CALM_SECONDS
+        self._said_end = False
         self._heard = False
         self._busy_since: float | None = None
         self._unsure = False  # whether another process may be in the midst of a commit
@@ -146,10 +157,15 @@ class Writer:
 
     def submit(self, unit: Unit[Any], *, shared: bool = False) -> asyncio.Future[Any]:
         """See Store.submit."""
-        if self._loop is None or self._closing.is_set():
-            raise StoreUnavailable("the store is closed")
-        future = self._loop.create_future()
+        future = self._future()
         self._queue.put(_Waiting(unit, future, shared))
+        return future
+
+    def relieve(self, unit: Unit[Any]) -> asyncio.Future[Any]:
+        """See Store.relieve."""
+        future = self._future()
+        self._reliefs.put(_Waiting(unit, future, relief=True))
+        self._queue.put(None)
         return future
 
     def submit_lazily(self, unit: Unit[Any], within_seconds: float) -> None:
@@ -167,7 +183,9 @@ class Writer:
         kind = reason.partition(":")[0]
         if self.health.ok:
             self.health = Health(ok=False, reason=reason, since=self._clock.now())
-            self._said, self._said_at = {kind}, now
+            if kind in self._said and now - self._said_at < _CALM_SECONDS:
+                return
+            self._said, self._said_at, self._said_end = {kind}, now, False
             log.error(
                 "the store can't take commits: %s. Nothing is acknowledged until it can; nothing is lost.",
                 reason,
@@ -185,6 +203,7 @@ class Writer:
             return
         self._closing.set()
         self._disarm()
+        self._reliefs.put(None)
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._thread = None
@@ -199,13 +218,13 @@ class Writer:
                 first = None
             if first is not None:
                 self._gather_for_interval()
-            batch = self._batch(first)
-            if batch:
+            batches = [batch for batch in (self._relief(), self._batch(first)) if batch]
+            for batch in batches:
                 self._busy_since = self._clock.monotonic()
                 self._commit(batch)
-            self._look_around(committed=bool(batch))
+            self._look_around(committed=bool(batches))
             self._busy_since = None
-            if self._closing.is_set() and self._queue.empty():
+            if self._closing.is_set() and self._queue.empty() and self._reliefs.empty():
                 break
         self._engine.disconnect()
 
@@ -241,6 +260,14 @@ class Writer:
                 self._lazy = []
         return batch
 
+    def _relief(self) -> list[_Waiting]:
+        """What makes room, before all else."""
+        batch = []
+        while not self._reliefs.empty():
+            if (item := self._reliefs.get()) is not None:
+                batch.append(item)
+        return batch
+
     def _commit(self, batch: list[_Waiting]) -> None:
         """Commit the batch, waiting as long as the store can't take it; but not for ever once it is to be closed."""
         if self._given_up is not None:
@@ -257,11 +284,11 @@ class Writer:
                 break
             except Exception as error:  # noqa: BLE001 - the unit's own errors are already set aside in _try
                 self._engine.rollback()
-                reason = self._engine.unavailable(error) or f"{type(error).__name__}: {error}"
+                reason = self._reason(error)
             attempt += 1
             self.unavailable(reason)
             self._engine.disconnect()
-            if self._closing.wait(_RETRY.delay(attempt)) and attempt > 1:
+            if self._rest_of_commits(_RETRY.delay(attempt)) and attempt > 1:
                 self._given_up = StoreUnavailable(reason)
                 self._report([], batch, self._given_up)
                 return
@@ -269,9 +296,37 @@ class Writer:
         self._available()
         self._report(sorted(touched), batch, None)
 
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, _NoRoom):
+            return str(error)
+        return self._engine.unavailable(error) or f"{type(error).__name__}: {error}"
+
+    def _rest_of_commits(self, seconds: float) -> bool:
+        """Wait, but commit meanwhile what makes room; whether the store is to be closed."""
+        try:
+            item = self._reliefs.get(timeout=0 if self._closing.is_set() else seconds)
+        except queue.Empty:
+            return self._closing.is_set()
+        if item is None:
+            return self._closing.is_set()
+        touched: set[Topic] = set()
+        try:
+            self._try([item], touched)
+        except Exception as error:  # noqa: BLE001 - it is tried again
+            self._engine.rollback()
+            log.debug("no room could be made: %s", self._reason(error))
+            self._engine.disconnect()
+            self._reliefs.put(item)
+            return self._closing.wait(seconds)
+        self._report(sorted(touched), [item], None)
+        self._look_around(committed=True)
+        return self._closing.is_set()
+
     def _try(self, batch: list[_Waiting], touched: set[Topic]) -> None:
         """Commit the batch, noting what it touched: under savepoints only if that is necessary, and shared only if all
         of it may be."""
+        if not all(item.relief for item in batch) and (reason := self._engine.lacks_room()):
+            raise _NoRoom(reason)
         shared, marked = all(item.shared for item in batch), self._engine.savepoints
         while True:
             touched.clear()
@@ -321,7 +376,9 @@ class Writer:
         if not self.health.ok:
             seconds = (self._clock.now() - self.health.since) / 1e6
             self.health = Health(ok=True)
-            log.warning("the store takes commits again, after %.1fs", seconds)
+            if not self._said_end:
+                self._said_end = True
+                log.warning("the store takes commits again, after %.1fs", seconds)
 
     def _look_around(self, *, committed: bool) -> None:
         """See to the database after a commit, and whether another process has made one."""
@@ -344,6 +401,11 @@ class Writer:
         if heard and not self._unsure:
             self._heard = False
             self._call_loop(self._rest)
+
+    def _future(self) -> asyncio.Future[Any]:
+        if self._loop is None or self._closing.is_set():
+            raise StoreUnavailable("the store is closed")
+        return self._loop.create_future()
 
     def _report(self, touched: list[Topic], batch: list[_Waiting], failure: BaseException | None) -> None:
         for item in batch:

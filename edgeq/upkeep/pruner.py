@@ -12,6 +12,7 @@ it was slower than that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -78,7 +79,8 @@ class Pruner:
     `moved_since` (microseconds since 1970 UTC).
 
     `rest` waits for so many seconds, `stopping` says whether to end soon, and `progress` is told of each table how many
-    rows were deleted from it. With `dry`, nothing is deleted by age, only counted.
+    rows were deleted from it. With `dry`, nothing is deleted by age, only counted. `made_room` counts rows that went
+    for want of room, by the limit.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Pruner:
         dry: bool = False,
     ) -> None:
         self.moved_since = 0
+        self.made_room: Counter[str] = Counter()
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -174,6 +177,7 @@ class Pruner:
                     return True
                 taken = await self._write(self._unit(stage, after, until, rows, reason), _table(stage))
                 deleted += taken.deleted
+                self.made_room[reason] += taken.deleted
                 if taken.missed:
                     self._metrics.events_dropped.add(taken.missed, reason)
                 if taken.last is None:
@@ -244,7 +248,7 @@ class Pruner:
     async def _write(self, unit: Unit[Taken], table: str) -> Taken:
         """Run the unit, and rest in proportion to how long that took."""
         began = self._clock.monotonic()
-        taken = await self._store.write(unit)
+        taken = await self._store.relieve(unit)
         failpoint("retention.committed")
         if taken.deleted:
             self._metrics.deleted.add(taken.deleted, table)

@@ -1,9 +1,9 @@
 """Retention: what is older than the configuration wants to keep is deleted, and what there is no room for.
 
 The ages and limits are looked at every hour, or more often when an age is short. Between two looks nothing is read from
-the store; only the free disk and the size of the files are, once a minute, and when they are near a limit, the limits
-are looked at. What isn't due writes nothing (G9). The dead letter of a dead job stays: it has the arguments and the
-error.
+the store; only the free disk and the size of the files are, once a minute, or more often while the store takes nothing,
+and when they are near a limit, the limits are looked at. What isn't due writes nothing (G9). The dead letter of a dead
+job stays: it has the arguments and the error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOOK_SECONDS_MAX = 3600.0
 GLANCE_SECONDS = 60.0
 WAIT_DAYS = 7
 _LOOK_SECONDS_MIN = 5.0
-_FULL_GLANCE_SECONDS = 2.0  # while the store takes nothing, perhaps for want of room
+_WAKE_SECONDS = 2.0
 _TELL_SECONDS = 3600.0
 _SAVE_US = 3600 * MICROSECONDS
 _SEEN, _WAITS = "retention_seen", "retention_waits"
@@ -104,11 +104,13 @@ class Retention(Service):
         """See Service."""
         while not self.stopping.is_set():
             await self.look()
-            looked = self.clock.monotonic()
-            while (rest := looked + self._look_seconds - self.clock.monotonic()) > 0 and not self.stopping.is_set():
-                await self.pause(min(rest, GLANCE_SECONDS if self._store.health.ok else _FULL_GLANCE_SECONDS))
-                if self._processors is not None and self.room.is_near():
-                    await self.make_room()
+            looked = glanced = self.clock.monotonic()
+            while (now := self.clock.monotonic()) < looked + self._look_seconds and not self.stopping.is_set():
+                if self._processors is not None and (now >= glanced + GLANCE_SECONDS or not self._store.health.ok):
+                    glanced = now
+                    if self.room.is_near():
+                        await self.make_room()
+                await self.pause(min(_WAKE_SECONDS, self._look_seconds))
 
     async def look(self) -> None:
         """Delete what is due now."""
@@ -120,7 +122,7 @@ class Retention(Service):
         if self._processors is not None:
             await self.make_room()
         if self._store.ownership.shared and not self._dry:
-            await self._store.write(pruning.forget_writers)
+            await self._store.relieve(pruning.forget_writers)
         await self._save()
 
     async def make_room(self) -> None:
@@ -212,12 +214,16 @@ class Retention(Service):
         self.log.warning("%s", said)
 
     async def _tell(self) -> None:
-        """Tell of what was dropped, at most once in an hour."""
-        if self._dry or await meta.get(self._store, dropped.KEY) is None:
+        """Tell of what went for want of room, and of what was dropped, at most once in an hour."""
+        gone = +self._pruner.made_room
+        if self._dry or (not gone and await meta.get(self._store, dropped.KEY) is None):
             return
         now = self.clock.monotonic()
         if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
-            tally = await self._store.write(lambda tx: dropped.tell(tx, self._gateway, self.clock.now()))
+            for limit, rows in gone.items():
+                self.log.warning("%d rows were deleted for want of room (%s)", rows, limit)
+            self._pruner.made_room.clear()
+            tally = await self._store.relieve(lambda tx: dropped.tell(tx, self._gateway, self.clock.now()))
             self._told_at = now
             if tally is not None:
                 self.log.error("%s", tally.words())
@@ -231,5 +237,5 @@ class Retention(Service):
         saved = self._saved
         if (saved is None and head) or (saved and head != self._head and abs(seen.at - saved.at) >= _SAVE_US):
             text = to_json(seen)
-            await self._store.write(lambda tx: meta.put(tx, _SEEN, text))
+            await self._store.relieve(lambda tx: meta.put(tx, _SEEN, text))
             self._saved, self._head = seen, head

@@ -92,7 +92,8 @@ class Room:
 
             if not await self._pruner.make_room(still, "min_free_disk", hard=True):
                 said = f"{short}, and nothing is left that may be deleted"
-            self._in_vain = _free(self._store.disk(), await measure(self._store)) < wanted
+            now = await measure(self._store)
+            self._in_vain = room.used - now.used >= lacking and _free(self._store.disk(), now) < wanted
         if disk["free_disk_bytes"] < wanted:
             await self._pruner.hand_back(0)
         return said

@@ -7,6 +7,7 @@ the kernel frees a loop device with its last mount. (A process started with `UNT
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -122,3 +123,17 @@ def _unshare(what: int) -> None:
 def _do(*command: str) -> None:
     environment = {**os.environ, "PATH": _PATH}
     subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+
+
+def fill_up(folder: Path, leave: int) -> Path:
+    """Leave so much of a disk, also to root."""
+    filler = folder / "filler"
+    size = 0
+    with filler.open("wb") as file:
+        for step in (2**20, 2**16, 2**12):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(file.fileno(), size, step)
+                    size += step
+        file.truncate(size - leave)
+    return filler

@@ -235,6 +235,10 @@ class PostgresEngine:
         """See Engine.foreign_commit."""
         return False
 
+    def lacks_room(self) -> str:
+        """See Engine.lacks_room. It isn't this machine's disk."""
+        return ""
+
     def tend(self, *, foreign: bool = False) -> None:
         """See Engine.tend. The server does that itself."""
 

@@ -24,6 +24,8 @@ _CHECKPOINT_ROWS = 8000
 LOG_BYTES_KEPT = 16 * 2**20
 _LOG_BYTES_MORE = 2**20  # a log that readers keep from ending is tried again when it has grown by so much
 _LOG_TIMES_LONG, _LOG_TRIES = 4, 3  # so many times as long, and tried so often: somebody reads without an end
+_ROOM_AGAIN = 1.5  # times what is kept must be free until it goes on, or it would end with the next commit
+_FREE_PAGES = ("freelist_count", "page_size")
 _FOREIGN_WEIGHT = 20  # once others have made the log that large, each time that we notice them counts like this many
 
 
@@ -35,6 +37,8 @@ class SqliteEngine:
 
     The log doesn't become much longer than `log_bytes_kept`, and isn't shorter again, unless somebody reads on and on:
     what was written since such a reading began stays in the log, however long that becomes, until it ends.
+
+    The last `room_kept` bytes of the disk are for units that make room.
     """
 
     savepoints = True
@@ -46,6 +50,7 @@ class SqliteEngine:
         database: pw.Database,
         watch: Watch | None = None,
         log_bytes_kept: int = LOG_BYTES_KEPT,
+        room_kept: int = 0,
     ) -> None:
         self._path = path
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
@@ -59,6 +64,9 @@ class SqliteEngine:
         self._rows_checkpointed = 0
         self.log_bytes_kept = log_bytes_kept
         self._log_path = log_path(path)
+        self._folder = os.path.dirname(self._log_path)
+        self._room_kept = room_kept
+        self._lacked_room = False
         self._log_bytes_next = log_bytes_kept
         self._log_tries = 0
         self._said_long = False
@@ -209,6 +217,26 @@ class SqliteEngine:
         changed = version != self._data_version
         self._data_version = version
         return changed
+
+    def lacks_room(self) -> str:
+        """See Engine.lacks_room. On a disk that is full to the last byte nothing could be deleted, either: that, too,
+        is written to the log first. Pages that are free in the file count as free."""
+        if not self._room_kept:
+            return ""
+        try:
+            there = os.statvfs(self._folder)
+        except OSError:
+            return ""
+        kept = self._room_kept * _ROOM_AGAIN if self._lacked_room else self._room_kept
+        free = there.f_bavail * there.f_frsize
+        if free < kept:
+            connection, _ = self.connected()
+            (pages,), (page_bytes,) = (connection.execute(f"PRAGMA {what}").fetchone() for what in _FREE_PAGES)
+            free += pages * page_bytes
+        self._lacked_room = free < kept
+        if not self._lacked_room:
+            return ""
+        return f"the disk is full: the last {self._room_kept // 1024} KiB of it are kept for deleting: {self._path}"
 
     def tend(self, *, foreign: bool = False) -> None:
         """Checkpoint when enough was written since the last time. Never while nothing is written (G9)."""

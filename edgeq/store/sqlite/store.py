@@ -53,6 +53,7 @@ class SqliteStore(Store):
         exclusive: bool = True,
         make: bool = False,
         log_bytes_kept: int = LOG_BYTES_KEPT,
+        room_kept: int = 0,
     ) -> None:
         self.path = self.place = path
         self._read_only_uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"
@@ -63,7 +64,7 @@ class SqliteStore(Store):
         self._clock = clock
         self._database = pw.SqliteDatabase(None)
         self._watch = Watch(log_path(path))
-        self._engine = SqliteEngine(path, durability, self._database, self._watch, log_bytes_kept)
+        self._engine = SqliteEngine(path, durability, self._database, self._watch, log_bytes_kept, room_kept)
         self._writer = Writer(self._engine, self.signal, metrics, clock, commit_interval_seconds)
         self._lock = FileLock(path + "-lock")
         self._reader: aiosqlite.Connection | None = None
@@ -188,6 +189,11 @@ class SqliteStore(Store):
     def submit(self, unit: Unit[T], *, shared: bool = False) -> asyncio.Future[T]:
         """See Store.submit. Nobody else can write meanwhile, shared or not."""
         return self._writer.submit(unit)
+
+    async def relieve(self, unit: Unit[T]) -> T:
+        """See Store.relieve."""
+        done: T = await self._writer.relieve(unit)
+        return done
 
     def submit_lazily(self, unit: Unit[object], within_seconds: float) -> None:
         """See Store.submit_lazily."""
