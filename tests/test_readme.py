@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import msgspec
 import pytest
 from support.readme import (
     FOLLOWED,
@@ -28,6 +29,8 @@ from support.readme import (
     steps,
     table,
 )
+
+from edgeq.config.schema import Config
 
 TOUR = followed(section("## A tour in five minutes"))
 TRY = followed(section("## Try it"))
@@ -124,20 +127,28 @@ def _help(*words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def _commands(help_text: str) -> set[str]:
+    return set(re.findall(r"^  ([a-z-]+) ", help_text.partition("Commands:")[2], re.MULTILINE))
+
+
 def test_every_command_and_option_in_the_table_is_one() -> None:
-    named = set()
+    named: dict[str, set[str]] = {}
     for cell, _ in table(section("## Commands")):
         for words in code(cell):
             _, name, *rest = words.replace("[", "").replace("]", "").replace("…", "").split()
-            verbs = [verb for word in rest for verb in word.split("\\|") if verb.islower() and word[0] != "-"]
-            for verb in verbs:
-                _help(name, verb)
-            if not verbs:
-                shown = _help(name)
-                assert [option for option in rest if option.startswith("--") and option not in shown] == []
-            named.add(name)
-    known = set(re.findall(r"^  ([a-z-]+) ", _help().partition("Commands:")[2], re.MULTILINE))
-    assert named == known, "the table has every command"
+            verbs = {verb for word in rest for verb in word.split("\\|") if verb.islower() and word[0] != "-"}
+            assert [option for option in rest if option.startswith("--") and option not in _help(name)] == []
+            named.setdefault(name, set()).update(verbs)
+    assert set(named) == _commands(_help()), "the table has every command"
+    for name, verbs in named.items():
+        known = _commands(shown := _help(name))
+        assert verbs == known or not known, name
+        assert all(verb in shown for verb in verbs), name
+
+
+def test_every_part_of_the_configuration_is_in_the_table() -> None:
+    told = [name for cell, *_ in table(section("## Configuration")) for name in code(cell)]
+    assert sorted(told) == sorted(field.encode_name for field in msgspec.structs.fields(Config))
 
 
 @pytest.mark.parametrize("page", PAGES)
