@@ -103,7 +103,8 @@ def _install(machine: Machine, asked: argparse.Namespace) -> None:
         upgrade.upgrade(machine, before, after)
     if asked.mosquitto:
         broker.ensure_mosquitto(machine, after)
-    _say_what_next(machine, after, before, asked)
+    if not machine.dry_run:
+        _say_what_next(machine, after, before, asked)
 
 
 def _previous(present: Version) -> Version | None:

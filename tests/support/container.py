@@ -21,7 +21,12 @@ from pathlib import Path
 DEADLINE_SECONDS = 300.0
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeq"
 _PACKAGES = "systemd,systemd-sysv,dbus,procps,python3,python3-venv,mosquitto,mosquitto-clients"
-_NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
+_NEEDED = {
+    "debootstrap": "debootstrap",
+    "systemd-nspawn": "systemd-container",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+}
 _USELESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -107,13 +112,16 @@ class Container:
             enter = f'for group in {shlex.join(groups)}; do echo $$ > $group/cgroup.procs; done; exec "$@"'
             command = ["sh", "-c", enter, "sh", *command, "--keep-unit"]
         with self.console.open("ab") as console:
-            self._nspawn = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+            self._nspawn = subprocess.Popen(  # it ends with the tests, even if these are killed
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
             )
         try:
             self._until_booted()
         except AssertionError as error:
-            self.stop()
             raise Unfit(f"systemd-nspawn doesn't boot here: {error}\n{self._said()}") from None
 
     def reboot(self) -> None:
@@ -141,11 +149,6 @@ class Container:
             for folder, _, _ in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
-
-    def remove(self) -> None:
-        """End it, and leave nothing of it."""
-        self.stop()
-        shutil.rmtree(self.root)
 
     @property
     def leader(self) -> int:
