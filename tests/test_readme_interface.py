@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import pytest
 from support.mosquitto import Mosquitto, free_port
-from support.readme import PAGES, Terminals, code, followed, section, steps, table
+from support.readme import PAGES, ROOT, Terminals, code, followed, section, steps, table
 
 from edgeq.config.load import load
+from edgeq.telemetry.metrics import Metrics
 
 ALL = followed(PAGES["docs/interface.md"])
 PART = section("## The interface", ALL)
@@ -131,3 +132,10 @@ def test_its_configuration_loads(tmp_path: Path) -> None:
     (tmp_path / "edgeq.yaml").write_text(web)
     config = load(str(tmp_path / "edgeq.yaml")).config
     assert (config.web.listen, config.web.token) == ("127.0.0.1:8321", "x" * 20)
+
+
+def test_every_metric_is_in_the_table() -> None:
+    told = [name for names, *_ in table(section("## Metrics", ALL)) for name in code(names)]
+    sources = [ROOT / "edgeq" / path for path in ("telemetry/metrics.py", "web/exposition.py")]
+    known = set(re.findall(r'"(edgeq_\w+)"', "".join(map(Path.read_text, sources))))
+    assert sorted(told) == sorted(known | {gauge.name for gauge in Metrics().gauges()})

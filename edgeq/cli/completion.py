@@ -12,7 +12,7 @@ from click.shell_completion import get_completion_class
 def completion(ctx: click.Context, shell: str) -> None:
     """Print what has a shell complete commands, options and names.
 
-    Such as: source <(edgeq completion bash). The README says in which file each shell finds it by itself.
+    Such as: source <(edgeq completion bash). In docs/terminal.md stands in which file each shell finds it by itself.
     """
     kind = get_completion_class(shell)
     assert kind is not None

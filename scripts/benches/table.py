@@ -1,4 +1,4 @@
-"""Every figure in one run, with the others' beside them, as a table in Markdown: the one of the README.
+"""Every figure in one run, with the others' beside them, as a table in Markdown: that of docs/figures.md.
 
 Runs the other benches one after the other, so nothing else should run meanwhile: `--quick` takes ten minutes and
 measures shorter, without it every bench takes the time it takes by itself, two and a half hours together (an hour of it
@@ -77,7 +77,7 @@ ROWS = (
     Row("jobs --store postgresql", "claimed, run and completed by one worker, 100 at once", "{run}, "
         "{run_procrastinate}, {run_pgqueuer}: **{run_procrastinate_ratio}** and **{run_pgqueuer_ratio}**", "1.0"),
     Row("intake --store postgresql", "durable intake by one, two and three members of one group (see "
-        "[docs/scaling.md](docs/scaling.md))", "{members_1}, {members_2}, {members_3} messages a second"),
+        "[a hundred gateways](scaling.md))", "{members_1}, {members_2}, {members_3} messages a second"),
     Row("contracts", "300 contracts of six kinds over one stream of 500 events a second, each with a `where` of its "
         "own that holds of one or two in a hundred: share of a core (without contracts), peak memory, event to verdict "
         "(median)", "{cores_narrow} ({cores_none}), {peak_mib_narrow} MiB, {lag_ms_narrow} ms", "1.0, 64 MiB, 1 s"),
