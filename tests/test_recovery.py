@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support.damage import HEAD, PAGE, overwrite, pages, rows, valuable
+from support.damage import DAMAGES, HEAD, Damages, damage, overwrite, pages, rows, valuable
 
 from edgeq.clock import Clock
 from edgeq.events import NewEvent
@@ -166,13 +165,6 @@ async def test_nothing_that_can_be_read(damageable: tuple[Path, Rows]) -> None:
     assert not any(after.values())
 
 
-DAMAGES = st.lists(
-    st.tuples(st.sampled_from(["page", "zero", "cut", "log"]), st.floats(0, 1, exclude_max=True), st.integers(1, 40)),
-    min_size=1,
-    max_size=6,
-)
-
-
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damages=DAMAGES, seed=st.integers(0, 2**32))
 @example(damages=[("page", 0.0, 40)], seed=0)
@@ -181,20 +173,11 @@ DAMAGES = st.lists(
 async def test_no_damage_stops_it_or_makes_rows(
     originals: Originals,
     tmp_path_factory: pytest.TempPathFactory,
-    damages: list[tuple[str, float, int]],
+    damages: Damages,
     seed: int,
 ) -> None:
     path, before = originals.copy(tmp_path_factory.mktemp("damaged"), log=True)
-    some = random.Random(seed)
-    for kind, where, count in damages:
-        target = Path(f"{path}-wal") if kind == "log" else path
-        size = target.stat().st_size
-        if kind == "cut":
-            os.truncate(target, int(where * size))
-            continue
-        with target.open("r+b") as file:
-            file.seek(int(where * (size // PAGE)) * PAGE)
-            file.write(bytes(PAGE * count) if kind == "zero" else some.randbytes(PAGE * count))
+    damage(path, damages, seed)
     store = await opened_again(path)
     try:
         if store.quarantined is not None:  # else SQLite finds nothing wrong with it

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from support.damage import HEAD, overwrite, pages, rows, valuable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.damage import DAMAGES, HEAD, Damages, damage, overwrite, pages, rows, valuable
 
 from edgeq.clock import Clock
 from edgeq.errors import StoreError
@@ -32,6 +35,12 @@ async def damaged(path: Path, lost: int = 2) -> SqliteStore:
     store = make(path)
     await store.open()
     return store
+
+
+def lose_history(tx: object) -> None:
+    """Delete all that may be taken over from a file."""
+    for table in ("events", "jobs", "notifications", "dead_letters"):
+        tx._connection.execute(f"DELETE FROM {table}")  # type: ignore[attr-defined]
 
 
 async def recovered(store: SqliteStore) -> None:
@@ -157,11 +166,7 @@ async def test_from_an_older_copy_comes_what_is_missing_and_nothing_that_a_proce
     store = make(path)
     await store.open()
 
-    def lose(tx: object) -> None:
-        for table in ("events", "jobs", "notifications", "dead_letters"):
-            tx._connection.execute(f"DELETE FROM {table}")  # type: ignore[attr-defined]
-
-    await store.write(lose)
+    await store.write(lose_history)
     found = await of_file(store, str(copy))
     async for _ in take_over(store, found):
         pass
@@ -172,3 +177,47 @@ async def test_from_an_older_copy_comes_what_is_missing_and_nothing_that_a_proce
     assert {row[5] for row in after["jobs"]} == {"completed", "dead"}, "what is to be done isn't done again"
     assert {row[7] for row in after["notifications"]} == {"sent"}
     await store.close()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose last commits are in the log."""
+    path = tmp_path_factory.mktemp("original") / "edgeq.db"
+    valuable(path, log=True)
+    return path
+
+
+def copied(original: Path, folder: Path) -> Path:
+    """A store like it, with its log."""
+    for file in (original, Path(f"{original}-wal")):
+        shutil.copy(file, folder)
+    return folder / original.name
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damages=DAMAGES, seed=st.integers(0, 2**32))
+async def test_a_file_that_is_damaged_anyhow_gives_rows_of_its_own_or_says_why_it_can_not(
+    original: Path, tmp_path_factory: pytest.TempPathFactory, damages: Damages, seed: int
+) -> None:
+    path, file = (copied(original, tmp_path_factory.mktemp(name)) for name in ("present", "damaged"))
+    damage(file, damages, seed)
+    store = make(path)
+    await store.open()
+    try:
+        before = rows(path)
+        await store.write(lose_history)
+        refused: str | None = None
+        try:
+            found = await of_file(store, str(file))
+            async for _ in take_over(store, found):
+                pass
+        except StoreError as error:
+            refused = str(error)
+        if refused is None:
+            assert sum(found.rows.values()) == sum(len(rows(path)[name]) for name in found.rows)
+        else:
+            assert str(file) in refused
+        for name, after in rows(path).items():
+            assert after <= before[name], name
+    finally:
+        await store.close()

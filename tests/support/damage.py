@@ -9,12 +9,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies as st
+
 from edgeq.store.copying.tables import TABLES
 from edgeq.store.schema import migrate
 from edgeq.store.store import Row
 
 PAGE = 4096
 HEAD = 900
+Damages = list[tuple[str, float, int]]
+DAMAGES = st.lists(
+    st.tuples(st.sampled_from(["page", "zero", "cut", "log"]), st.floats(0, 1, exclude_max=True), st.integers(1, 40)),
+    min_size=1,
+    max_size=6,
+)
+"""What happens to a file and its log: other bytes, or none, in the place of so many pages from there on, or its end."""
 
 
 def valuable(path: Path, *, log: bool = False, seed: int = 1) -> dict[str, set[Row]]:
@@ -117,6 +126,20 @@ def overwrite(path: Path, numbers: list[int], *, zero: bool = False) -> None:
         for number in numbers:
             file.seek((number - 1) * PAGE)
             file.write(bytes(PAGE) if zero else os.urandom(PAGE))
+
+
+def damage(path: Path, damages: Damages, seed: int) -> None:
+    """Have that happen to a store whose last commits are in the log."""
+    some = random.Random(seed)
+    for kind, where, count in damages:
+        target = Path(f"{path}-wal") if kind == "log" else path
+        size = target.stat().st_size
+        if kind == "cut":
+            os.truncate(target, int(where * size))
+            continue
+        with target.open("r+b") as file:
+            file.seek(int(where * (size // PAGE)) * PAGE)
+            file.write(bytes(PAGE * count) if kind == "zero" else some.randbytes(PAGE * count))
 
 
 def _tables() -> list[tuple[str, str]]:
