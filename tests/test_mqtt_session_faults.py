@@ -189,6 +189,17 @@ async def test_a_broker_that_hangs_up_at_once(version: str) -> None:
         assert ("mqtt.version" in rig.session.reason) == (version == "5")
 
 
+async def test_a_fight_for_the_client_id_is_seen_however_the_broker_closes(caplog: pytest.LogCaptureFixture) -> None:
+    async def resets(line: Line) -> None:
+        await line.welcome()
+        await line.subscribed()
+        await line.expect(0x30)  # the presence, which is sent when we are connected
+        line.reset()
+
+    async with FakeBroker(resets) as broker, running(broker.url, {"a": 1}) as rig:
+        await rig.until(lambda: told(caplog, "the broker closed the connection again and again: does another client"))
+
+
 async def test_a_name_that_does_not_resolve() -> None:
     async with running("mqtt://no-such-host.invalid", {"a": 1}) as rig:
         await rig.until(lambda: rig.metrics.connects.values.get("unreachable"))

@@ -47,6 +47,7 @@ Kind = Literal["refused", "unreachable", "lost", "closed", "taken_over", "stoppe
 
 _ACKS = {1: 0x40020000, 2: 0x50020000}  # PUBACK and PUBREC, two bytes long, before the packet identifier
 _FOREVER = 0xFFFFFFFF
+_CLOSED = "the broker closed the connection"
 
 
 def has_hooks(client: type[paho.Client]) -> bool:
@@ -235,16 +236,26 @@ class Client(paho.Client):
         served, self._unread = self._unread[:bufsize], self._unread[bufsize:]
         return served
 
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        try:
+            return int(super()._sock_send(buf))
+        except ConnectionError:
+            if not self._why:
+                self._why, self._kind = _CLOSED, "closed"
+            raise
+
     def _read_buffered(self, sock: Any, received_at: int) -> None:
         try:
             chunk = sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
+        except ConnectionResetError:
+            chunk = b""  # it closed before it had read all that we sent
         except OSError as error:
             self._lose(f"the connection broke: {error.strerror or error}")
             return
         if not chunk:
-            self._lose("the broker closed the connection", "closed")
+            self._lose(_CLOSED, "closed")
             return
         self._last_bytes_received = time.monotonic()  # paho's clock, which sends the pings
         deliveries, controls = self._framer.feed(chunk, received_at)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 
 from support.packets import connack, packet, suback
@@ -50,6 +52,12 @@ class Line:
         """Send bytes to the client."""
         self._writer.write(data)
         await self._writer.drain()
+
+    def reset(self) -> None:
+        """Close the connection as a broker does that hasn't read all that came."""
+        line = self._writer.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
 
     async def welcome(self, *, session_present: bool = False) -> None:
         """Take the CONNECT and accept it."""
