@@ -404,17 +404,15 @@ async def test_user_and_password(mosquitto: Callable[..., Mosquitto], tmp_path: 
 
 
 @versions
-async def test_another_client_with_our_id(broker: Mosquitto, version: str) -> None:
+async def test_another_client_with_our_id(broker: Mosquitto, version: str, caplog: pytest.LogCaptureFixture) -> None:
     async with running(broker.url, {"a": 1}, version=version) as rig:
         for number in (1, 2, 3):
             await rig.ready()
             assert rig.session.connections == number
             with Peer(broker.port, client_id="edgeq-gw"):
                 await rig.until(lambda: rig.session.state is not State.CONNECTED)
-        await rig.until(lambda: rig.session.state is State.DISCONNECTED)
-        assert rig.session.reason == (
-            "the broker closed the connection again and again: does another client use our client id 'edgeq-gw'?"
-        )
+        again = "the broker closed the connection again and again: does another client use our client id 'edgeq-gw'?"
+        await rig.until(lambda: f"not connected: {again}" in caplog.messages)
 
 
 @versions
