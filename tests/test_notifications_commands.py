@@ -235,7 +235,7 @@ def test_what_was_read_is_no_longer_unread(edgeq: Edgeq) -> None:
 
 def test_the_status_tells_of_each_channel(edgeq: Edgeq, database: Database) -> None:
     queue("one", "two", "three", "four", created_at=Clock().now() - 7200 * SECOND)
-    queue("gone", channel="pager")
+    queue("gone", channel="pager", created_at=Clock().now() - 10_800 * SECOND)
     sent(1)
     die(2)
     store(lambda tx: outbox.note_error(tx, 3, "no route to host"))
@@ -243,7 +243,7 @@ def test_the_status_tells_of_each_channel(edgeq: Edgeq, database: Database) -> N
     owner = "; run by nobody" if database.kind == "postgresql" else ""
     assert lines == [
         f"channel       phone: 2 queued, 1 sent, 1 dead; the oldest was raised 2h ago{owner}; no route to host",
-        f"channel       pager: 1 queued; the oldest was raised 60s ago{owner}",
+        f"channel       pager: 1 queued; the oldest was raised 3h ago{owner}",
     ]
     phone = json.loads(edgeq("status", "--json").out)["notifications"]["phone"]
     assert 7200 <= phone.pop("oldest_seconds") < 7260
