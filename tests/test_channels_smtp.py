@@ -191,4 +191,4 @@ async def test_a_server_that_only_drips_is_cut_off(way: str) -> None:
 
 async def test_the_answer_to_the_mail_is_final_even_if_the_server_hangs_after_it(start: Start) -> None:
     target = start(hang_at_quit=True)
-    assert await mail(target, timeout="2s").send(notification()) == Sent()
+    assert await mail(target, timeout="10s").send(notification()) == Sent()

@@ -161,7 +161,7 @@ def await_threads_gone() -> None:
 
 
 async def test_a_body_without_end_does_not_undo_a_decided_answer(target: HttpTarget) -> None:
-    assert await answered(target, Answer(way="endless"), timeout="5s") == Sent()
+    assert await answered(target, Answer(way="endless"), timeout="30s") == Sent()
 
 
 async def test_what_is_no_http_is_tried_again(target: HttpTarget) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,6 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 DEADLINE_SECONDS = 60.0
+_random = random.SystemRandom()  # hypothesis has the other one give every process the same numbers
 
 
 def find_mosquitto() -> str | None:
@@ -26,11 +29,13 @@ def find_mosquitto() -> str | None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 on which nothing listens now, and below those that systems give to outgoing connections:
+    while a server is down, a client that tries to connect could be given it."""
+    while True:
+        port = _random.randint(10000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Mosquitto:

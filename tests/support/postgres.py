@@ -7,10 +7,8 @@ import functools
 import glob
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,10 +18,11 @@ from typing import Any
 
 import psycopg
 
+from .mosquitto import free_port
+
 DEADLINE_SECONDS = 60.0
 MEMORY_BYTES = 2 * 2**30
 ROLE = "edgeq"  # what tests connect as: it owns their databases, and may no more than that
-_random = random.SystemRandom()  # hypothesis has the other one give every process the same numbers
 _STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -94,16 +93,6 @@ def _initialised() -> tuple[Path, subprocess.Popen[bytes]]:
     return folder / "cluster", guard
 
 
-def _free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens, and below those that systems give to outgoing connections: while
-    the server is down, a client that tries to connect could be given it."""
-    while True:
-        port = _random.randint(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 def sql(url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run statements (without `params` there may be several) on a connection of its own; the rows of the last."""
     with psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="test") as connection:
@@ -123,7 +112,7 @@ class Postgres:
     def __init__(self, **settings: str) -> None:
         self.folder = _owned_folder()
         self._guard = _guard(self.folder)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = self._url_of("postgres", "postgres")
         copy = ["cp", "-R", str(_initialised()[0]), str(self.folder / "data")]
         subprocess.run(copy, cwd="/", check=True, **_user())

@@ -27,7 +27,9 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-DEADLINE_SECONDS = 20.0
+from .mosquitto import free_port
+
+DEADLINE_SECONDS = 60.0
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -201,7 +203,7 @@ class MailTarget:
             options["require_starttls"] = True
         elif tls is not None:
             options["ssl_context"] = tls
-        self._controller = _Controller(self, hostname="127.0.0.1", port=port or _free_port(), **options)
+        self._controller = _Controller(self, hostname="127.0.0.1", port=port or free_port(), **options)
         self._controller.start()
         self.port = self._controller.port
 
@@ -297,10 +299,3 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return context, str(cert)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
