@@ -50,6 +50,17 @@ def hurried(tmp_path: Path) -> Iterator[Callable[..., Appliance]]:
         yield make
 
 
+class Hours:
+    """How many have passed for edgeq since this was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __mul__(self, lines: int) -> float:
+        """How many lines may be logged meanwhile, of so many in an hour: on a busy machine an hour takes longer."""
+        return lines * max(1.0, (time.monotonic() - self._began) * HURRY / HOUR)
+
+
 def an_hour(each_step: Callable[[int], object] = lambda step: None) -> None:
     """Let an hour pass for edgeq; something may happen every so often."""
     began = time.monotonic()
@@ -67,21 +78,21 @@ def test_an_hour_without_a_broker(hurried: Callable[..., Appliance], tmp_path: P
     edgeq = hurried(f"mqtt://127.0.0.1:{free_port()}", tmp_path)
     edgeq.spawn()
     edgeq.until(lambda: "nothing listens" in edgeq.log, "the first attempt")
-    before = lines(edgeq)
+    before, hours = lines(edgeq), Hours()
     an_hour()
     tried = edgeq.status()["counters"]["edgeq_mqtt_connects_total"]
     assert sum(tried.values()) > 20
-    assert lines(edgeq) - before <= 16, edgeq.log
+    assert lines(edgeq) - before <= hours * 16, edgeq.log
 
 
 def test_an_hour_of_poison(hurried: Callable[..., Appliance], broker: Mosquitto, tmp_path: Path) -> None:
     edgeq = hurried(broker.url, tmp_path)
     edgeq.start()
-    before = lines(edgeq)
+    before, hours = lines(edgeq), Hours()
     with Peer(broker.port) as peer:
         an_hour(lambda step: peer.publish_many([(f"sensors/{n}", f"poison {step} {n}") for n in range(STEP)]))
     edgeq.until(lambda: edgeq.sql("SELECT count(*) FROM dead_letters") == [(HOUR,)], "all dead letters")
-    assert 1 < lines(edgeq) - before <= 75, edgeq.log  # once a minute
+    assert 1 < lines(edgeq) - before <= hours * 75, edgeq.log  # once a minute
 
 
 def test_an_hour_with_a_full_disk(hurried: Callable[..., Appliance], broker: Mosquitto, tmp_path: Path) -> None:
@@ -97,14 +108,14 @@ def test_an_hour_with_a_full_disk(hurried: Callable[..., Appliance], broker: Mos
             peer.publish("sensors/1", '{"value": 0}')
             edgeq.until(lambda: edgeq.sql("SELECT count(*) FROM events WHERE type = 'reading'") == [(1,)], "the first")
             fill(disk.folder / "theirs")
-            before = lines(edgeq)
+            before, hours = lines(edgeq), Hours()
             an_hour(lambda step: peer.publish("sensors/1", f'{{"value": {step}, "pad": "{"x" * 100_000}"}}'))
             assert edgeq.status()["store"]["ok"] is False
-            said = lines(edgeq) - before
+            said, most = lines(edgeq) - before, hours * 20
             (disk.folder / "theirs").unlink()
             count = "SELECT count(*) FROM events WHERE type = 'reading'"
             edgeq.until(lambda: edgeq.sql(count) == [(1 + HOUR // STEP,)], "all that came meanwhile", seconds=60)
-        assert 1 <= said <= 20, edgeq.log
+        assert 1 <= said <= most, edgeq.log
 
 
 def fill(path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_signal_to_stop_finishes_what_is_in_hand(edgeq: Appliance, broker: Mos
             (edgeq.folder / f"go-{n}").touch()
         assert edgeq.ended() == 0
         assert types(edgeq) == ["slow.done", "slow.done"]
-        with Peer(broker.port, "edgeq/gw/#") as watcher:
+        with Peer(broker.port, "edgeq/gw/state") as watcher:
             watcher.wait(lambda: len(watcher.messages) > 0)
             assert [(m.topic, m.payload, m.retain) for m in watcher.messages] == [("edgeq/gw/state", b"offline", True)]
         edgeq.start()
@@ -234,9 +234,12 @@ def test_after_a_reload_idle_costs_nothing(edgeq: Appliance, broker: Mosquitto) 
         fields = stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    used = processor_seconds()
-    time.sleep(2)
-    assert processor_seconds() - used < 0.2, "something goes round and round"
+    def rests() -> bool:
+        used = processor_seconds()
+        time.sleep(2)
+        return processor_seconds() - used < 0.2
+
+    edgeq.until(rests, "it to rest: something goes round and round")
     assert edgeq.stop() == 0
 
 
