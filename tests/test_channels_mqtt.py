@@ -69,7 +69,7 @@ async def test_it_stays_queued_until_the_broker_has_acknowledged_it(database: Da
         await rig.ready()
         await box.start(build(rig.session.publish, kind="mqtt", topic="siren/set", payload="ON"), "siren")
         await box.queue("alarm", channel="siren")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await arrived.wait()
         assert await box.states() == {"alarm": "queued"}
         acknowledge.set()

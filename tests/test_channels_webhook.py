@@ -156,7 +156,7 @@ def await_threads_gone() -> None:
     """No thread stays behind with a server that never ends."""
     for thread in threading.enumerate():
         if thread.name == "edgeq-channel":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

@@ -267,7 +267,7 @@ async def test_a_second_stop_with_less_patience_is_heeded(bench: Bench) -> None:
     await asyncio.sleep(0.01)
     assert (Gate.cancelled, patient.done()) == ([], False)
     await worker.stop(0.0)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         await patient
     job = await bench.job()
     assert (job.state, job.attempt, Gate.cancelled) == ("available", 0, [1])

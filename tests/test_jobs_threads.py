@@ -13,7 +13,7 @@ import pytest
 from edgeq.jobs.threads import Call, Threads
 from edgeq.testing import until
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 word = contextvars.ContextVar("word", default="")
 
 

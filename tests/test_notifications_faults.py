@@ -150,5 +150,5 @@ async def test_targets_that_hang_delay_no_other_and_leave_no_threads(box: Outbox
             await sender.stop(0.0)
     for thread in threading.enumerate():
         if thread.name == "edgeq-channel":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

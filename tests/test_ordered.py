@@ -186,7 +186,7 @@ async def test_one_that_loses_its_turn_leaves_no_session_behind(members: Members
     assert session is not None
     assert intake is not None
     await member.stop(0.0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await session.ended()
         await intake.ended()
 

@@ -319,7 +319,7 @@ async def test_a_unit_that_goes_on_after_a_failed_statement_fails_alone(
         hides = store.submit(hiding)
         after = [store.submit(event("a")) for _ in range(others)]
     with pytest.raises(StoreError, match="failed"):
-        await asyncio.wait_for(hides, 20)
+        await asyncio.wait_for(hides, 60)
     await asyncio.gather(*before, *after)
     assert stored(database) == ["a"] * 2 * others
     assert store.health.ok

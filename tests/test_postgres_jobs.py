@@ -36,7 +36,7 @@ from edgeq.units import Duration
 
 HOUR = 3600 * SECOND
 ROUNDS = int(os.environ.get("POSTGRES_KILLS", "12"))
-REACH = 20.0
+REACH = 60.0
 CRM = {"crm": BreakerSettings(failures=1000, within_us=HOUR, wait_us=HOUR)}
 
 
@@ -123,8 +123,8 @@ async def test_a_claim_passes_over_what_another_one_is_about_to_take(database: P
         stop = Stop()
         first = one.submit(stop.after(lambda tx: claim(tx, 4)), shared=True)
         await stop.reached()
-        second = await two.write(lambda tx: claim(tx, 4), shared=True, timeout_seconds=3)
-        third = await two.write(lambda tx: claim(tx, 4), shared=True, timeout_seconds=3)
+        second = await two.write(lambda tx: claim(tx, 4), shared=True, timeout_seconds=30)
+        third = await two.write(lambda tx: claim(tx, 4), shared=True, timeout_seconds=30)
         stop.go_on()
         assert [len(found) for found in (await first, second, third)] == [4, 4, 2]
         assert len({job.id for found in (await first, second, third) for job in found}) == 10
@@ -137,7 +137,7 @@ async def test_what_is_due_is_made_available_by_one_of_them(database: PostgresDa
         stop = Stop()
         first = one.submit(stop.after(lambda tx: claim(tx, 1)), shared=True)
         await stop.reached()
-        assert await two.write(lambda tx: claim(tx, 9), shared=True, timeout_seconds=3) == []
+        assert await two.write(lambda tx: claim(tx, 9), shared=True, timeout_seconds=30) == []
         stop.go_on()
         assert len(await first) == 1
         assert len(await two.write(lambda tx: claim(tx, 9), shared=True)) == 2
@@ -155,7 +155,7 @@ async def test_ends_and_leases_of_one_wait_for_no_other(database: PostgresDataba
             lost = claims.extend(tx, theirs, lease_seconds=LEASE, now=tx.now(0))
             return lost, claims.progress(tx, theirs[0], "1"), complete(tx, theirs)
 
-        assert await two.write(go_on, shared=True, timeout_seconds=3) == (set(), True, [True, True])
+        assert await two.write(go_on, shared=True, timeout_seconds=30) == (set(), True, [True, True])
         stop.go_on()
         assert await ending == [True, True]
 

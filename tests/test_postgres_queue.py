@@ -195,7 +195,7 @@ def test_who_waits_for_a_job_is_told_of_its_end(
         pass
     with Queue(database.url) as other:
         finish(other)
-    waiting.join(50)
+    waiting.join(60)
     assert [job.state for job in found] == ["completed"]
 
 
@@ -204,7 +204,7 @@ def test_waiting_ends_in_time_and_leaves_no_connection(queue: Queue, database: P
         queue.wait(queue.dispatch(Greet()).id, 0.05)
     thread = queue._direct._listener._thread  # type: ignore[attr-defined]
     if thread is not None:
-        thread.join(20)
+        thread.join(60)
     assert database.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE '%listening'") == []
 
 
@@ -223,7 +223,7 @@ def test_who_waits_while_the_server_is_away_asks_it_ever_more_seldom(monkeypatch
     listener = listening.Listener("postgresql://u@127.0.0.1:1/d", "program")
     listener.add(enough.clear)
     try:
-        assert enough.wait(30)
+        assert enough.wait(60)
     finally:
         listener.remove(enough.clear)
     assert attempts[:3] == [1, 2, 3]
@@ -335,7 +335,7 @@ def test_a_program_may_be_slow_to_commit_a_plain_job(queue: Queue, own: Connecti
     async def go_on() -> None:
         async with database.opened(beside=True) as store:
             new = NewEvent("a", occurred_at=1, recorded_at=1)
-            await store.write(lambda tx: events.append(tx, [new]), timeout_seconds=4)
+            await store.write(lambda tx: events.append(tx, [new]), timeout_seconds=60)
 
     asyncio.run(go_on())
     own.commit()
@@ -352,7 +352,7 @@ def test_nobody_adds_its_twin_until_the_program_commits(
     while other.is_alive() and not database.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
         pass
     own.commit()
-    other.join(10)
+    other.join(60)
     assert [answer.existed for answer in answers] == [True]
     assert names(queue) == ["1"]
 

@@ -163,7 +163,7 @@ async def test_a_quiet_gateway_publishes_nothing_and_reads_nothing(
     assert [topic for topic, _ in session.sent] == ["edgeq/gw/info", "edgeq/gw/health"]
     asked = counted(store, monkeypatch, "read", "submit")
     quiet = False
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not quiet:  # the store may have to say first that it was opened
             await asyncio.sleep(0)
             asked.clear()

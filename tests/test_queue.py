@@ -272,7 +272,7 @@ def test_threads_wait_for_the_end_of_a_transaction(queue: Queue) -> None:
         thread.start()
         queue.dispatch(Greet(name="transaction"))
         own.execute("SELECT 1")
-    thread.join(20)
+    thread.join(60)
     assert [job.args for job in reversed(queue.find())] == ['{"name":"transaction"}', '{"name":"thread"}']
 
 

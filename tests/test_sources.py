@@ -434,7 +434,7 @@ async def test_one_that_will_not_be_ended_is_not_asked_twice(
     assert len(asked) == 1
     over.set()
     assert one._asking is not None
-    await asyncio.wait([one._asking], timeout=5)
+    await asyncio.wait([one._asking], timeout=60)
     assert await one.look() == 0
     assert len(asked) == 2
     assert await queued(store) == ["a"]

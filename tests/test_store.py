@@ -294,14 +294,14 @@ async def test_a_caller_that_is_cancelled_leaves_the_writer_alone(store: Store) 
 
 async def test_a_commit_wakes_those_who_wait_for_what_it_touched(store: Store) -> None:
     seen = store.signal.version("events")
-    waiting = asyncio.create_task(store.signal.wait("events", seen, 10.0))
+    waiting = asyncio.create_task(store.signal.wait("events", seen, 60.0))
     await asyncio.sleep(0)
     await store.write(lambda tx: tx.touch("jobs"))
     assert not waiting.done()
     await store.write(lambda tx: events.append(tx, [new()]))
     assert await waiting
     assert not await store.signal.wait("jobs", store.signal.version("jobs"), 0.01)
-    assert await store.signal.wait("jobs", store.signal.version("jobs") - 1, 10.0)
+    assert await store.signal.wait("jobs", store.signal.version("jobs") - 1, 60.0)
 
 
 async def test_a_commit_of_another_process_wakes_who_waits_for_what_it_touched(
@@ -316,7 +316,7 @@ async def test_a_commit_of_another_process_wakes_who_waits_for_what_it_touched(
         seen = {topic: store.signal.version(topic) for topic in topics}
         await other.write(lambda tx: events.append(tx, [new()]))
         for topic in topics:
-            assert await store.signal.wait(topic, seen[topic], 10.0)
+            assert await store.signal.wait(topic, seen[topic], 60.0)
         assert await types(store) == ["a"]
 
 
@@ -336,7 +336,7 @@ async def test_a_unit_whose_connection_is_lost_is_run_again(database: Database, 
     assert len(runs) == 2
     assert await types(store) == ["whole"]
     if database.kind == "sqlite":
-        assert await store.signal.wait("jobs", seen, 10.0)
+        assert await store.signal.wait("jobs", seen, 60.0)
 
 
 async def test_watch_sets_one_event_for_several_topics() -> None:

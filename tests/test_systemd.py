@@ -26,7 +26,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     name = str(tmp_path / "notify") if request.param == "path" else f"@edgeq-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(name if request.param == "path" else "\0" + name[1:])
-        receiver.settimeout(5)
+        receiver.settimeout(60)
         yield receiver, name
 
 
@@ -86,7 +86,7 @@ def test_a_status_that_was_not_heard_is_sent_again(tmp_path: Path) -> None:
     notifier.status("fine")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
-        receiver.settimeout(5)
+        receiver.settimeout(60)
         notifier.status("fine")
         assert receiver.recv(4096) == b"STATUS=fine"
 

@@ -32,7 +32,7 @@ from edgeq.testing import until
 # Does what it is told, a line at a time, on a connection like anybody's.
 OTHER = """
 import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
 connection.execute("PRAGMA synchronous=FULL")
 connection.execute("PRAGMA wal_autocheckpoint=0")
 connection.execute("PRAGMA data_version").fetchone()
@@ -112,7 +112,7 @@ def no_inotify(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def noticed(store: SqliteStore, seen: int) -> None:
-    assert await store.signal.wait("notifications", seen, 20), "nobody has noticed the commit"
+    assert await store.signal.wait("notifications", seen, 60), "nobody has noticed the commit"
 
 
 async def quiet() -> None:
@@ -136,7 +136,7 @@ def test_a_watch_hears_of_writes_unless_it_is_muted(tmp_path: Path) -> None:
         assert heard.listen()
         assert not heard.wait(0)
         path.write_text("a")
-        assert heard.wait(10)
+        assert heard.wait(60)
         heard.drain()
         assert not heard.wait(0)
         heard.mute()
@@ -144,7 +144,7 @@ def test_a_watch_hears_of_writes_unless_it_is_muted(tmp_path: Path) -> None:
         assert not heard.wait(0)
         heard.listen()
         path.write_text("c")
-        assert heard.wait(10)
+        assert heard.wait(60)
 
 
 def test_a_watch_follows_the_path_to_another_file(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_a_watch_follows_the_path_to_another_file(tmp_path: Path) -> None:
         assert heard.listen()
         with path.open("ab") as old:
             path.unlink()
-            assert heard.wait(10), "the file has lost its name"
+            assert heard.wait(60), "the file has lost its name"
             path.touch()
             heard.drain()
             assert heard.listen()
             path.write_text("new")
-            assert heard.wait(10)
+            assert heard.wait(60)
             assert old.tell() == 0
 
 
@@ -371,7 +371,7 @@ async def test_lazy_units_are_done_in_time_though_nobody_looks(tmp_path: Path, m
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
         store.submit_lazily(lambda tx: loop.call_soon_threadsafe(done.set), 0.02)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await done.wait()
 
 
@@ -500,4 +500,4 @@ def test_waiting_has_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         path.touch()
         waiting.wait()
         path.write_text("x")
-        assert waiting._watch.wait(10)
+        assert waiting._watch.wait(60)

@@ -308,7 +308,7 @@ def test_how_often_to_look_can_be_said(make: Make, monkeypatch: pytest.MonkeyPat
         while not work.workers or not work.workers["other"].idle:  # noqa: ASYNC110 - no signal, that is the point
             await asyncio.sleep(0.01)
         await asyncio.to_thread(dispatch, made.url, job("Chain", "other", left=0))
-        await asyncio.wait_for(running, 15)
+        await asyncio.wait_for(running, 60)
 
     asyncio.run(main())
     assert set(states(made)) == {1}

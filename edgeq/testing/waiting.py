@@ -17,7 +17,7 @@ from ..store import cursors, events
 from ..store.cursors import Cursor
 from ..store.store import TOPICS, Store
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 30.0
 LOOK_SECONDS = 0.02
 
 

@@ -121,7 +121,7 @@ class Rig:
             if not held.is_set():
                 held.set()
                 loop.call_soon_threadsafe(began.set_result, None)
-            assert release.wait(20)
+            assert release.wait(60)
 
         done = self.store.submit(unit)
         await began
