@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -53,6 +54,24 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert {"edgeq/py.typed", "edgeq/store/migrations/sqlite/0001_first_tables.py"} <= packed
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
+
+
+def test_the_source_archive_holds_what_the_readme_speaks_of(tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    folders = ("config", "docs", "edgeq", "scripts", "systemd", "tests")
+    for name in folders:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "constraints.txt"):
+        shutil.copy(ROOT / name, copy)
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('dist'))"
+    done = run(sys.executable, "-c", build, cwd=copy)
+    assert done.returncode == 0, done.stderr
+    (path,) = (copy / "dist").iterdir()
+    with tarfile.open(path) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    there = {path.relative_to(ROOT) for name in folders for path in (ROOT / name).rglob("*") if path.is_file()}
+    assert {str(path) for path in there if "__pycache__" not in path.parts} - packed == set()
+    assert {"README.md", "LICENSE", "constraints.txt", "scripts/demo", "docs/jobs.md"} <= packed
 
 
 @pytest.mark.timeout(600)
