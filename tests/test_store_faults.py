@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -386,7 +386,7 @@ async def test_what_a_killed_process_committed_is_there(tmp_path: Path) -> None:
     assert (found.count("first"), found.count("second")) == (500, 5)
 
 
-@pytest.mark.parametrize("damage", ["header", "page", "short"])
+@pytest.mark.parametrize("damage", ["header", "page", "short", "empty"])
 async def test_a_damaged_file_is_put_aside_and_a_fresh_one_starts(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,6 +394,8 @@ async def test_a_damaged_file_is_put_aside_and_a_fresh_one_starts(
     killed_with_a_full_log(path)
     if damage == "short":
         os.truncate(path, 30 * 4096 + 17)
+    elif damage == "empty":
+        os.truncate(path, 0)
     elif damage == "header":
         os.unlink(f"{path}-wal")
         overwrite(path, range(1))
@@ -402,7 +404,8 @@ async def test_a_damaged_file_is_put_aside_and_a_fresh_one_starts(
     async with opened(path) as store:
         assert store.quarantined is not None
         assert store.quarantined.startswith(f"{path}.damaged-")
-        assert os.stat(store.quarantined).st_size > 100_000
+        log = f"{store.quarantined}-wal" if damage == "empty" else store.quarantined
+        assert os.stat(log).st_size > 50_000
         await store.write(add("a"))
         assert (await types(store))[-1] == "a"
         found = store.id, await types(store)
@@ -467,6 +470,32 @@ async def test_a_file_that_sqlite_complained_about_is_looked_at_as_a_whole(tmp_p
     files.mark_suspect(str(path))
     async with opened(path) as store:
         assert store.quarantined is None, "it is whole"
+    assert "edgeq.db-suspect" not in os.listdir(tmp_path)
+
+
+async def test_damage_that_shows_only_at_the_start_is_put_aside_at_once(tmp_path: Path) -> None:
+    """A file that was closed in peace isn't looked at as a whole."""
+    path = tmp_path / "edgeq.db"
+    async with opened(path) as store:
+        await store.write(add(*["a"] * 1000))
+    with closing(sqlite3.connect(path)) as connection:
+        text = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'schema_migration'"
+        roots = connection.execute(text).fetchall()
+    for (root,) in roots:
+        overwrite(path, range(root - 1, root))
+    assert files.damaged(str(path)) == ""
+    async with opened(path) as store:
+        assert store.quarantined is not None
+        assert store.fault is None
+        await store.write(add("a"))
+
+
+async def test_a_file_that_was_emptied_while_it_was_used_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "edgeq.db"
+    path.touch()
+    files.mark_suspect(str(path))
+    async with opened(path) as store:
+        assert store.quarantined is not None
     assert "edgeq.db-suspect" not in os.listdir(tmp_path)
 
 

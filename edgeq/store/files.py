@@ -81,7 +81,7 @@ class FileLock:
 
 
 def damaged(path: str) -> str:
-    """What is wrong with the database file, or "" when it is whole, empty or not there.
+    """What is wrong with the database file, or "" when it is whole, new or not there.
 
     The whole file is checked when the last use didn't end cleanly and the file is small enough for a quick start, and
     always after SQLite has complained about it (`mark_suspect`). Only SQLite looks into it: whoever else opens the file
@@ -91,10 +91,10 @@ def damaged(path: str) -> str:
         size = os.stat(path).st_size
     except OSError:
         return ""
-    if size == 0:
-        return ""
     suspect = os.path.exists(path + "-suspect")
     unclean = os.path.exists(path + "-wal") and os.stat(path + "-wal").st_size > 0
+    if size == 0:  # SQLite would throw its log away
+        return "the file is empty, and was not" if suspect or unclean else ""
     thorough = suspect or (unclean and size <= _QUICK_CHECK_BYTES_MAX)
     connection: sqlite3.Connection | None = None
     try:

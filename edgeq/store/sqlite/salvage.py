@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 from ...errors import StoreError
 from ..copying.tables import TABLES, Copied
@@ -47,7 +48,7 @@ class Salvage:
         self.gaps: dict[str, list[tuple[int, int]]] = {}
 
     def __enter__(self) -> Salvage:
-        if not (self._try(self._path) or self._under_new_pages()):
+        if not ((not self._empty() and self._try(self._path)) or self._under_new_pages()):
             self.__exit__()
             raise Unreadable(f"{self._path} can't be read any more")
         return self
@@ -180,7 +181,10 @@ class Salvage:
             os.mkdir(self._work)
             pages = template(self._work)
             file = os.path.join(self._work, "damaged.db")
-            os.link(self._path, file)
+            if self._empty():
+                Path(file).write_bytes(bytes(len(pages[1])))
+            else:
+                os.link(self._path, file)
             for laid in ({1: pages[1]}, pages):
                 log = f"{file}-wal"
                 write_log(self._path, f"{self._path}-wal", laid, log)
@@ -192,6 +196,10 @@ class Salvage:
         except OSError as error:
             raise Unreadable(f"{self._path} can't be read any more, and a new beginning not made: {error}") from error
         return False
+
+    def _empty(self) -> bool:
+        """Whether there may be something in the log only. SQLite throws the log of an empty file away."""
+        return os.path.exists(self._path) and os.path.getsize(self._path) == 0
 
     def _try(self, file: str) -> bool:
         try:

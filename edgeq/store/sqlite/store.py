@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from ..schema import forget_statistics, migrate, store_id
 from ..store import Health, Row, Signal, Statement, Store, Unit, render
 from ..watch import Watch
 from ..writer import Writer
-from . import patience
+from . import faults, patience
 from .engine import LOG_BYTES_KEPT, SqliteEngine, log_path
 from .replace import aside_name, undo
 
@@ -130,23 +130,36 @@ class SqliteStore(Store):
         if self._exclusive:
             self._lock.acquire()
         try:
-            if self._exclusive:
-                self._begin_anew_if_damaged()
-            if self._make and not self._exclusive:
-                ensure(self.path)
-            else:
-                migrate(self.path, may_change=self._exclusive)
-            forget_statistics(self.path)
-            self._engine.connect()
-            self._id = store_id(self.path)
+            if not self._exclusive:
+                self._begin()
+                return
+            self._begin_anew_if(damaged)
+            try:
+                self._begin()
+            except sqlite3.DatabaseError as error:
+                reason = str(error)  # a file that was closed in peace isn't looked at as a whole before
+                if faults.code(error) not in faults.DAMAGED or self.quarantined is not None:
+                    raise
+                self._engine.disconnect()
+                self._begin_anew_if(lambda path: reason)
+                self._begin()
         except sqlite3.Error as error:
             raise self._engine.refusal(error) from error
 
-    def _begin_anew_if_damaged(self) -> None:
-        """Put a damaged file aside; what edgeq goes by is taken over from it."""
+    def _begin(self) -> None:
+        if self._make and not self._exclusive:
+            ensure(self.path)
+        else:
+            migrate(self.path, may_change=self._exclusive)
+        forget_statistics(self.path)
+        self._engine.connect()
+        self._id = store_id(self.path)
+
+    def _begin_anew_if(self, damage: Callable[[str], str]) -> None:
+        """Put the file aside if there is `damage`; what edgeq goes by is taken over from it."""
         try:
             undo(self.path)
-            reason = damaged(self.path)
+            reason = damage(self.path)
             if not reason:
                 return
             from .recover import begin_anew  # most never need it
