@@ -106,6 +106,12 @@ def test_every_link_leads_somewhere(page: str) -> None:
     assert lost == []
 
 
+def test_the_figures_of_the_why_are_those_of_the_benches() -> None:
+    bold = re.findall(r"\*\*([\d.,]+(?: \w+)?)\*\*", section("## Why"))
+    assert len(bold) > 3
+    assert [each for each in bold if not re.search(rf"(?<![\d.,]){re.escape(each)}\b", PAGES["docs/figures.md"])] == []
+
+
 def test_the_readme_has_a_line_for_each_page() -> None:
     listed = [link for link in links(section("## Contents")) if not link.startswith("#")]
     assert sorted(listed) == sorted(page for page in PAGES if page != "README.md")

@@ -23,6 +23,7 @@ MESSAGES = followed(PAGES["docs/messages.md"])
 OTHERS = section("## What becomes of the others", MESSAGES)
 SHOWN = {
     "edgeq check": ["routes      4: "],
+    "edgeq check -c session/edgeq.yaml": ["mqtts://broker.example.net (MQTT 5)"],
     "edgeq events list": [
         "temperature.reading",
         "door.opened",
@@ -55,6 +56,8 @@ def test_it_works_as_it_is_written(terminals: Terminals) -> None:
         if number == 0:
             file = terminals.folder / "edgeq.yaml"
             file.write_text(file.read_text().replace("18851", port))
+            (terminals.folder / "session").mkdir()
+            (terminals.folder / "session/mqtt-password").write_text("a-password\n")
         deadline = time.monotonic() + 40
         while True:
             out = terminals.type(line.replace("18851", port))
