@@ -60,6 +60,18 @@ def test_a_lost_connection_is_said_with_the_age_of_the_figures_and_regained(barn
     assert not browser.errors()
 
 
+def test_a_page_that_was_asked_for_in_vain_is_shown_when_the_gateway_is_back(barn: Barn, browser: Browser) -> None:
+    barn.publish(READING)
+    browser.open(barn.page, "now")
+    browser.until(lambda: browser.text("#live") == "Live", "the page to be live")
+    barn.kill()
+    browser.go("events?before=99")
+    browser.shows("The gateway can't be reached from here.")
+    barn.start()
+    browser.shows("temperature.reading", selector="tbody")
+    assert "can't be reached" not in browser.text()
+
+
 def test_what_is_wrong_stands_first_and_goes_when_it_is_over(barn: Barn, browser: Browser, broker: Mosquitto) -> None:
     browser.open(barn.page, "now")
     browser.shows("connected")

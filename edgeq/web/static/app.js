@@ -74,7 +74,9 @@ function draw() {
   else content = view.draw(context()).flat().filter(Boolean);
   if (content[0]?.nodeName !== "H1" && !content.some((node) => node.nodeName === "H1"))
     content.unshift(h("h1", { tabindex: -1 }, view.title));
-  const failed = state.error && h("p", { class: "wrong", role: "alert" }, state.error.message);
+  const shown = view.load ? state.data : state.history;
+  const isSaidAbove = state.error?.status === 0 && shown; // the connection is lost, and what stands here is old
+  const failed = state.error && !isSaidAbove && h("p", { class: "wrong", role: "alert" }, state.error.message);
   patch(part("view"), [
     h("div", { key: `${place.view}/${place.id}`, class: "view" }, content[0], failed, content.slice(1)),
   ]);
@@ -148,7 +150,7 @@ async function load() {
 
 function reloadSoon() {
   const view = VIEWS[place.view];
-  if (!(view.reloads || view.wantsHistory) || place.params.before) return;
+  if (!(view.reloads || view.wantsHistory) || (place.params.before && !state.error)) return;
   clearTimeout(again);
   again = setTimeout(load, Math.max(0, RELOAD_MILLISECONDS - (performance.now() - state.loadedAt)));
 }

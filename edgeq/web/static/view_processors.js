@@ -60,7 +60,7 @@ function shown(each, ctx) {
       ["Lag", each.lag_events ? `${many(each.lag_events, "event")}, ${duration(each.lag_seconds)}` : "none"],
       ["Handles", rate(processorRate(each.name))],
       ["Read up to", `#${each.last_consumed_id}`],
-      ["Last moved", each.updated_at ? ago(each.updated_at, ctx.now) : null],
+      [each.attempt ? "Last tried" : "Last moved", each.updated_at ? ago(each.updated_at, ctx.now) : null],
       ["Attempt", each.attempt ? count(each.attempt) : null],
       ["Busy with", each.busy_with ? `#${each.busy_with}` : null],
       ["Says", each.says && said(each.says)],
