@@ -16,8 +16,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .config.schema import Config
 from .errors import EdgeqError
 from .events import from_json, to_json
+from .store.opening import local_bases
 
 _REQUEST_BYTES_MAX = 4096
 _ANSWER_BYTES_MAX = 16 * 2**20
@@ -97,9 +99,21 @@ class ControlServer:
             return {"error": str(error)}
 
 
+class NotAllowed(EdgeqError):
+    """The running appliance belongs to another user."""
+
+
+async def ask_appliance(config: Config) -> dict[str, Any] | None:
+    """How the appliance on this machine says that it is; None when none runs. Raises EdgeqError: see `ask`."""
+    for base in local_bases(config):
+        if (answer := await ask(socket_path(base), "status")) is not None:
+            return answer
+    return None
+
+
 async def ask(path: str, name: str) -> dict[str, Any] | None:
-    """The answer of the appliance that listens at `path`; None when there is none. Raises EdgeqError when it may not be
-    asked, or gives no sensible answer within 10 seconds."""
+    """The answer of the appliance that listens at `path`; None when there is none. Raises NotAllowed, and EdgeqError
+    when it gives no sensible answer within 10 seconds."""
     try:
         async with asyncio.timeout(_SECONDS):
             with _short(path) as short:
@@ -112,7 +126,7 @@ async def ask(path: str, name: str) -> dict[str, Any] | None:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
-        raise EdgeqError(
+        raise NotAllowed(
             "the running appliance belongs to another user", hint="ask as that user, or with sudo"
         ) from None
     except TimeoutError:

@@ -13,9 +13,8 @@ import click
 from ..clock import Clock
 from ..config.load import load, load_to_plan
 from ..config.schema import LoadedConfig
-from ..control import ask, socket_path
 from ..errors import EdgeqError
-from ..store.opening import local_bases, make_store
+from ..store.opening import make_store
 from ..store.store import Store
 from ..telemetry.log import configure
 from ..telemetry.metrics import Metrics
@@ -133,11 +132,3 @@ async def open_store(loaded: LoadedConfig, *, make: bool = False, listen: bool =
         yield store
     finally:
         await store.close()
-
-
-async def ask_appliance(loaded: LoadedConfig) -> dict[str, Any] | None:
-    """How the appliance on this machine says that it is; None when none runs. Raises EdgeqError: see `control.ask`."""
-    for base in local_bases(loaded.config):
-        if (answer := await ask(socket_path(base), "status")) is not None:
-            return answer
-    return None

@@ -24,7 +24,6 @@ from . import early
 from .printing import say_error
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
 

@@ -11,12 +11,13 @@ from ..clock import Clock, rfc3339
 from ..config.relations import processors_of
 from ..config.schema import LoadedConfig
 from ..config.suggest import did_you_mean
+from ..control import ask_appliance
 from ..errors import EdgeqError
 from ..status import places
 from ..store import cursors
 from ..store.store import Store, Tx, Unit
 from . import completing
-from .common import WRITE_SECONDS, as_json, ask_appliance, configured, load_config, open_store
+from .common import WRITE_SECONDS, as_json, configured, load_config, open_store
 from .printing import last_line, say, say_json, say_table
 
 
@@ -60,7 +61,7 @@ def list_processors(json_lines: bool) -> None:
 async def _waiting(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
     """What only the running appliance knows: which processors wait for something that is away, and why."""
     try:
-        answer = await ask_appliance(loaded) or {}
+        answer = await ask_appliance(loaded.config) or {}
     except EdgeqError:  # another user's: the tables do
         return {}
     wait = [each for each in answer.get("processors", []) if each["state"] == "waiting"]

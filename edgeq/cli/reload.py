@@ -8,8 +8,9 @@ import signal
 
 import click
 
+from ..control import ask_appliance
 from ..errors import EdgeqError
-from .common import ask_appliance, configured, load_plan
+from .common import configured, load_plan
 from .printing import say
 
 
@@ -22,7 +23,7 @@ def reload() -> None:
     came of it. With systemd, `systemctl reload edgeq` does the same.
     """
     loaded = load_plan().loaded
-    answer = asyncio.run(ask_appliance(loaded))
+    answer = asyncio.run(ask_appliance(loaded.config))
     if answer is None:
         raise EdgeqError("no edgeq runs for this configuration", hint="start it with: edgeq run")
     process = answer["pid"]

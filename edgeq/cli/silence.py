@@ -33,7 +33,6 @@ from .printing import say, say_error, say_json, say_table
 KEYS = ("type", "tag", "severity", "subject", "contract")
 
 _LISTS = {"type": "types", "tag": "tags", "severity": "severity"}
-_ENDED_MAX = 1000
 _SHOWN_MAX = 20
 _THREADS_MAX = 10_000
 

@@ -12,12 +12,13 @@ import click
 from ..clock import Clock
 from ..config.relations import processors_of
 from ..config.schema import LoadedConfig
+from ..control import ask_appliance
 from ..errors import EdgeqError, StoreError
 from ..status import limits, stored
 from ..store.opening import place
 from ..telemetry.log import printable
 from ..units import Duration
-from .common import as_json, ask_appliance, configured, duration, load_config, open_store
+from .common import as_json, configured, duration, load_config, open_store
 from .printing import say, say_json
 from .screen import lines
 
@@ -74,7 +75,7 @@ def _answer(loaded: LoadedConfig) -> dict[str, Any]:
 
 
 async def _ask(loaded: LoadedConfig) -> dict[str, Any]:
-    answer = await ask_appliance(loaded)
+    answer = await ask_appliance(loaded.config)
     if answer is not None:
         return answer
     answer = {"running": False, "gateway": loaded.config.gateway}

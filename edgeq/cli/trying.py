@@ -13,10 +13,11 @@ import msgspec
 from ..clock import Clock
 from ..config.schema import LoadedConfig, Mqtt, Severity
 from ..config.suggest import did_you_mean
+from ..control import ask_appliance
 from ..errors import ConfigError, EdgeqError, Problem
 from ..events import to_json
 from . import completing
-from .common import ask_appliance, configured, load_config
+from .common import configured, load_config
 from .printing import say
 
 if TYPE_CHECKING:  # imported when used: the other commands beside this one don't need them
@@ -85,7 +86,7 @@ async def _broker(loaded: LoadedConfig) -> Mqtt:
     settings = loaded.config.mqtt
     if not is_embedded(settings.url):
         return settings
-    answer: dict[str, Any] = await ask_appliance(loaded) or {}
+    answer: dict[str, Any] = await ask_appliance(loaded.config) or {}
     address = answer.get("session", {}).get("url")
     if address is None:
         raise EdgeqError("the broker is in the process of `edgeq run`, which doesn't run")

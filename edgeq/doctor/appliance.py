@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from ..control import ask, socket_path
+from ..control import NotAllowed, ask_appliance
 from ..errors import EdgeqError
-from ..store.opening import local_bases
 from ..version import edgeq_version
 from .case import UNIT, Case
 from .finding import SUDO, Finding, bad, ok, unknown, warn
@@ -21,12 +20,12 @@ def running(case: Case) -> Iterator[Finding]:
     """The running appliance."""
     state = (case.unit or {}).get("ActiveState")
     try:
-        answer = asyncio.run(_ask(case))
+        answer = asyncio.run(ask_appliance(case.loaded.config))
+    except NotAllowed:
+        yield unknown("edgeq runs, and belongs to another user", "only that user, or root, may ask it", SUDO)
+        return
     except EdgeqError as error:
-        if "another user" in str(error):
-            yield unknown("edgeq runs, and belongs to another user", "only that user, or root, may ask it", SUDO)
-        else:
-            yield bad(str(error), "nobody can tell whether it gets on", f"{_LOG}, then: sudo systemctl restart edgeq")
+        yield bad(str(error), "nobody can tell whether it gets on", f"{_LOG}, then: sudo systemctl restart edgeq")
         return
     if answer is not None:
         yield ok(f"edgeq runs as process {answer['pid']}")
@@ -42,13 +41,6 @@ def running(case: Case) -> Iterator[Finding]:
     else:
         do = _START if case.unit_is_there else "edgeq run"
         yield warn("edgeq doesn't run", "nothing is taken in; the broker keeps what it can", do)
-
-
-async def _ask(case: Case) -> dict[str, Any] | None:
-    for base in local_bases(case.loaded.config):
-        if (answer := await ask(socket_path(base), "status")) is not None:
-            return answer
-    return None
 
 
 def _told(answer: dict[str, Any]) -> Iterator[Finding]:

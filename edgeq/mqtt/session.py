@@ -165,13 +165,6 @@ class Session(Service):
             raise NotConnected(f"not connected to the broker: {self.reason}")
         return await connection.publish(topic, payload, qos, retain, timeout_seconds, correlation_data)
 
-    async def set_filters(self, filters: Mapping[str, int]) -> None:
-        """Subscribe to these from now on, and unsubscribe from what isn't among them any more."""
-        self._subscriptions.want(filters)
-        if self._connection is not None and self._accepted_at is not None:
-            with contextlib.suppress(NotConnected):  # the next connection will
-                await self._subscribe(self._connection)
-
     def stop_reading(self) -> None:
         """Take no more messages, and close the inbox: the first step of a drain.
 

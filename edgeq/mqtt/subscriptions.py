@@ -53,10 +53,6 @@ class Subscriptions:
         """Recall what an earlier run subscribed to."""
         self._known = self._saved = await self._memory.load()
 
-    def want(self, filters: Mapping[str, int]) -> None:
-        """Have `sync` bring the broker to these."""
-        self._wanted = self._to_subscribe(filters)
-
     def forgotten(self) -> bool:
         """The broker has no session for us; whether it should have had one."""
         self._confirmed = {}

@@ -19,13 +19,14 @@ from ...contracts import Contract
 from ...contracts.contract import say as worded
 from ...contracts.explain import REASONS, Explanation, Looked, conditions, explain, recent
 from ...contracts.overview import ROWS_MAX, rank
+from ...control import ask_appliance
 from ...errors import EdgeqError
 from ...events import to_json
 from ...store import contract_states, cursors, events
 from ...store.contract_states import ContractState
 from ...store.store import Store
 from .. import completing
-from ..common import as_json, ask_appliance, configured, load_config, open_store
+from ..common import as_json, configured, load_config, open_store
 from ..printing import last_line, say, say_json, say_table
 from .configured import configured_contracts, no_such_contract
 from .times import ago, ahead
@@ -83,7 +84,7 @@ async def _find(loaded: LoadedConfig, contract: Contract, subject: str | None) -
         judged_to, notes = await _progress(loaded, store)
     notes += _out_of_force(contract) if not rows else []
     try:
-        status = await ask_appliance(loaded)
+        status = await ask_appliance(loaded.config)
     except EdgeqError as error:
         status, notes = None, [*notes, f"what was skipped since the start can't be told: {error}"]
     counts = [each for each in (status or {}).get("contracts", []) if each.get("contract") == contract.name]
