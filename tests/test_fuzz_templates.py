@@ -31,7 +31,20 @@ TREES: st.SearchStrategy[Any] = st.recursive(
     max_leaves=10,
 )  # fmt: skip
 PLAIN = st.text(max_size=5).filter(lambda text: "\0" not in text)
-PIECES = st.lists(PLAIN | PATHS, max_size=6)
+
+
+def places(tree: Any) -> list[list[str]]:
+    """The path of every value, as a template names it."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [[str(step), *rest] for step, inner in items for rest in ([], *places(inner))]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[str | list[str]], Any]:
+    """The pieces of a template, and what it is filled in from; most of the paths lead to something."""
+    tree = draw(st.dictionaries(NAMES, TREES, max_size=3) | TREES)
+    paths = st.sampled_from(there) | PATHS if (there := places(tree)) else PATHS
+    return draw(st.lists(PLAIN | paths, max_size=6)), tree
 
 
 def written(pieces: Sequence[str | list[str]], head: str) -> str:
@@ -64,8 +77,9 @@ def plain(value: Any) -> str:
 
 
 @fuzz(400)
-@given(PIECES, TREES)
-def test_a_route_fills_in_what_is_there_and_nothing_else(pieces: list[str | list[str]], payload: Any) -> None:
+@given(cases())
+def test_a_route_fills_in_what_is_there_and_nothing_else(case: tuple[list[str | list[str]], Any]) -> None:
+    pieces, payload = case
     ctx = MessageContext(Clock(), Delivery("t", msgspec.json.encode(payload), received_at=1), "t", {})
     template = written(pieces, "payload")
     fill = compile_text(template, [])
@@ -86,8 +100,9 @@ def test_a_route_fills_in_what_is_there_and_nothing_else(pieces: list[str | list
 
 
 @fuzz(400)
-@given(PIECES, TREES)
-def test_a_notification_fills_in_what_is_there_or_a_gap(pieces: list[str | list[str]], data: Any) -> None:
+@given(cases())
+def test_a_notification_fills_in_what_is_there_or_a_gap(case: tuple[list[str | list[str]], Any]) -> None:
+    pieces, data = case
     missing = []
 
     def text(piece: str | list[str]) -> str:
