@@ -62,9 +62,14 @@ def test_what_is_wrong_comes_first_and_in_red(edgeq: Appliance) -> None:
     edgeq.spawn()
     edgeq.until(lambda: edgeq.status().get("processors"), "its cursor")
     with watch(edgeq) as terminal:
-        terminal.until("running as process", "nothing listens at 127.0.0.1:1", "lag courier")
-        shown = terminal.text[terminal.text.rindex("edgeq status, every 200ms") :]
-        assert shown.index("broker  ") < shown.index("gateway  ")
+        words = ("running as process", "nothing listens at 127.0.0.1:1", "lag courier", "gateway  ")
+
+        def shown() -> list[str]:
+            """The pictures that have it all; the last one may not be whole yet."""
+            return [each for each in pictures(terminal)[:-1] if all(word in each for word in words)]
+
+        terminal.until(lambda text: shown() != [])
+        assert shown()[-1].index("broker  ") < shown()[-1].index("gateway  ")
         assert "\x1b[1;31mbroker " in terminal.raw
 
 
