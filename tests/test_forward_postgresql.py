@@ -98,7 +98,7 @@ async def test_a_table_that_keeps_no_order_is_waited_for(site: PostgresDatabase,
 
 
 async def test_few_rights_are_enough(site: PostgresDatabase, postgres: Postgres, store: Store) -> None:
-    """Those that the README names."""
+    """Those that docs/forwarding.md names."""
     name = f"barn_{site.url.rpartition('/')[2]}"
     postgres.sql(postgres.url, f"CREATE ROLE {name} LOGIN")
     site.sql(f"GRANT INSERT, SELECT ON events TO {name}")

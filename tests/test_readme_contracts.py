@@ -29,7 +29,7 @@ CLASSES = {kind: load_class(name, Contract) for kind, name in KINDS.items()}
 FILES = {name: text for name, text in files(CONTRACTS).items() if name.startswith("conf.d/") and "typo" not in name}
 WRITTEN = {each["name"]: each for text in FILES.values() for each in yaml.safe_load(text)["contracts"]}
 
-# Every line that the reader types, and what it must show beside what the README prints below it.
+# Every line that the reader types, and what it must show beside what the page prints below it.
 TYPED = [
     ("edgeq check", ["contracts   9: freezer-reports, warm-and-open"]),
     ("edgeq run", []),
@@ -90,7 +90,7 @@ def see(terminals: Terminals, line: str, shown: list[str], block: str, status: i
         time.sleep(0.1)
 
 
-# What violates and what resolves, for each contract of the README
+# What violates and what resolves, for each contract of the page
 
 READING = "type: temperature.reading, subject: freezer-1"
 CLAIMS = {
@@ -222,7 +222,7 @@ CLAIMS = {
 
 @pytest.fixture
 def edgeq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Edgeq]:
-    """Calls commands in a folder with the README's files."""
+    """Calls commands in a folder with the page's files."""
     (tmp_path / "conf.d").mkdir()
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)

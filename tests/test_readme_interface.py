@@ -25,7 +25,7 @@ PUBLIC = "gateway.example.net"
 
 
 class Gateway(NamedTuple):
-    """An appliance as the README has it configured, behind the proxy or not."""
+    """An appliance as the page has it configured, behind the proxy or not."""
 
     terminals: Terminals
     port: int

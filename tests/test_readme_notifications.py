@@ -35,7 +35,7 @@ NOTIFICATIONS = followed(PAGES["docs/notifications.md"])
 ROUTES = section("## Routes", NOTIFICATIONS)
 SAMPLES = yaml.safe_load(files(NOTIFICATIONS)["kinds/edgeq.yaml"])["channels"]
 
-# Every line that the reader types, and what it must show beside what the README prints below it.
+# Every line that the reader types, and what it must show beside what the page prints below it.
 TYPED = [
     ("edgeq check", ["channels    3: phone, journal, inbox"]),
     ("edgeq run", []),
@@ -189,7 +189,7 @@ def target() -> Iterator[HttpTarget]:
 
 
 def sample(name: str, target: HttpTarget, **keys: Any) -> Channel:
-    """A channel as the README has it, but for its address."""
+    """A channel as the page has it, but for its address."""
     written = {key: value for key, value in SAMPLES[name].items() if not key.endswith("_file")}
     return build(**{**written, "url": target.url, **keys})
 

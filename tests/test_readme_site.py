@@ -54,7 +54,7 @@ def test_a_store_moves_to_a_server_and_a_member_runs_on_it(
     [(connections,)] = server.sql(
         server.url, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'edgeq barn-1 run%'"
     )
-    assert 2 <= connections <= 3, "as the README says"
+    assert 2 <= connections <= 3, "as the page says"
     terminals.stop()
 
 

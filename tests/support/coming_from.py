@@ -1,4 +1,4 @@
-"""A prepared app in which the right sides of the README's tables "Coming from …" are tried."""
+"""A prepared app in which the right sides of the tables of docs/coming-from.md are tried."""
 
 from __future__ import annotations
 
