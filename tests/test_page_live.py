@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from support.barn import Barn
 from support.browser import Browser
 from support.mosquitto import Mosquitto
 
+UPGRADED = """
+import edgeq.version
+edgeq.version.edgeq_version = lambda: "99.0"
+from edgeq.cli.main import main
+main(["run"])
+"""
 READING = ("sensors/freezer-1/temperature", '{"value": -20}')
 
 
@@ -70,6 +77,17 @@ def test_a_page_that_was_asked_for_in_vain_is_shown_when_the_gateway_is_back(bar
     barn.start()
     browser.shows("temperature.reading", selector="tbody")
     assert "can't be reached" not in browser.text()
+
+
+def test_after_an_upgrade_the_page_is_the_new_one(barn: Barn, browser: Browser) -> None:
+    browser.open(barn.page, "now")
+    browser.script("window.stayed = true")
+    barn.stop()
+    barn.command = (sys.executable, "-c", UPGRADED)
+    barn.start()
+    browser.shows("99.0")
+    browser.until(lambda: browser.script("return window.stayed") is None, "the page to be loaded again")
+    assert browser.text("#live") == "Live"
 
 
 def test_what_is_wrong_stands_first_and_goes_when_it_is_over(barn: Barn, browser: Browser, broker: Mosquitto) -> None:

@@ -3,7 +3,7 @@
 const WAIT_MILLISECONDS = 20_000;
 
 /** What the gateway said no to, or could not be asked. `status` is HTTP's, 0 when there was no answer. */
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, sentence) {
     super(sentence);
     this.status = status;

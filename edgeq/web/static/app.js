@@ -157,6 +157,7 @@ function reloadSoon() {
 
 function onStatus(status) {
   const first = state.status === null;
+  if (!first && status.version !== state.status.version) return location.reload(); // an upgrade has another page
   Object.assign(state, { status, heardAt: performance.now(), heardWhen: Date.now() * 1000 });
   note(status);
   drawFrame();

@@ -154,7 +154,8 @@ function* ofJobs({ jobs = [], workers = [], breakers = [] }) {
         todo: "Look at their errors, mend the cause, then try them again.",
         params: { queue, state: "dead" },
       });
-    if (paused) yield warn("jobs", `Queue ${queue} is paused`, { todo: `${many(ready, "job")} wait. Resume it to go on.` });
+    if (paused)
+      yield warn("jobs", `Queue ${queue} is paused`, { todo: `${many(ready, "job")} wait. Resume it to go on.` });
     else if (oldest > OLD_SECONDS)
       yield warn("jobs", `A job has waited ${duration(oldest)} in queue ${queue}`, {
         why: `${many(ready, "job")} are ready.`,

@@ -69,7 +69,7 @@ function ofAll(counted, ctx) {
       confirm: [`Discard ${letters}?`, "What they hold is deleted for good. This can't be undone."],
     }),
   ].filter(Boolean);
-  return buttons.length ? h("div", { class: "buttons", key: "all" }, h("p", { class: "soft" }, letters), buttons) : null;
+  return buttons.length > 0 && h("div", { class: "buttons", key: "all" }, h("p", { class: "soft" }, letters), buttons);
 }
 
 function shown(letter, ctx) {
@@ -108,7 +108,7 @@ function buttons(letter, ctx) {
 
 function one(letter, ctx) {
   return [
-    h("p", { class: "back" }, h("a", { href: "#dead-letters" }, "All dead letters")),
+    h("p", {}, h("a", { href: "#dead-letters" }, "All dead letters")),
     h("h1", { tabindex: -1 }, `Dead letter #${letter.id}`),
     h(
       "section",

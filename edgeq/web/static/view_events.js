@@ -116,7 +116,7 @@ function shown(event, ctx) {
 
 function one({ event, causes = [], effects = [] }, ctx) {
   return [
-    h("p", { class: "back" }, h("a", { href: "#events" }, "All events")),
+    h("p", {}, h("a", { href: "#events" }, "All events")),
     h("h1", { tabindex: -1 }, `Event #${event.id}`),
     h(
       "section",

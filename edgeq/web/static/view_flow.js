@@ -31,7 +31,7 @@ export function draw({ status, width }) {
       { class: "soft" },
       "A message comes in on the left, or at the top, and is acknowledged once it is stored. Thicker lines carry more.",
     ),
-    h("div", { class: "scene" }, picture("The way of the messages", stages, lines(stages), width)),
+    h("div", {}, picture("The way of the messages", stages, lines(stages), width)),
     h(
       "p",
       { class: "soft small" },

@@ -119,7 +119,7 @@ function buttons(each, ctx) {
 
 function one(job, ctx) {
   return [
-    h("p", { class: "back" }, h("a", { href: "#jobs" }, "All jobs")),
+    h("p", {}, h("a", { href: "#jobs" }, "All jobs")),
     h("h1", { tabindex: -1 }, `Job #${job.id}`),
     h(
       "section",

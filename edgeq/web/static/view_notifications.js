@@ -6,6 +6,7 @@ import { badge, empty, filters, item, list, table } from "./parts.js";
 import { ago, brief, count, duration, many, when } from "./words.js";
 
 const STATES = ["", "queued", "sent", "grouped", "silenced", "dead"];
+const FAILED = ["queued", "dead"]; // of others, the error says why they weren't to be sent
 
 export const title = "Notifications";
 export const reloads = true;
@@ -94,7 +95,7 @@ function shown(each, ctx) {
     line,
     more: [
       each.body && each.body !== each.title && h("p", { class: "text" }, brief(each.body, 600)),
-      each.error && h("p", { class: ["dead", "queued"].includes(each.state) ? "wrong" : "soft" }, brief(each.error, 600)),
+      each.error && h("p", { class: FAILED.includes(each.state) ? "wrong" : "soft" }, brief(each.error, 600)),
     ],
     buttons: [
       each.state === "dead" &&

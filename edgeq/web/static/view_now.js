@@ -79,7 +79,9 @@ function figures(status, history) {
       "Lag",
       count(last?.lag_events),
       lags,
-      last?.lag_events ? `events wait for ${brief(last.name, 80)}, which is furthest behind` : "events wait for processors",
+      last?.lag_events
+        ? `events wait for ${brief(last.name, 80)}, which is furthest behind`
+        : "events wait for processors",
     ],
   ];
   return h(
