@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import getpass
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,6 +82,8 @@ def bounded(characters: int) -> Callable[[click.Context, click.Parameter, str | 
 
 def user() -> str:
     """Who calls the command, as this machine knows them; nothing for one without a name."""
+    import getpass  # not for edgeq run
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):

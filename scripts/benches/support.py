@@ -175,9 +175,11 @@ def pace(count: int, rate: int) -> Iterator[int]:
         yield number
 
 
-INSTALLED = "import sys; sys.modules['socks'] = None; from edgeq.cli.main import main; main()"
-"""What Python runs as `edgeq` where it was installed for use: without PySocks, which the tests bring, and which costs
-memory."""
+INSTALLED = (
+    "import sys; sys.modules.update(socks=None, typing_extensions=None); from edgeq.cli.main import main; main()"
+)
+"""What Python runs as `edgeq` where it was installed for use: without what only the tests bring, and what libraries use
+where it is there, which costs memory."""
 
 
 class Appliance:
