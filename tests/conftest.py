@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -129,6 +130,15 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         made = PostgresDatabase.on(request.getfixturevalue("postgres"))
         yield made
         made.drop()
+
+
+@pytest.fixture
+def deep() -> Iterator[None]:
+    """For tests that go as deep as the stack is: there, nothing that others have left is cleaned up: it would fail."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

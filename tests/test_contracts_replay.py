@@ -129,6 +129,7 @@ def test_exactly_at_the_deadline_nothing_has_passed() -> None:
     assert replay.instance("closes", "b") is None
 
 
+@pytest.mark.usefixtures("deep")
 @pytest.mark.parametrize("text", ["{", "", '{"value": "\ud800"}', "[" * 100_000])
 def test_what_is_not_json_is_skipped_by_those_who_look_at_it_and_judged_by_the_others(text: str) -> None:
     absence = {"kind": "absence", "of": "reading", "every": "10s"}

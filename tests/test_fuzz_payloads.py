@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzzing import JSON, damaged, fuzz
@@ -65,6 +66,7 @@ def sound(value: Any, depth: int = 0) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+@pytest.mark.usefixtures("deep")
 @fuzz(600)
 @given(PAYLOADS)
 def test_json_is_what_it_is_elsewhere(payload: bytes) -> None:

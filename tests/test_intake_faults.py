@@ -40,6 +40,7 @@ POISON: list[tuple[bytes, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.usefixtures("deep")
 @pytest.mark.parametrize(("payload", "keys"), POISON)
 async def test_poison_becomes_a_dead_letter_and_stops_nothing(
     database: Database, payload: bytes, keys: dict[str, Any]

@@ -141,6 +141,7 @@ def test_dispatch_with_a_delay() -> None:
         ctx.dispatch(Move(device="m1"), delay=-1)
 
 
+@pytest.mark.usefixtures("deep")
 @pytest.mark.parametrize(
     ("args", "word"),
     [

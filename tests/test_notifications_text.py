@@ -134,6 +134,7 @@ def test_an_unknown_severity_is_info(severity: object) -> None:
     assert text_of(data={"severity": severity}).severity == "info"
 
 
+@pytest.mark.usefixtures("deep")
 @pytest.mark.parametrize(
     "data_json",
     [
