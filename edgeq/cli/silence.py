@@ -100,7 +100,7 @@ def list_silences(everything: bool, limit: int, json_lines: bool) -> None:
     now = Clock().now()
 
     async def main() -> list[Silence]:
-        async with open_store(load_config(), make=True) as store:
+        async with open_store(load_config()) as store:
             return await (table.latest(store, limit) if everything else table.until_after(store, now, limit))
 
     found = asyncio.run(main())
@@ -135,7 +135,7 @@ def expire(silence_id: int | None, everything: bool) -> None:
         return table.end_all(tx, now) if silence_id is None else table.end(tx, silence_id, now)
 
     async def main() -> int:
-        async with open_store(load_config(), make=True) as store:
+        async with open_store(load_config()) as store:
             return await store.write(unit, timeout_seconds=WRITE_SECONDS)
 
     count = asyncio.run(main())
