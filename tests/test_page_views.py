@@ -12,7 +12,7 @@ from support.browser import Browser
 from support.mosquitto import Mosquitto, free_port
 
 VIEWS = {
-    "now": ("things need attention", "freezer-cold is violated", "Session", "connected", "Store and disk", "Clock"),
+    "now": ("things need attention", "freezer-cold is violated", "critical, by freezer-2", "connected", "Clock"),
     "flow": ("Broker", "doors/{door}/state", "sentinel", "courier", "queue default", "screen"),
     "routes": ("sensors/{device}/temperature", "cameras/{camera}/snapshot"),
     "processors": ("sentinel", "courier", "running", "none"),

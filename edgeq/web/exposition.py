@@ -7,6 +7,7 @@ sets, never from a message: see telemetry.metrics.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
@@ -23,7 +24,7 @@ Facts = Mapping[str, Any]
 def exposition(facts: Facts, metrics: Metrics) -> bytes:
     """What `facts`, the status, and `metrics` say. What the status doesn't know now is left out."""
     registry = CollectorRegistry()
-    registry.register(_Collected([*_counters(metrics), *_histograms(metrics), *_gauges(facts, metrics)]))
+    registry.register(_Collected([*_counters(metrics), _histogram(metrics.latency), *_gauges(facts, metrics)]))
     ProcessCollector(registry=registry)
     return bytes(generate_latest(registry))
 
@@ -46,18 +47,11 @@ def _counters(metrics: Metrics) -> Iterator[Metric]:
         yield family
 
 
-def _histograms(metrics: Metrics) -> Iterator[Metric]:
-    for histogram in (metrics.latency,):
-        yield HistogramMetricFamily(
-            histogram.name, histogram.help, buckets=_buckets(histogram), sum_value=histogram.sum
-        )
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    """How many came up to each bound."""
+def _histogram(histogram: Histogram) -> Metric:
     bounds = [*map(str, histogram.bounds), "+Inf"]
-    sums = [sum(histogram.counts[: place + 1]) for place in range(len(bounds))]
-    return list(zip(bounds, map(float, sums), strict=True))
+    up_to = map(float, accumulate(histogram.counts))  # how many came up to each bound
+    buckets = list(zip(bounds, up_to, strict=True))
+    return HistogramMetricFamily(histogram.name, histogram.help, buckets=buckets, sum_value=histogram.sum)
 
 
 def _gauges(facts: Facts, metrics: Metrics) -> Iterator[Metric]:
