@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from process import memory_mib
-from support import INSTALLED, Appliance, Wire, arguments, free_port, mosquitto, note, publish_packet, results, scratch
+from support import Appliance, Wire, arguments, free_port, mosquitto, note, publish_packet, results, scratch
 
 ALLOWED = {
     "memory MiB": (1.05, 2.0),
@@ -134,7 +134,7 @@ def soak(folder: Path, port: int, minutes: float, hurry: float, *, leak: bool = 
     web = free_port()
     (folder / "backups").mkdir()
     (folder / "soaked.py").write_text(APP.format(leak=LEAK if leak else "pass"))
-    program = ("-c", INSTALLED) if hurry == 1 else (str(Path(__file__).with_name("hurried")), f"{hurry:g}")
+    program = () if hurry == 1 else (str(Path(__file__).with_name("hurried")), f"{hurry:g}")
     seen = Seen()
     with (
         Appliance(folder, CONFIG.format(port=port, web=web), program=program) as edgeq,

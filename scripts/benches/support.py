@@ -175,18 +175,18 @@ def pace(count: int, rate: int) -> Iterator[int]:
         yield number
 
 
-INSTALLED = (
-    "import sys; sys.modules.update(socks=None, typing_extensions=None); from edgeq.cli.main import main; main()"
-)
-"""What Python runs as `edgeq` where it was installed for use: without what only the tests bring, and what libraries use
-where it is there, which costs memory."""
+def _installed(store: str) -> tuple[str, str]:
+    """`edgeq` without what only the tests bring, and what libraries use where it is there, which costs memory."""
+    absent = ["socks"] if store.startswith("postgresql") else ["socks", "typing_extensions"]
+    return "-c", f"import sys; sys.modules.update(dict.fromkeys({absent})); from edgeq.cli.main import main; main()"
 
 
 class Appliance:
     """`edgeq run` with a configuration, as a child process.
 
     `store`: its URL, if it isn't a file in `folder`; `before`: words to start it with; `program`: what Python runs as
-    `edgeq`; `settings`: keys that win over the configuration's, as in `web__listen`.
+    `edgeq`, by default as it is installed for use; `settings`: keys that win over the configuration's, as in
+    `web__listen`.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Appliance:
         store: str = "",
         *,
         before: Sequence[str] = (),
-        program: Sequence[str] = ("-c", INSTALLED),
+        program: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.database = folder / "edgeq.db"
@@ -205,7 +205,7 @@ class Appliance:
         settings = {"store__url": store or str(self.database), "log__level": "error", **settings}
         given = {f"EDGEQ_{name.upper()}": value for name, value in settings.items()}
         self._environment = {**os.environ, **given, "RUNTIME_DIRECTORY": str(folder)}
-        command = [*before, sys.executable, *program, "run", "-c", str(path)]
+        command = [*before, sys.executable, *(program or _installed(store)), "run", "-c", str(path)]
         self.process = subprocess.Popen(command, cwd=folder, env=self._environment)
         self.pid = self.process.pid
         loaded = load(str(path), environ=self._environment)
