@@ -24,12 +24,13 @@ from edgeq.notifications.text import BODY_BYTES_MAX, render
 
 NAMES = st.sampled_from(["a", "b", "c", "0", "1", "__class__", "__init__", "__globals__", "format", "keys", "a b", "é"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4)
+TELLING = st.sampled_from(["\0", "{a}", "{payload.a}", "{{", "{data.a|json}", "%s", "${HOME}"])
+SCALARS = st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 TREES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=6) | st.sampled_from(["{a}", "{payload.a}", "{{", "{data.a|json}", "%s", "${HOME}", "\0"]),
+    TELLING | TELLING | TELLING | st.text(max_size=6) | SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=10,
-)  # fmt: skip
+    max_leaves=6,
+)
 PLAIN = st.text(max_size=5).filter(lambda text: "\0" not in text)
 
 
