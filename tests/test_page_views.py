@@ -24,6 +24,9 @@ VIEWS = {
 }
 SMALL = """return [...document.querySelectorAll("button, input, select")].filter((each) => each.checkVisibility())
     .map((each) => each.getBoundingClientRect()).filter((box) => box.height < 24 || box.width < 24).length"""
+ASTRAY = """return [...document.querySelectorAll("td")].filter((td) => getComputedStyle(td).display === "grid")
+    .flatMap((td) => [...td.children].filter((each) => each.offsetLeft < td.offsetLeft + 90))
+    .map((each) => each.textContent)"""
 CLOSED = ("doors/back/state", '{"state": "closed"}')
 WIDTH = "return document.documentElement.scrollWidth"
 
@@ -64,6 +67,7 @@ def test_a_view_fits_a_small_telephone(barn: Barn, browser: Browser, view: str, 
         browser.open(barn.page, view)
         browser.shows(*VIEWS[view][:1])
         assert browser.script(WIDTH) <= 320
+        assert browser.script(ASTRAY) == [], "it stands below its label and not beside it"
         red, green, blue = browser.script("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")[
             :3
         ]

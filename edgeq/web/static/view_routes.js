@@ -23,11 +23,15 @@ function listed(routes, now) {
         rate(routeRate(route.topic)),
         count(route.messages),
         route.last_message_at
-          ? [when(route.last_message_at), h("span", { class: "soft" }, ` ${ago(route.last_message_at, now)}`)]
+          ? last(route.last_message_at, now)
           : h("span", { class: "soft" }, "none since the start"),
       ],
     })),
   );
+}
+
+function last(moment, now) {
+  return h("span", {}, when(moment), h("span", { class: "soft" }, ` ${ago(moment, now)}`));
 }
 
 function nothing() {
