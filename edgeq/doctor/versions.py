@@ -11,7 +11,10 @@ from ..version import edgeq_version
 from .case import Case
 from .finding import Finding, ok
 
-_LIBRARIES = ("paho-mqtt", "peewee", "aiosqlite", "msgspec", "click", "rich", "psycopg", "apprise")
+_LIBRARIES = (
+    "paho-mqtt", "peewee", "aiosqlite", "msgspec", "click", "rich", "microdot", "prometheus-client", "psycopg",
+    "apprise",
+)  # fmt: skip
 
 
 def libraries(case: Case) -> Iterator[Finding]:
