@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
@@ -20,7 +20,6 @@ from .version import edgeq_version
 if TYPE_CHECKING:
     from .app import App
     from .config.schema import Queue
-    from .contracts.contract import Contract
     from .notifications.outbox import Sender
     from .processors.sentinel import Sentinel
 
@@ -209,7 +208,9 @@ class Status:
                 place["error"] = runner.waiting_for
             if said := runner.says():
                 place["says"] = said
-        _add_severities(answer, app.plan.contracts)
+        severities = {contract.name: contract.keys.severity for contract in app.plan.contracts}
+        for each in answer.get("contracts", ()):
+            each["severity"] = severities.get(each["contract"])
         _add_skips(answer, parts.sentinel)
         answer["workers"] = [
             {
@@ -260,12 +261,6 @@ class Status:
             "messages_per_second": round((metrics.received.total() - received) / seconds, 2),
             "events_per_second": round((metrics.events.total() - events_then) / seconds, 2),
         }
-
-
-def _add_severities(answer: dict[str, Any], contracts: Iterable[Contract]) -> None:
-    severities = {contract.name: contract.keys.severity for contract in contracts}
-    for each in answer.get("contracts", ()):
-        each["severity"] = severities.get(each["contract"])
 
 
 def _add_skips(answer: dict[str, Any], sentinel: Sentinel | None) -> None:
