@@ -49,10 +49,22 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 NUMBERS = st.sampled_from([0, 1, -1, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 0.5, 1e300, True])
 VALUES = WORDS | NUMBERS | JSON | st.lists(WORDS | NUMBERS, max_size=3)
-ARGUMENTS = st.dictionaries(st.sampled_from(["text", "number", "share", "flag", "other"]), VALUES, max_size=4)
-MATCHES = st.dictionaries(
-    st.sampled_from(["types", "tags", "severity", "subject", "contract", "data"]), VALUES, min_size=1, max_size=3
-)
+GOOD: dict[str, list[dict[str, Any]]] = {
+    "ack": [{"contract": "cold", "subject": "a", "by": "me"}, {"notification": 1, "comment": "c"}],
+    "dispatch": [
+        {"job": KIND, "args": {"text": "a", "number": 1, "flag": None}, "delay": "1h", "unique_key": "k"},
+        {"job": KIND, "args": {"share": 0.5}, "run_at": "2026-01-01T00:00:00Z", "priority": "high", "expires": "1h"},
+    ],
+    "emit": [
+        {"type": "a", "subject": "s", "data": {"v": 1}, "tags": ["t"], "occurred_at": 1.5, "idempotency_key": "k"}
+    ],
+    "health": [{}],
+    "processors": [{"pause": "courier"}, {"resume": "courier"}],
+    "queues": [{"pause": "default"}, {"resume": "default"}],
+    "redrive": [{"ids": [1, 2]}, {"source": "intake", "reason": "undecodable"}],
+    "silence": [{"match": {"contract": "c*", "severity": ["warning"]}, "for": "1h", "comment": "c"}, {"expire": 1}],
+    "status": [{}],
+}
 
 
 def fields(name: str) -> list[str]:
@@ -64,16 +76,18 @@ def fields(name: str) -> list[str]:
 def asked(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
     """A request's name, payload and MQTT properties."""
     name = draw(st.sampled_from([*TABLE, "emit", "dispatch", "silence"]))
-    chosen = draw(st.lists(st.sampled_from(fields(name)), max_size=5, unique=True))
-    plain: dict[str, st.SearchStrategy[Any]] = {
-        "args": ARGUMENTS, "job": st.just(KIND) | VALUES, "match": MATCHES | VALUES, "type": WORDS, "comment": WORDS,
-        "for": st.sampled_from(["1h", "0s", "400d", "x"]), "data": st.dictionaries(WORDS, VALUES, max_size=3),
-    }  # fmt: skip
-    values = {field: draw(plain.get(field, VALUES)) for field in chosen}
+    values = {**draw(st.sampled_from(GOOD[name])), "transaction": draw(JSON)}
+    for field in draw(st.lists(st.sampled_from([*values, *fields(name)]), max_size=2)):
+        inside = values.get(field)
+        if isinstance(inside, dict) and draw(st.booleans()):
+            values[field] = {**inside, draw(st.sampled_from([*inside, "nix"])): draw(VALUES)}
+        else:
+            values[field] = draw(VALUES)
     payload = msgspec.json.encode(values)
     if draw(st.integers(0, 5)) == 0:
         payload = draw(damaged(st.just(payload)))
-    return draw(st.just(name) | st.sampled_from(["NIX", "a" * 50, "é"])), payload, draw(PROPERTIES)
+    asked_for = draw(st.sampled_from([name] * 9 + ["NIX", "é" * 50]))
+    return asked_for, payload, draw(st.just(b"") | PROPERTIES)
 
 
 RESPONSE = st.sampled_from(
