@@ -104,17 +104,17 @@ def test_a_line_for_each_contract_with_its_subjects_by_state(edgeq: Edgeq) -> No
     ]  # fmt: skip
     doors, reports, quiet = lines(edgeq("contracts", "list"))[1:]
     assert "1 violated, 1 pending, 1 ok" in doors
-    assert "25m" in doors, "since the oldest of the worst"
-    assert re.search(r"in (2m|1m 5\ds) ", doors)
+    assert re.search(r" 2[5-9]m", doors), "since the oldest of the worst"
+    assert re.search(r"in (2m|1m( \d+s)?) ", doors)
     assert doors.endswith("  1")
     assert "ok" in reports
-    assert "in 10m5" in reports or "in 11m" in reports, "it is watched since it was loaded"
+    assert re.search(r"in (9|10|11)m", reports), "it is watched since it was loaded"
     assert "nothing seen yet" in quiet
     first, second, third = objects(edgeq("contracts", "list", "--json"))
     assert first["states"] == {"violated": 1, "pending": 1, "ok": 1}
     assert (first["contract"], first["kind"], first["severity"]) == ("doors", "deadline", "warning")
     assert (first["violations_today"], first["configured"]) == (1, True)
-    assert 10 * MINUTE < second["deadline_at"] - Clock().now() <= 11 * MINUTE
+    assert 9 * MINUTE < second["deadline_at"] - Clock().now() <= 11 * MINUTE
     assert (third["states"], third["since"], third["deadline_at"]) == ({}, None, None)
 
 
@@ -214,7 +214,7 @@ def test_what_is_violated_why_and_by_what_it_is_resolved(edgeq: Edgeq) -> None:
         "subject      d-1",
     ]
     assert text[4].startswith("state        violated since 20")
-    assert re.search(r"\(25m( \ds)? ago\), episode 1$", text[4])
+    assert re.search(r"\(2[5-9]m( \d+s)? ago\), episode 1$", text[4])
     assert 'opened of d-1 {"by":"tom"}' in text[5]
     assert "resolved by  closed of d-1" in text
     assert "d-1 no closed within 5m of opened" in text[-1]
@@ -228,7 +228,7 @@ def test_what_is_pending_and_until_when(edgeq: Edgeq) -> None:
     (coming,) = found["coming"]
     assert coming["at"] == found["since"] + 5 * MINUTE
     text = lines(edgeq("contracts", "explain", "doors"))
-    assert any(re.search(r"^next .*\(in (2m|1m 5\ds)\)", line) for line in text)
+    assert any(re.search(r"^next .*\(in (2m|1m( \d+s)?)\)", line) for line in text)
     assert "kept by      closed of d-1" in text
 
 
