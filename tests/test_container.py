@@ -92,6 +92,13 @@ def test_secrets_and_data_are_not_for_everybody(gateway: Gateway) -> None:
     assert gateway.show()["User"] == "edgeq"
 
 
+def test_the_doctor_finds_nothing_wrong_with_the_installation(gateway: Gateway) -> None:
+    found = [json.loads(line) for line in gateway.run("edgeq", "doctor", "--json").stdout.splitlines()]
+    assert not [each for each in found if each["state"] == "bad"]
+    ours = ("configuration", "appliance", "unit", "store", "broker")
+    assert not [each for each in found if each["check"] in ours and each["state"] == "warn"]
+
+
 @pytest.mark.parametrize("unit", ["edgeq.service", "edgeq-worker@video.service"])
 def test_the_units_leave_little_open(gateway: Gateway, unit: str) -> None:
     said = gateway.shell(f"systemd-analyze security --no-pager --json=short --threshold=20 {unit}")

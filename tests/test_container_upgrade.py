@@ -30,6 +30,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """For all tests of this file, which go from version to version."""
     with gateway_in(tmp_path_factory.mktemp("upgraded")) as made:
         made.put("etc/edgeq/conf.d/edited.yaml", EDITED)
+        made.shell("echo '# mine' >> /etc/edgeq/edgeq.yaml")
         made.shell("systemctl enable --now edgeq-worker@video; systemctl reload edgeq")
         yield made
 
@@ -84,6 +85,7 @@ def test_a_version_that_does_not_take_the_configuration_changes_nothing(gateway:
 
 def test_a_newer_version_takes_the_place_of_the_present_one_with_its_data(gateway: Gateway) -> None:
     gateway.put_wheels("0.2.0", changes(tables=("later",)))
+    gateway.shell("echo '# new' >> /root/edgeq/config/edgeq.yaml")
     before, stored = configuration(gateway), gateway.stored()
     other = gateway.install(typed("sudo scripts/install --mosquitto"), check=False)
     assert "scripts/install --upgrade" in other, "without the word, it is only told of"
@@ -92,6 +94,7 @@ def test_a_newer_version_takes_the_place_of_the_present_one_with_its_data(gatewa
     assert version(gateway) == "0.2.0"
     assert "later" in tables(gateway)
     assert configuration(gateway) == before
+    assert "# new" in (gateway.root / "etc/edgeq/edgeq.yaml.new").read_text(), "the sample lies beside it"
     assert stored <= gateway.stored()
     assert gateway.show("edgeq-worker@video")["ActiveState"] == "active"
     (backup,) = (gateway.root / "var/lib/edgeq/backups").iterdir()

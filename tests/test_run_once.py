@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,3 +187,12 @@ def test_one_at_a_time_runs(edgeq: Appliance) -> None:
     assert "stopping" not in edgeq.log, "it waits for the job"
     (edgeq.folder / "go-1").touch()
     assert edgeq.ended() == 0
+
+
+def test_it_runs_with_all_standard_streams_closed(tmp_path: Path, broker: Mosquitto) -> None:
+    """As a start script or cron may call it. No file of its own may get the number of one, nor what is printed."""
+    (tmp_path / "edgeq.yaml").write_text(f"gateway: gw\nmqtt: {{url: '{broker.url}'}}\n")
+    command = [sys.executable, "-m", "edgeq.cli.main", "run", "--once"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=tmp_path, timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "edgeq.db").exists()

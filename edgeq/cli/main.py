@@ -99,6 +99,7 @@ def cli(ctx: click.Context, config_path: str | None, verbose: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
@@ -117,6 +118,17 @@ def main(args: Sequence[str] | None = None) -> None:
         if args is None and _waits_for():
             threading.Thread(target=_end, args=(status,), daemon=True).start()
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """What is closed of the standard streams leads nowhere: else a file of ours would get its number, and what is
+    printed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115 - as long as the process lasts
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _waits_for() -> list[str]:
