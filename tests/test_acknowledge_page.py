@@ -56,7 +56,7 @@ class Gateway:
 
     def listens(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            socket.create_connection(("127.0.0.1", self.port), timeout=60).close()
         except OSError:
             return False
         return bool(self.edgeq.status().get("running", True))
@@ -87,7 +87,7 @@ class Gateway:
         return str(value).encode()
 
     def ask(self, method: str, path: str, body: str | None = None) -> Answered:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             headers = {} if body is None else {"Content-Type": "application/x-www-form-urlencoded"}
             connection.request(method, path, body=body, headers=headers)
@@ -99,7 +99,7 @@ class Gateway:
 
     def raw(self, octets: bytes) -> bytes:
         """What is answered to these bytes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(octets)
             answer = b""
             try:
@@ -355,7 +355,7 @@ def browser(program: str, folder: Path, url: str) -> Iterator[Callable[[str], An
     process = subprocess.Popen([program, *words, f"--user-data-dir={folder}", url], stderr=subprocess.DEVNULL)
     try:
         port = until(lambda: (folder / "DevToolsActivePort").read_text().split()[0])
-        with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=60) as answer:
             (page,) = (each for each in json.load(answer) if each["type"] == "page")
         with connect(page["webSocketDebuggerUrl"]) as line:
             numbers = itertools.count(1)
@@ -364,7 +364,7 @@ def browser(program: str, folder: Path, url: str) -> Iterator[Callable[[str], An
                 number = next(numbers)
                 message = {"id": number, "method": "Runtime.evaluate", "params": {"expression": expression}}
                 line.send(json.dumps(message))
-                while (answer := json.loads(line.recv(timeout=30))).get("id") != number:
+                while (answer := json.loads(line.recv(timeout=60))).get("id") != number:
                     pass
                 return answer.get("result", {}).get("result", {}).get("value")
 
@@ -372,7 +372,7 @@ def browser(program: str, folder: Path, url: str) -> Iterator[Callable[[str], An
             yield tab
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)
 
 
 def until(look: Callable[[], Any]) -> Any:

@@ -176,7 +176,7 @@ def test_killed_at_any_moment_it_is_acknowledged_once_and_answered(edgeq: Applia
     process = edgeq.spawn(EDGEQ_FAILPOINT=f"intake.{step}:1")
     edgeq.until(edgeq.connected, "a connection")
     peer.publish(REQUEST, '{"contract": "cold", "by": "panel", "transaction": 1}')
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     edgeq.start()
     if step == "acked":  # it is done, and who asked may ask again
         answer = ask(peer, {"contract": "cold", "by": "again", "transaction": 1})

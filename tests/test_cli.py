@@ -376,7 +376,7 @@ def on_a_terminal(words: list[str], folder: Path) -> str:
             shown += piece
     finally:
         child.terminate()
-        child.wait(30)
+        child.wait(60)
         os.close(ours)
     return shown.decode().replace("\r\n", "\n")
 

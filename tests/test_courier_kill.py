@@ -34,7 +34,7 @@ def test_none_is_lost_or_queued_twice_however_often_it_is_killed(database: Datab
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_killed_before_and_after_the_commit(database: Database, place: str, count: int) -> None:
     how = of_tests(*PROGRAM, database.where, EDGEQ_FAILPOINT=f"{place}:{count}")
-    assert subprocess.run(**how, stdout=subprocess.DEVNULL, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(**how, stdout=subprocess.DEVNULL, timeout=120).returncode == -signal.SIGKILL
     audit(database)
     drain(database)
     audit(database)
@@ -42,7 +42,7 @@ def test_killed_before_and_after_the_commit(database: Database, place: str, coun
 
 def drain(database: Database) -> None:
     how = of_tests(*PROGRAM, database.where, "drain")
-    subprocess.run(**how, check=True, stdout=subprocess.DEVNULL, timeout=90)
+    subprocess.run(**how, check=True, stdout=subprocess.DEVNULL, timeout=120)
 
 
 def audit(database: Database) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def test_killed_at_a_failpoint_nothing_is_lost(appliance: tuple[Appliance, Mosqu
     for count in (1, 2, 3):
         load.send(400)
         process = edgeq.spawn(EDGEQ_FAILPOINT=f"{name}:{count}")
-        assert process.wait(60) == -9, f"the failpoint {name}:{count} was not reached:\n{edgeq.log}"
+        assert process.wait(120) == -9, f"the failpoint {name}:{count} was not reached:\n{edgeq.log}"
         kills += 1
     edgeq.start()
     edgeq.until(caught_up(edgeq, load), "all messages")
@@ -113,7 +113,7 @@ def test_killed_at_random_under_load_nothing_is_lost(appliance: tuple[Appliance,
         edgeq.kill()
         sending.join()
         edgeq.start()
-    edgeq.until(caught_up(edgeq, load), "all messages", seconds=60)
+    edgeq.until(caught_up(edgeq, load), "all messages", seconds=120)
     load.close()
     audit(edgeq, load, rounds)
     assert edgeq.stop() == 0
@@ -132,7 +132,7 @@ def test_a_job_whose_worker_is_killed_runs_again(appliance: tuple[Appliance, Mos
     client.disconnect()
     client.loop_stop()
     process = edgeq.spawn(EDGEQ_FAILPOINT=f"{name}:2")
-    assert process.wait(60) == -9, edgeq.log
+    assert process.wait(120) == -9, edgeq.log
     edgeq.start()
     finished = "SELECT count(DISTINCT json_extract(args, '$.number')) FROM jobs WHERE state = 'completed'"
     edgeq.until(lambda: edgeq.sql(finished)[0][0] == 20, "all jobs")
@@ -159,7 +159,7 @@ def test_killed_between_sent_and_marked_a_notification_comes_again_with_its_key(
         emit = [sys.executable, "-m", "edgeq.cli.main", "emit", "alarm", "--tag", "notification"]
         subprocess.run(emit, cwd=edgeq.folder, check=True, capture_output=True)
         process = edgeq.spawn(EDGEQ_FAILPOINT="notification.sent:1")
-        assert process.wait(60) == -9, edgeq.log
+        assert process.wait(120) == -9, edgeq.log
         edgeq.start()
         edgeq.until(lambda: edgeq.sql("SELECT state FROM notifications") == [("sent",)], "the notification")
         keys = (tmp_path / "keys").read_text().split()

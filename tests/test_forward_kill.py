@@ -116,7 +116,7 @@ def expected(edgeq: Appliance) -> list[str]:
     return sorted(f"{store}:{number}" for number in range(1, EVENTS + 1))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_killed_before_and_after_the_site_has_confirmed(site: Site, tmp_path: Path) -> None:
     edgeq = gateway(tmp_path, site.to, site.keys)
     try:
@@ -124,14 +124,14 @@ def test_killed_before_and_after_the_site_has_confirmed(site: Site, tmp_path: Pa
             edgeq.spawn(EDGEQ_FAILPOINT=place)
             assert edgeq.ended() == -signal.SIGKILL, edgeq.log
         edgeq.spawn()
-        edgeq.until(lambda: len(site.known()) >= EVENTS, "all to arrive", seconds=60)
+        edgeq.until(lambda: len(site.known()) >= EVENTS, "all to arrive", seconds=120)
         edgeq.until(lambda: edgeq.sql("SELECT last_consumed_id FROM cursors") == [(EVENTS,)], "the cursor")
     finally:
         edgeq.kill()
     assert sorted(site.known()) == expected(edgeq)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_killed_while_the_answer_is_on_its_way(tmp_path: Path) -> None:
     edgeq: list[Appliance] = []
     killed = threading.Semaphore(3)

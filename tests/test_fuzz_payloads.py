@@ -100,7 +100,7 @@ MESSAGES = st.tuples(
 ).map(lambda message: ("/".join((message[0], *message[1])), message[2]))  # fmt: skip
 
 
-@fuzz(8)
+@fuzz(8, shrink=False)
 @given(messages=st.lists(MESSAGES, min_size=20, max_size=120))
 def test_every_message_is_accounted_for(tmp_path: Path, messages: list[tuple[str, bytes]]) -> None:
     async def all_of_them() -> None:

@@ -107,7 +107,7 @@ async def look() -> dict[str, Any]:
     return {"fine": True}
 
 
-@fuzz(6)
+@fuzz(6, shrink=False)
 @given(requests=st.lists(asked(), min_size=20, max_size=80))
 def test_every_request_is_answered(
     database: Database, caplog: pytest.LogCaptureFixture, requests: list[tuple[str, bytes, bytes]]

@@ -42,12 +42,17 @@ class Note(Job):
     def handle(self, ctx):
         raise ValueError("never")
 """
-# What a schema can't say, and is told with 400: that since is before until, and what an event is.
 RULES = """
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "415", "421", "429", "431"]
+
+# A schema doesn't say that since is before until, nor what an event is.
 [[operations]]
 include-path-regex = "^/api/(series|events)$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409", "429"]
 """
+# A path that fits /api/dead-letters/{id} as well takes what both do: only its data are tried.
+OF_TWO = "^/api/dead-letters/(redrive|discard)$"
 # What there is, so that more than "not found" is answered.
 KNOWN = """
 [parameters]
@@ -113,6 +118,8 @@ def test_it_is_what_it_says(served: tuple[Appliance, int], phases: str, tmp_path
         "--phases", phases, "--checks", "all", "--exclude-path", "/api/stream", "--suppress-health-check", "all",
         "--max-examples", str(6 * TIMES), "--generation-database", "none", "--warnings", "off",
     ]  # fmt: skip
+    if phases != "fuzzing":
+        command += ["--exclude-path-regex", OF_TWO]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks.py"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -58,7 +58,7 @@ class Site:
         return await asyncio.to_thread(self._post, content, given)
 
     def _post(self, content: bytes, headers: dict[str, str]) -> Answered:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("POST", "/api/events", content, headers)
             answer = connection.getresponse()
@@ -232,7 +232,7 @@ async def test_the_same_key_stores_once_though_edgeq_was_killed_in_between(tmp_p
 
     def post() -> dict[str, Any] | None:
         """What it says; None when it was killed first."""
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         headers = {
             "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "Idempotency-Key": "the-order",
         }  # fmt: skip
@@ -252,7 +252,7 @@ async def test_the_same_key_stores_once_though_edgeq_was_killed_in_between(tmp_p
         process = edgeq.spawn(EDGEQ_FAILPOINT="web.stored:1")
         edgeq.until(listens, "the site to listen")
         assert post() is None
-        assert process.wait(30) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
         edgeq.log_file.unlink()
         edgeq.spawn()
         edgeq.until(listens, "the site to listen again")
@@ -277,7 +277,7 @@ async def test_a_large_body_holds_nobody_up(site: Site, monkeypatch: pytest.Monk
     read = wire.read
     monkeypatch.setattr(wire, "read", held)
     large = asyncio.create_task(site.post([{"type": "large", "data": {"text": "x" * 200_000}}]))
-    assert await asyncio.to_thread(reading.wait, 30)
+    assert await asyncio.to_thread(reading.wait, 60)
     assert (await site.post({"type": "small"})).status == 200
     go_on.set()
     assert (await large).status == 200

@@ -352,7 +352,7 @@ def test_on_a_terminal_purging_asks_first(edgeq: Edgeq, tmp_path: Path, answer: 
         shown += os.read(ours, 1000)
     assert b"Delete all dead jobs in every queue for good?" in shown
     os.write(ours, answer)
-    child.wait(30)
+    child.wait(60)
     os.close(ours)
     assert {job["state"] for job in found(edgeq)} == left | {"executing", "available"}
 

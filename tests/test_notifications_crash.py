@@ -110,4 +110,4 @@ def same_text(requests: list[Request]) -> bool:
 
 
 def program(database: Database, url: str, **environ: str) -> int:
-    return subprocess.run(**of_tests("-c", PROGRAM, database.where, url, **environ), timeout=60).returncode
+    return subprocess.run(**of_tests("-c", PROGRAM, database.where, url, **environ), timeout=120).returncode

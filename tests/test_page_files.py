@@ -50,7 +50,7 @@ async def _listens(port: int) -> bool:
 
 async def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, Message, bytes]:
     def ask() -> tuple[int, Message, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()

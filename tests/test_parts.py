@@ -135,7 +135,7 @@ def test_a_database_that_is_removed_while_it_runs_takes_no_acknowledgement(
                 Path(f"{edgeq.database}{suffix}").unlink(missing_ok=True)
             peer.publish("t/2", b'{"value": 2}')
             assert edgeq.process is not None
-            assert edgeq.process.wait(30) == 1
+            assert edgeq.process.wait(60) == 1
             assert "was removed or replaced while edgeq ran" in edgeq.log
             edgeq.start()  # as systemd does
             edgeq.until(

@@ -67,7 +67,7 @@ class Level(QueueProcessor):
             ctx.dispatch(Note())
 """
 
-pytestmark = pytest.mark.timeout(120 + 20 * CUTS)
+pytestmark = pytest.mark.timeout(300 + 30 * CUTS)
 
 
 class BusySite(Site):
@@ -116,7 +116,7 @@ class BusySite(Site):
                 or (what != "backup" and self.edgeq.sql("SELECT min(id) FROM events") != before)
             ),
             f"{what} to begin",
-            seconds=60,
+            seconds=120,
         )
         if doer.poll() not in (None, 0):
             assert doer.stdout is not None
@@ -132,7 +132,7 @@ class BusySite(Site):
         self.load.send(1)
         last = f"load/{self.load.sender}/{max(self.load.acknowledged)}"
         self.edgeq.until(lambda: self._count("type = 'load.received' AND topic = ?", last), "the last message")
-        self.edgeq.until(lambda: not self._unprocessed(), "the processors", seconds=60)
+        self.edgeq.until(lambda: not self._unprocessed(), "the processors", seconds=120)
         waits = "SELECT count(*) FROM jobs WHERE state NOT IN ('completed', 'cancelled', 'dead')"
         self.edgeq.until(lambda: self.edgeq.sql(waits) == [(0,)], "the jobs", seconds=120)
         self._audit()

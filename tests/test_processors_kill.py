@@ -24,7 +24,7 @@ def test_one_output_for_each_input_however_often_it_is_killed(database: Database
             time.sleep(dice.uniform(0.0, 0.3))
             process.kill()
         audit(database, complete=False)
-    subprocess.run(**of_tests(*PROGRAM, database.where, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(**of_tests(*PROGRAM, database.where, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=120)
     audit(database, complete=True)
 
 

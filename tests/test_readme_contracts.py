@@ -62,7 +62,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     made.kill()
 
 
-@pytest.mark.timeout(200)  # it types a dozen commands, and looks again at some
+@pytest.mark.timeout(600)  # it types a dozen commands, and looks again at some
 def test_it_works_as_it_is_written(terminals: Terminals) -> None:
     pytest.importorskip("amqtt", reason="the extra 'demo' is not installed")
     blocks, port = printed(CONTRACTS), str(free_port())

@@ -31,7 +31,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     made.kill()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_it_works_as_it_is_written(terminals: Terminals) -> None:
     pytest.importorskip("amqtt", reason="the extra 'demo' is not installed")
     pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")

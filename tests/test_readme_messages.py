@@ -47,7 +47,7 @@ def terminals(tmp_path: Path) -> Iterator[Terminals]:
     made.kill()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto_pub is not installed (mosquitto-clients)")
 def test_it_works_as_it_is_written(terminals: Terminals) -> None:
     pytest.importorskip("amqtt", reason="the extra 'demo' is not installed")

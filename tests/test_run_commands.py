@@ -244,7 +244,7 @@ def test_events_are_followed_as_they_come(edgeq: Appliance, broker: Mosquitto) -
             assert json.loads(follower.stdout.readline())["topic"] == "a/1"
             assert json.loads(follower.stdout.readline())["type"] == "copied"
         follower.send_signal(2)
-        assert follower.wait(30) == 130
+        assert follower.wait(60) == 130
         assert follower.stderr is not None
         assert follower.stderr.read().strip() == ""
     finally:
@@ -357,7 +357,7 @@ def watched(edgeq: Appliance, looks: int) -> str:
         assert watcher.stdout is not None
         lines = [watcher.stdout.readline() for _ in range(looks)]
         watcher.send_signal(2)
-        assert watcher.wait(30) == 130
+        assert watcher.wait(60) == 130
     return "".join(lines)
 
 

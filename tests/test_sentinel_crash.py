@@ -153,7 +153,7 @@ def test_killed_at_a_failpoint_each_verdict_is_told_once(
             if door in closed:
                 expected.append(("closes", door, "resolved", closed[door]))
     edgeq.start()
-    edgeq.until(lambda: len(verdicts(edgeq)) >= len(expected), "the verdicts", seconds=60)
+    edgeq.until(lambda: len(verdicts(edgeq)) >= len(expected), "the verdicts", seconds=120)
     assert edgeq.stop() == 0
     assert verdicts(edgeq) == sorted(expected)
     assert len(closed) > len({what for _, _, what, _ in expected}) == 2

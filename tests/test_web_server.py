@@ -29,7 +29,7 @@ async def web(tmp_path: Path) -> AsyncIterator[Interface]:
 
 @contextmanager
 def connected(web: Interface) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", web.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=60) as connection:
         yield connection
 
 
@@ -54,7 +54,7 @@ async def test_a_refusal_reaches_who_still_sends(web: Interface) -> None:
         with connected(web) as connection:
             head = f"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
             connection.sendall(head.encode())
-            assert select.select([connection], [], [], 30)[0], "the refusal is there before the body"
+            assert select.select([connection], [], [], 60)[0], "the refusal is there before the body"
             for _ in range(0, size, PIECE):
                 connection.sendall(b" " * PIECE)
             return rest(connection)
@@ -161,7 +161,7 @@ class Listener:
     """One who listens to the stream."""
 
     def __init__(self, web: Interface) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", web.port), timeout=30)
+        self._connection = socket.create_connection(("127.0.0.1", web.port), timeout=60)
         self._connection.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self._lines = self._connection.makefile("rb")
         self.head = [line.strip().decode() for line in iter(self._lines.readline, b"\r\n")]

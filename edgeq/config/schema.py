@@ -333,7 +333,7 @@ class Schedule(Record, frozen=True):
 
 
 class Web(Record, frozen=True):
-    """`web`: the page and the interface, if edgeq shall listen. Who has the `token` may change things and send events."""
+    """`web`: the page and the interface, if edgeq shall listen. Who has the `token` may change things, send events."""
 
     listen: Annotated[str, checks.listen] | None = None
     token: Annotated[str, checks.header_token] | None = None

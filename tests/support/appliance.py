@@ -20,7 +20,7 @@ from edgeq.errors import EdgeqError
 
 from .stores import Database, PostgresDatabase
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 class Appliance:
@@ -107,7 +107,7 @@ class Appliance:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_SECONDS,
         )
 
     def status(self) -> dict[str, Any]:

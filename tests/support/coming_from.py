@@ -206,7 +206,7 @@ class Place:
     def ended(self) -> int:
         """The exit status of what ran in the first terminal."""
         assert self.terminals.running is not None
-        status = self.terminals.running.wait(30)
+        status = self.terminals.running.wait(60)
         self.terminals.running = None
         return status
 

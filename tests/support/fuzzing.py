@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 TIMES = int(os.environ.get("FUZZ", "1"))
@@ -18,9 +18,13 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 """Anything that JSON can say."""
 
 
-def fuzz(examples: int) -> settings:
-    """So many, unless more are asked for; however long one takes."""
-    return settings(max_examples=examples * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
+def fuzz(examples: int, *, shrink: bool = True) -> settings:
+    """So many, unless more are asked for; however long one takes. Without `shrink` a failing one is told as it is: for
+    examples that take a second each."""
+    phases = [phase for phase in Phase if shrink or phase not in (Phase.shrink, Phase.explain)]
+    return settings(
+        max_examples=examples * TIMES, deadline=None, suppress_health_check=list(HealthCheck), phases=phases
+    )
 
 
 @st.composite

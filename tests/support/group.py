@@ -24,7 +24,7 @@ from .stores import PostgresDatabase
 WINDOW = 100  # the receive maximum that each member is given
 FAILS = 50  # each job of which the number divides by that is dead in the end
 DOOR = 10  # and each such number opens a door
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 CONFIGURATION = """\
 gateway: {name}

@@ -79,7 +79,7 @@ class Interface:
 
     def _ask(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answered:
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, content, headers)
             answer = connection.getresponse()

@@ -66,7 +66,7 @@ async def main(where: str, drain: bool) -> None:
     async def done() -> bool:
         return runner.position >= await events.head(store)
 
-    await until(done, "the rest to be processed", store=store, deadline_seconds=30)
+    await until(done, "the rest to be processed", store=store, deadline_seconds=120)
     await runner.stop()
     await store.close()
 

@@ -73,7 +73,7 @@ async def main(where: str, drain: bool) -> None:
         over = all(thread.endless for thread in every)
         return over and runner.position >= await events.head(store)
 
-    await until(done, "the rest to be told", store=store, deadline_seconds=60)
+    await until(done, "the rest to be told", store=store, deadline_seconds=120)
     await runner.stop()
     await store.close()
 

@@ -20,7 +20,7 @@ import psycopg
 
 from .mosquitto import free_port
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 MEMORY_BYTES = 2 * 2**30
 ROLE = "edgeq"  # what tests connect as: it owns their databases, and may no more than that
 _STOPS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}

@@ -131,7 +131,7 @@ class Terminals:
             self._run()
             return ""
         done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+            command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"

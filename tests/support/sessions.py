@@ -16,7 +16,7 @@ from edgeq.mqtt.session import Session
 from edgeq.telemetry.metrics import Metrics
 from edgeq.units import Duration
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 class Memory:

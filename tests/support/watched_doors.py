@@ -60,7 +60,7 @@ async def main(where: str, drain: bool) -> None:
     async def quiet() -> bool:
         return runner.position >= await events.head(store) and sentinel.due_at() is None
 
-    await until(quiet, "all deadlines to pass", store=store, deadline_seconds=30)
+    await until(quiet, "all deadlines to pass", store=store, deadline_seconds=120)
     await runner.stop()
     pending = await contract_states.find(store, state="pending", limit=1)
     await store.close()

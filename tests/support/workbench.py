@@ -19,7 +19,7 @@ from edgeq.units import Duration
 
 from .stores import Database
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 class Bench:
