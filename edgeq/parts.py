@@ -156,9 +156,9 @@ class Parts:
         if config.web.listen is not None:
             from .web.making import Running, make_web  # who has no pages doesn't pay for them
 
-            self.web = make_web(
-                config.web.listen, Running(plan, store, metrics, clock, self.session, status, self.headway.good)
-            )
+            gets_on = self.headway.good
+            running = Running(plan, store, metrics, clock, self.session, status, gets_on, self.positions)
+            self.web = make_web(config.web.listen, running)
         publisher = Publisher(self.session, clock)
         self.health = Health(
             store,
@@ -182,6 +182,10 @@ class Parts:
         self.redriver = Redriver(handlers(self._messages, self.runners, store, clock), store, clock, mine=self._is_mine)
         self._members = [Members(config, store, clock)] if store.ownership.shared else []
         self._started: list[Service] = []
+
+    def positions(self) -> dict[str, int]:
+        """How far each processor has come that runs here, by the id of the last event that is done."""
+        return {name: runner.reached for name, runner in self.runners.items()}
 
     @property
     def sentinel(self) -> Sentinel | None:

@@ -31,6 +31,7 @@ _NO_NOTIFICATIONS: dict[str, Any] = {
     "oldest_seconds": 0.0,
     "error": None,
 }
+NOBODY: Mapping[str, int] = {}
 _NO_JOBS = {
     **dict.fromkeys((*jobs.STATES, "ready", "blocked", "delayed"), 0),
     "oldest_ready_seconds": 0.0,
@@ -38,9 +39,11 @@ _NO_JOBS = {
 }
 
 
-async def stored(store: Store, now: int, processors: Collection[str]) -> dict[str, Any]:
+async def stored(
+    store: Store, now: int, processors: Collection[str], positions: Mapping[str, int] = NOBODY
+) -> dict[str, Any]:
     """What the tables say, whether or not an appliance runs on them. `now` is in microseconds since 1970 UTC,
-    `processors` are the names of those that are configured."""
+    `processors` are the names of those that are configured; see `places` for `positions`."""
     answer = {
         "store": {
             "place": store.place,
@@ -49,7 +52,7 @@ async def stored(store: Store, now: int, processors: Collection[str]) -> dict[st
             **store.disk(),
             **await _room(store),
         },
-        "processors": await places(store, now, processors),
+        "processors": await places(store, now, processors, positions),
         "jobs": await jobs.counts(store, now),
         "breakers": [to_builtins(breaker) for breaker in await breakers.all(store)],
         "notifications": {
@@ -81,16 +84,20 @@ def limits(config: Config) -> dict[str, int | None]:
     return {name: None if value is None else int(value) for name, value in found.items()}
 
 
-async def places(store: Store, now: int, processors: Collection[str]) -> list[dict[str, Any]]:
-    """How far each processor is, as the tables say. For the rest see `stored`."""
+async def places(
+    store: Store, now: int, processors: Collection[str], positions: Mapping[str, int] = NOBODY
+) -> list[dict[str, Any]]:
+    """How far each processor is, as the tables say; but one that runs here lags behind by what comes after its
+    position in `positions`, which its cursor follows within seconds. For the rest see `stored`."""
     found = []
     for cursor in await cursors.every(store):
-        behind = await events.after(store, cursor.last_consumed_id, 1)
+        reached = max(cursor.last_consumed_id, positions.get(cursor.processor, 0))
+        behind = await events.after(store, reached, 1)
         found.append(
             {
                 "name": cursor.processor,
                 "last_consumed_id": cursor.last_consumed_id,
-                "lag_events": await events.count_after(store, cursor.last_consumed_id),
+                "lag_events": await events.count_after(store, reached),
                 "lag_seconds": max(0.0, (now - behind[0].recorded_at) / MICROSECONDS) if behind else 0.0,
                 "state": _state(cursor) if cursor.processor in processors else "not configured",
                 "attempt": cursor.attempt,
@@ -161,7 +168,8 @@ class Status:
         }
         health = app.store.health
         try:
-            answer |= await stored(app.store, self._clock.now(), app.plan.processors)
+            positions = {} if parts is None else parts.positions()
+            answer |= await stored(app.store, self._clock.now(), app.plan.processors, positions)
         except StoreError as error:
             health = Health(False, str(error) if health.ok else health.reason, health.since)
             answer["store"] = {"place": app.store.place, **app.store.disk()}

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.interface import Interface
-from support.stores import SqliteDatabase
+from support.stores import Database, SqliteDatabase
 
 from edgeq.events import NewEvent
 from edgeq.mqtt.session import State
+from edgeq.status import places
 from edgeq.store import cursors, events, jobs
 from edgeq.store.jobs import NewJob
 from edgeq.store.store import Health
@@ -114,6 +115,22 @@ async def test_samples_tell_of_the_last_quarter_of_an_hour(tmp_path: Path) -> No
             clock.advance(SECONDS)
             await history.sample()
         assert {len(found) for found in (history.columns()["at"], history.columns()["lag"]["courier"])} == {SAMPLES}
+
+
+async def test_a_processor_that_runs_here_lags_behind_from_where_it_is(database: Database) -> None:
+    positions = {"courier": 2, "of an older history": 9}
+    async with database.opened() as store:
+        for name in ("courier", "elsewhere"):
+            await store.write(lambda tx, name=name: cursors.take(tx, name, "latest", NOON))  # type: ignore[misc]
+        await store.write(lambda tx: events.append(tx, [NewEvent("a", NOON, NOON)] * 3))
+        history = History(store, Metrics(), FakeClock(), lambda: positions)
+        await history.sample()
+        assert history.columns()["lag"] == {"courier": [1], "elsewhere": [3]}
+        told = await places(store, NOON + 1_000_000, ["courier", "elsewhere"], positions)
+    assert [(each["name"], each["last_consumed_id"], each["lag_events"], each["lag_seconds"]) for each in told] == [
+        ("courier", 0, 1, 1.0),
+        ("elsewhere", 0, 3, 1.0),
+    ]
 
 
 async def test_idle_samples_look_at_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

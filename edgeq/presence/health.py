@@ -107,7 +107,8 @@ class Health:
 
     async def _tables(self) -> dict[str, Any]:
         now = self._clock.now()
-        found = await places(self._store, now, self._runners)
+        positions = {name: runner.reached for name, runner in self._runners.items()}
+        found = await places(self._store, now, self._runners, positions)
         found = [place for place in found if place["state"] != "not configured"]
         for place in found:
             if self._store.ownership.holds(f"processor:{place['name']}"):

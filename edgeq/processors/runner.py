@@ -90,6 +90,11 @@ class ProcessorRunner(Service):
         return self._progress.position
 
     @property
+    def reached(self) -> int:
+        """`position` while it runs here, else 0."""
+        return self.position if self._running else 0
+
+    @property
     def settled(self) -> bool:
         """Whether all that it decided up to its position is on disk."""
         return self._progress.settled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypedDict
 
 from ..clock import Clock
@@ -37,10 +38,16 @@ class Samples(TypedDict):
 
 
 class History(Service):
-    """Takes a sample every SECONDS and keeps the last SAMPLES. The tables are looked at only after a commit."""
+    """Takes a sample every SECONDS and keeps the last SAMPLES. The tables are looked at only after a commit.
 
-    def __init__(self, store: Store, metrics: Metrics, clock: Clock) -> None:
+    `positions` says how far the processors are that run here, which their cursors follow within seconds.
+    """
+
+    def __init__(
+        self, store: Store, metrics: Metrics, clock: Clock, positions: Callable[[], Mapping[str, int]] = dict
+    ) -> None:
         super().__init__("history", clock)
+        self._positions = positions
         self._store = store
         self._metrics = metrics
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
@@ -99,8 +106,10 @@ class History(Service):
             return
         try:
             head = await events.head(self._store)
+            positions = self._positions()
             self._lag = {
-                each.processor: max(0, head - each.last_consumed_id) for each in await cursors.every(self._store)
+                each.processor: max(0, head - max(each.last_consumed_id, positions.get(each.processor, 0)))
+                for each in await cursors.every(self._store)
             }
         except StoreError:
             return  # the store itself says so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..clock import Clock
@@ -41,6 +41,7 @@ class Running(NamedTuple):
     session: Session
     status: Callable[[], Awaitable[dict[str, Any]]]
     gets_on: Callable[[], bool]
+    positions: Callable[[], Mapping[str, int]]
 
 
 def make_web(listen: str, running: Running) -> list[Service]:
@@ -48,7 +49,7 @@ def make_web(listen: str, running: Running) -> list[Service]:
     config = running.plan.loaded.config
     store, metrics, clock = running.store, running.metrics, running.clock
     access = Access(listen, config.web.token, config.notifications.public_url, clock)
-    history = History(store, metrics, clock)
+    history = History(store, metrics, clock, running.positions)
     live = Live(running.status, lambda: _version(running), clock)
     now = Now(live, history, access, clock)
     groups: list[Group] = [

@@ -51,7 +51,7 @@ class Interface:
         self.plan = make_plan(loaded, publish=_nowhere, clock=self.clock, metrics=self.metrics)
         session: Any = self.session
         running = Running(
-            self.plan, store, self.metrics, self.clock, session, self.status, lambda: self.gets_on
+            self.plan, store, self.metrics, self.clock, session, self.status, lambda: self.gets_on, dict
         )  # fmt: skip
         self.services = make_web(f"127.0.0.1:{self.port}", running)
 
