@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from support.mosquitto import Mosquitto, free_port
 from edgeq.doctor import broker as looks
 from edgeq.doctor import keeping, visit
 from edgeq.doctor import mosquitto as conf
+from edgeq.testing import until
 
 StartBroker = Callable[..., Mosquitto]
 versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -75,6 +78,12 @@ def test_nothing_is_left_at_the_broker(mosquitto: StartBroker, tmp_path: Path, v
     patient = Patient(tmp_path, configuration(broker.url, version=version))
     for look in (looks.reached, looks.accepted, looks.subscriptions, keeping.kept):
         assert set(states(patient.found(look))) == {"ok"}, look
+
+    def all_gone() -> bool:
+        gone = re.findall("Client edgeq-g-doctor-.* (?:disconnected|closed its connection)", broker.log)
+        return len(gone) == broker.log.count("New client connected")
+
+    asyncio.run(until(all_gone, "the broker to have heard the last goodbye"))
     broker.stop()  # it saves what it keeps
     saved = (broker.folder / "mosquitto.db").read_bytes()
     assert b"doctor" not in saved

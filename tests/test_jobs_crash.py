@@ -128,7 +128,8 @@ def test_a_schedule_killed_between_two_steps_runs_each_time_once(tmp_path: Path,
         for count in (1, 2):
             process = appliance.spawn(EDGEQ_FAILPOINT=f"{name}:{count}")
             assert process.wait(120) == -signal.SIGKILL, f"{name}:{count} was not reached:\n{appliance.log}"
-        appliance.spawn()
+        process = appliance.spawn()
+        appliance.until(lambda: appliance.status().get("pid") == process.pid, "its start")
         enough = "SELECT count(*) FROM jobs WHERE state = 'completed'"
         appliance.until(lambda: appliance.sql(enough) >= [(6,)], "six runs")
         assert appliance.stop() == 0
