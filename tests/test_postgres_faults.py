@@ -21,7 +21,7 @@ from support.stores import PostgresDatabase
 from edgeq.clock import Clock
 from edgeq.errors import StoreError, StoreUnavailable
 from edgeq.events import NewEvent
-from edgeq.store import events
+from edgeq.store import events, writer
 from edgeq.store.postgres import connecting, engine, schema
 from edgeq.store.postgres import store as postgres_store
 from edgeq.store.postgres.store import PostgresStore
@@ -233,7 +233,7 @@ async def test_a_database_that_becomes_read_only(database: PostgresDatabase, cap
 
 
 async def test_reasons_that_change_to_and_fro_are_said_once_each(
-    database: PostgresDatabase, caplog: pytest.LogCaptureFixture
+    database: PostgresDatabase, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_on(database.url)
     for number in range(50):
@@ -242,6 +242,10 @@ async def test_reasons_that_change_to_and_fro_are_said_once_each(
         assert store.health.reason.endswith(f"pid {number}")
     assert len(said(caplog)) == 2
     store._writer._available()
+    store._writer.unavailable("the database can't be reached: again")
+    assert len(said(caplog)) == 3, "what comes back at once was said"
+    store._writer._available()
+    monkeypatch.setattr(writer, "_CALM_SECONDS", 0.0)
     store._writer.unavailable("the database can't be reached: again")
     assert len(said(caplog)) == 4
 
