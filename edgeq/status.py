@@ -63,7 +63,7 @@ async def stored(
         "contracts": await contract_states.counts(store),
         "dead_letters": await dead_letters.counts(store),
     }
-    await _add_owners(store, answer)
+    await add_owners(store, answer)
     return answer
 
 
@@ -128,7 +128,7 @@ def _at_once(settings: Queue) -> int:
     return settings.processes if settings.isolation == "process" else settings.concurrency
 
 
-async def _add_owners(store: Store, answer: dict[str, Any]) -> None:
+async def add_owners(store: Store, answer: dict[str, Any]) -> None:
     """Where several machines may share the store: whose each processor and channel is, and who is the leader."""
     if not store.ownership.shared:
         return

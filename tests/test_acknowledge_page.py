@@ -338,7 +338,7 @@ def test_in_a_browser(gateway: Gateway) -> None:
     gateway.start()
     gateway.happens()
     with browser(chromium, gateway.edgeq.folder / "browser", f"http://127.0.0.1:{gateway.port}{gateway.link()}") as tab:
-        assert tab("document.querySelector('h1').textContent") == SAID
+        gateway.edgeq.until(lambda: tab("document.querySelector('h1')?.textContent") == SAID, "the page")
         assert tab("getComputedStyle(document.querySelector('button')).boxSizing") == "border-box", (
             "the style is refused"
         )

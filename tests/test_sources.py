@@ -49,16 +49,21 @@ async def store(database: Database, clock: FakeClock) -> AsyncIterator[Store]:
 
 
 class Folder:
-    """Where a source finds its items: `paths`. It yields them all, as often as it is asked; `asked` is for how many."""
+    """Where a source finds its items: `paths`. It yields them all, as often as it is asked; `asked` is for how many.
+    What is found waits until `at_once` are asked."""
 
-    def __init__(self, *paths: str, job: Callable[[str], Any] = lambda path: Encode(path=path), **how: Any) -> None:
+    def __init__(
+        self, *paths: str, job: Callable[[str], Any] = lambda path: Encode(path=path), at_once: int = 1, **how: Any
+    ) -> None:
         self.paths = list(paths)
         self.asked: list[int] = []
         self.closed = 0
+        meeting = asyncio.Barrier(at_once)
 
         async def find(wanted: int) -> AsyncIterator[Any]:
             self.asked.append(wanted)
             try:
+                await meeting.wait()
                 for path in self.paths:
                     yield job(path)
             finally:
@@ -227,7 +232,7 @@ async def test_the_window_holds_for_every_end(store: Store, clock: FakeClock, st
 
 
 async def test_two_processes_queue_an_item_once(store: Store, clock: FakeClock) -> None:
-    folder = Folder(*"abcde")
+    folder = Folder(*"abcde", at_once=2)
     both = [runner(store, clock, folder.source) for _ in range(2)]
     await asyncio.gather(*(each.look() for each in both))
     assert len(folder.asked) == 2

@@ -117,6 +117,12 @@ async def test_samples_tell_of_the_last_quarter_of_an_hour(tmp_path: Path) -> No
         assert {len(found) for found in (history.columns()["at"], history.columns()["lag"]["courier"])} == {SAMPLES}
 
 
+async def test_health_looks_at_no_token_however_wrong(web: Interface) -> None:
+    for _ in range(20):
+        assert (await web.ask("GET", "/health", Authorization="Bearer wrong")).status == 200
+    assert (await web.ask("GET", "/ready", Authorization="Bearer wrong")).status in (401, 403)
+
+
 async def test_a_processor_that_runs_here_lags_behind_from_where_it_is(database: Database) -> None:
     positions = {"courier": 2, "of an older history": 9}
     async with database.opened() as store:

@@ -13,7 +13,7 @@ from ..config.schema import LoadedConfig
 from ..config.suggest import did_you_mean
 from ..control import ask_appliance
 from ..errors import EdgeqError
-from ..status import places
+from ..status import add_owners, places
 from ..store import cursors
 from ..store.store import Store, Tx, Unit
 from . import completing
@@ -36,6 +36,7 @@ def list_processors(json_lines: bool) -> None:
         loaded = load_config()
         async with open_store(loaded) as store:
             found = await places(store, Clock().now(), processors_of(loaded.config))
+            await add_owners(store, {"processors": found, "notifications": {}})
         waiting = await _waiting(loaded)
         return [{**each, **waiting.get(each["name"], {})} if each["state"] == "idle" else each for each in found]
 

@@ -70,8 +70,10 @@ class Access:
 
     def caller(self, asked: Asked, need: Need) -> Caller:
         """Who asks for something that needs `need`. Raises Refusal when that is not for them."""
+        if need == "nothing":
+            return Caller(known=False)
         caller = self._caller(asked)
-        if need == "nothing" or (caller.known and not caller.by_session):
+        if caller.known and not caller.by_session:
             return caller
         host = _host(asked.headers.get("host", ""))
         if self.local and not caller.known and host != self._public_host and not is_loopback(host):
