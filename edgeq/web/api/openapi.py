@@ -17,7 +17,7 @@ from ..replies import json_reply
 OPENAPI = "3.1.0"
 
 _REF = "#/components/schemas/{name}"
-_ALWAYS = (500, 503)
+_ALWAYS = (431, 500, 503)
 _OF_NEED = {"nothing": (), "read": (401, 403, 421, 429), "change": (401, 403, 421, 429)}
 _ABOUT = """What edgeq knows, for programs; the status page is made of nothing else.
 
