@@ -22,6 +22,7 @@ log = logging.getLogger("edgeq.store")
 _CHECKPOINT_COMMITS = 500
 _CHECKPOINT_ROWS = 8000
 LOG_BYTES_KEPT = 16 * 2**20
+_LOOK_COMMITS, _LOOK_ROWS = 8, 10  # to ask how long the log is takes a tenth of what a small commit takes
 _LOG_BYTES_MORE = 2**20  # a log that readers keep from ending is tried again when it has grown by so much
 _LOG_TIMES_LONG, _LOG_TRIES = 4, 3  # so many times as long, and tried so often: somebody reads without an end
 _ROOM_AGAIN = 1.5  # times what is kept must be free until it goes on, or it would end with the next commit
@@ -62,6 +63,7 @@ class SqliteEngine:
         self._data_version = 0
         self._commits = 0
         self._rows_checkpointed = 0
+        self._unlooked = self._rows_looked = 0
         self.log_bytes_kept = log_bytes_kept
         self._log_path = log_path(path)
         self._folder = os.path.dirname(self._log_path)
@@ -106,7 +108,7 @@ class SqliteEngine:
         self._connection = connection
         self._file = _identity(self._path)
         self._tx = SqliteTx(connection, self._database)
-        self._rows_checkpointed = 0
+        self._rows_checkpointed = self._rows_looked = 0
         # When it was lost before, others may have committed meanwhile: any version is a new one then.
         self._data_version = -1 if self._data_version else self._read_data_version()
 
@@ -243,11 +245,16 @@ class SqliteEngine:
         connection = self._connection
         if connection is None:
             return
+        rows = connection.total_changes
+        self._unlooked += 1
+        if not foreign and self._unlooked < _LOOK_COMMITS and rows - self._rows_looked < _LOOK_ROWS:
+            return
+        self._commits += self._unlooked - 1
+        self._unlooked, self._rows_looked = 0, rows
         size = os.stat(self._log_path).st_size
         if size <= self.log_bytes_kept:
             self._log_bytes_next, self._log_tries, self._said_long = self.log_bytes_kept, 0, False
         self._commits += _FOREIGN_WEIGHT if foreign and size > self.log_bytes_kept else 1
-        rows = connection.total_changes
         if (
             self._commits >= _CHECKPOINT_COMMITS
             or rows - self._rows_checkpointed >= _CHECKPOINT_ROWS
