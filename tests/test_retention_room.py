@@ -47,6 +47,7 @@ class Disk:
 
     def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
         self.free = free
+        self.log = 0
         self._measured = type(store).disk
         self._store = store
         self._first = self._measured(store)["file_bytes"]
@@ -55,7 +56,7 @@ class Disk:
     def disk(self) -> dict[str, int]:
         found = self._measured(self._store)
         given = self._first - found["file_bytes"]
-        return found | {"free_disk_bytes": self.free + given, "disk_bytes": 1000 * MIB, "wal_bytes": 0}
+        return found | {"free_disk_bytes": self.free + given - self.log, "disk_bytes": 1000 * MIB, "wal_bytes": self.log}
 
 
 # Rows
@@ -230,6 +231,40 @@ async def test_what_others_take_as_fast_as_it_becomes_free_is_given_once(
     disk.free = 44 * MIB
     await upkeep.look()
     assert len(await ids(sqlite)) == left
+    assert "it isn't edgeq that fills it" in upkeep.room.trouble
+
+
+async def test_that_the_log_grows_meanwhile_is_not_the_doing_of_others(
+    sqlite: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(sqlite, [clock.now()] * 3000, bytes_each=4000)
+    disk = Disk(sqlite, monkeypatch, free=47 * MIB)
+    sqlite._engine.log_bytes_kept = 16 * MIB
+
+    async def rest(seconds: float) -> None:
+        disk.log = min(5 * MIB, disk.log + MIB)
+
+    upkeep = retention(sqlite, clock, ages(min_free_disk=Size(50 * MIB)), rest=rest)
+    await upkeep.look()
+    assert upkeep.room.trouble == ""
+    await upkeep.look()
+    await upkeep.look()
+    assert upkeep.room.trouble == ""
+    assert disk.disk()["free_disk_bytes"] >= 49 * MIB
+
+
+async def test_on_a_disk_that_others_fill_as_much_goes_as_comes(
+    sqlite: SqliteStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(sqlite, [clock.now()] * 1000, bytes_each=4000)
+    Disk(sqlite, monkeypatch, free=10 * MIB)
+    upkeep = retention(sqlite, clock, ages(min_free_disk=Size(50 * MIB)))
+    await upkeep.look()
+    await fill(sqlite, [clock.now()] * 500, bytes_each=4000)
+    await upkeep.look()
+    left = await ids(sqlite)
+    assert 990 <= len(left) <= 1010
+    assert left[-1] == 1500
     assert "it isn't edgeq that fills it" in upkeep.room.trouble
 
 

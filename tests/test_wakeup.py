@@ -391,6 +391,7 @@ def test_no_checkpoint_is_made_while_somebody_else_writes(tmp_path: Path, monkey
     path = tmp_path / "edgeq.db"
     engine = engine_on(path)
     monkeypatch.setattr("edgeq.store.sqlite.engine._CHECKPOINT_COMMITS", 1)
+    monkeypatch.setattr("edgeq.store.sqlite.engine._LOOK_COMMITS", 1)
     another = sqlite3.connect(path, isolation_level=None, timeout=0)
     with contextlib.closing(another):
         tx = engine.begin()

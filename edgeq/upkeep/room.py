@@ -16,6 +16,7 @@ _ROWS_FIRST = 10
 DISK_PART = 4  # of a small disk, a quarter stays free at most
 _FREE_KEPT = 4 * 2**20
 _FREE_PART = 8
+_TAKEN_MIN = 2**19  # less may be what intake took between two measurements
 
 
 class Room:
@@ -23,7 +24,8 @@ class Room:
 
     Free pages inside the database are room for rows to come, and count as free everywhere; a log that has become
     longer than it stays counts as free disk. For a disk that others fill, nothing is deleted that wouldn't help: not
-    when all of ours would be too little, nor once more after as much was deleted as had been lacking, and it still is.
+    when all of ours would be too little, nor once more after they have taken what was deleted. From then on it is only
+    as much as came, so that intake goes on.
     """
 
     def __init__(self, limits: Limits, store: Store, pruner: Pruner, log: logging.Logger) -> None:
@@ -32,7 +34,7 @@ class Room:
         self._store = store
         self._pruner = pruner
         self._log = log
-        self._in_vain = False
+        self._used_alone: int | None = None  # how much that was when others were found to fill the disk
 
     def is_near(self) -> bool:
         """Whether a limit may be near, as far as can be seen without reading the store."""
@@ -78,25 +80,32 @@ class Room:
         wanted = self._free_wanted(disk)
         room = await measure(self._store)
         lacking = wanted - _free(disk, room)
-        said, short = "", f"there is less than {Size(wanted)} free on the disk (min_free_disk)"
+        said = "" if lacking <= 0 else await self._free_some(disk, room, wanted, lacking)
         if lacking <= 0:
-            self._in_vain = False
-        elif lacking > room.used or self._in_vain:
-            said = f"{short}, and it isn't edgeq that fills it"
-        else:
-
-            async def still(deleted: int) -> int:
-                now = await measure(self._store)
-                more = min(now.used - room.used + lacking, wanted - _free(self._store.disk(), now))
-                return _rows(more, room.used - now.used, deleted)
-
-            if not await self._pruner.make_room(still, "min_free_disk", hard=True):
-                said = f"{short}, and nothing is left that may be deleted"
-            now = await measure(self._store)
-            self._in_vain = room.used - now.used >= lacking and _free(self._store.disk(), now) < wanted
+            self._used_alone = None
         if disk["free_disk_bytes"] < wanted:
             await self._pruner.hand_back(0)
         return said
+
+    async def _free_some(self, disk: dict[str, int], room: Space, wanted: int, lacking: int) -> str:
+        short = f"there is less than {Size(wanted)} free on the disk (min_free_disk)"
+        alone = self._used_alone
+        if lacking > room.used if alone is None else room.used < _NEAR * alone:
+            self._used_alone = room.used
+        due = lacking if self._used_alone is None else min(lacking, room.used - self._used_alone)
+
+        async def still(deleted: int) -> int:
+            now = await measure(self._store)
+            more = min(now.used - room.used + due, wanted - _free(self._store.disk(), now))
+            return _rows(more, room.used - now.used, deleted)
+
+        if not await self._pruner.make_room(still, "min_free_disk", hard=True):
+            return f"{short}, and nothing is left that may be deleted"
+        disk_now, now = self._store.disk(), await measure(self._store)
+        taken = _others(disk_now) - _others(disk)
+        if _free(disk_now, now) < wanted and taken > max((room.used - now.used) // 2, _TAKEN_MIN):
+            self._used_alone = now.used
+        return "" if self._used_alone is None else f"{short}, and it isn't edgeq that fills it"
 
     def _used(self, room: Space) -> int:
         disk = self._store.disk()
@@ -131,6 +140,10 @@ def _rows(lacking: int, gained: int, deleted: int) -> int:
 
 def _taken(disk: dict[str, int]) -> int:
     return disk["file_bytes"] + disk["wal_bytes"]
+
+
+def _others(disk: dict[str, int]) -> int:
+    return disk["disk_bytes"] - disk["free_disk_bytes"] - _taken(disk)
 
 
 def _free(disk: dict[str, int], room: Space) -> int:
