@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.job_load import Program, Site, audit, dice, numbers_told
+from support.job_load import Site, audit, dice, numbers_told
 from support.job_table import LEASE, SECOND
 from support.postgres import Postgres
 from support.stores import PostgresDatabase
@@ -482,7 +482,7 @@ def test_whatever_is_killed_under_load_every_job_ends_in_one_way(site: Shared, s
                 server.terminate(chance.choice(["edgeq%", "edgeq % writer", "edgeq program%"]))
             case "crash":
                 server.restart("immediate")
-    site.until(lambda: all([attempts_of(number) for number in range(3)]), "all workers to work")
+    site.until(lambda: all(attempts_of(number) for number in range(3)), "all workers to work")
     os.kill(dispatcher.pid, signal.SIGKILL)
     dispatcher.process.wait()
     site.until(site.all_ended, "all jobs to end")

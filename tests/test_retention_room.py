@@ -56,7 +56,11 @@ class Disk:
     def disk(self) -> dict[str, int]:
         found = self._measured(self._store)
         given = self._first - found["file_bytes"]
-        return found | {"free_disk_bytes": self.free + given - self.log, "disk_bytes": 1000 * MIB, "wal_bytes": self.log}
+        return found | {
+            "free_disk_bytes": self.free + given - self.log,
+            "disk_bytes": 1000 * MIB,
+            "wal_bytes": self.log,
+        }
 
 
 # Rows
