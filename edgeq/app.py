@@ -14,7 +14,7 @@ from .clock import Clock
 from .config.schema import LoadedConfig, Mqtt
 from .control import ControlServer, socket_path
 from .errors import ConfigError, EdgeqError, StoreUnavailable
-from .hosting import GIVE_UP_SECONDS, settle_process
+from .hosting import GIVE_UP_SECONDS, give_memory_back, settle_process
 from .mqtt.embedded import EmbeddedBroker, is_embedded
 from .naming import GatewayName
 from .once import do_all
@@ -186,6 +186,7 @@ class App:
         await self.parts.start(once=once)
         self._started.set()
         self._telling = asyncio.create_task(self._tell_ready(self.parts))
+        give_memory_back()
         log.info("edgeq %s is running", self.plan.loaded.config.gateway)
 
     async def _until_stopped(self) -> None:
@@ -274,6 +275,7 @@ class App:
         self.parts = self._make_parts()
         await self.parts.start()
         self._telling = asyncio.create_task(self._tell_ready(self.parts))
+        give_memory_back()
         log.info("the configuration was read again")
 
     def _plan(self, loaded: LoadedConfig) -> Plan:

@@ -12,7 +12,7 @@ left in it.
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import socket
 import ssl
 import struct
@@ -35,10 +35,11 @@ from .delivery import Delivery
 from .framing import Framer
 from .presence import OFFLINE
 
-# Only where PySocks is installed does paho look for a proxy through urllib, which brings HTTP and e-mail: 1.7 MiB.
-_URLLIB = {} if importlib.util.find_spec("socks") else {"urllib.request": ModuleType("urllib.request")}
+# Where PySocks is installed, paho looks for a proxy through urllib, which brings HTTP and e-mail: 2.2 MiB.
+_wants_proxy = any(name.lower() == "mqtt_proxy" for name in os.environ)
+_FOR_PROXIES = {"socks": None, "urllib.request": ModuleType("urllib.request")}
 
-with without(_URLLIB):
+with without({} if _wants_proxy else _FOR_PROXIES):
     import paho.mqtt.client as paho
 
 READ_BYTES = 64 * 1024

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import uuid
 from pathlib import Path
+from types import ModuleType
 
 from ..errors import StoreError
 from ..lean import without
@@ -67,7 +68,8 @@ def migrate(path: str, *, may_change: bool, copying: bool = False) -> None:
     # Imported when needed: a start with nothing to migrate doesn't pay its memory.
     import peewee as pw
 
-    with without({"playhouse.cockroachdb": None}):  # it brings all that is for PostgreSQL
+    # The one brings all that is for PostgreSQL, the other is for a command of its own.
+    with without({"playhouse.cockroachdb": None, "argparse": ModuleType("argparse")}):
         from playhouse.migrations import Runner
 
     # The first must stand first: it counts only before there is anything in the file.

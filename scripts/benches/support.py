@@ -177,7 +177,7 @@ def pace(count: int, rate: int) -> Iterator[int]:
 
 def _installed(store: str) -> tuple[str, str]:
     """`edgeq` without what only the tests bring, and what libraries use where it is there, which costs memory."""
-    absent = ["socks"] if store.startswith("postgresql") else ["socks", "typing_extensions"]
+    absent = [] if store.startswith("postgresql") else ["typing_extensions"]
     return "-c", f"import sys; sys.modules.update(dict.fromkeys({absent})); from edgeq.cli.main import main; main()"
 
 
