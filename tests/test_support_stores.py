@@ -21,7 +21,7 @@ async def test_what_is_written_shows_and_what_is_read_does_not(database: Databas
         assert database.written() == before
         await store.write(lambda tx: events.append(tx, [EVENT]))
         assert database.written() != before
-        assert at(database.where).look("SELECT count(*) FROM events WHERE type = ?", "a") == [(1,)]
+    assert at(database.where).look("SELECT count(*) FROM events WHERE type = ?", "a") == [(1,)]
 
 
 async def test_nobody_commits_while_it_is_locked(database: Database) -> None:

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
@@ -76,7 +77,7 @@ class Database(ABC):
         """What any other program may read or write. Values stand for `?`."""
 
     def look(self, text: str, *values: Any) -> list[Row]:
-        """`sql` that only reads, and leaves the recovery from a crash to the store."""
+        """`sql` that only reads what those who were killed have left, and leaves the recovery to the store."""
         return self.sql(text, *values)
 
     @abstractmethod
@@ -100,6 +101,12 @@ class Database(ABC):
             yield store
         finally:
             await store.close()
+
+
+_SESSIONS = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 class SqliteDatabase(Database):
@@ -210,6 +217,14 @@ class PostgresDatabase(Database):
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
         return sql(self.url, text.replace("?", "%s"), values)
+
+    def look(self, text: str, *values: Any) -> list[Row]:
+        """See Database.look. The server may still be at what somebody asked for who was killed."""
+        deadline = time.monotonic() + 60
+        while self.sql(_SESSIONS):
+            assert time.monotonic() < deadline, "somebody is connected to it"
+            time.sleep(0.005)
+        return super().look(text, *values)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
