@@ -120,6 +120,7 @@ def test_a_running_processor_is_paused_resumed_and_moved(edgeq: Appliance, broke
     assert copied(edgeq) == []
     assert do(edgeq, "processors", "resume", "copy") == "copy goes on\n"
     edgeq.until(lambda: copied(edgeq) == [1, 2], "the copies")
+    assert "running" in do(edgeq, "processors", "list")
     assert do(edgeq, "processors", "seek", "copy", "--to", "1") == "copy stands at 1\n"
     edgeq.until(lambda: copied(edgeq) == [1, 2, 2], "the second copy of 2")
     assert do(edgeq, "processors", "seek", "copy", "--to", "start") == "copy stands at 0\n"

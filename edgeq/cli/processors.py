@@ -37,8 +37,8 @@ def list_processors(json_lines: bool) -> None:
         async with open_store(loaded) as store:
             found = await places(store, Clock().now(), processors_of(loaded.config))
             await add_owners(store, {"processors": found, "notifications": {}})
-        waiting = await _waiting(loaded)
-        return [{**each, **waiting.get(each["name"], {})} if each["state"] == "idle" else each for each in found]
+        running = await _running(loaded)
+        return [{**each, **running.get(each["name"], {})} if each["state"] == "idle" else each for each in found]
 
     found = asyncio.run(main())
     if json_lines:
@@ -59,14 +59,14 @@ def list_processors(json_lines: bool) -> None:
     )  # fmt: skip
 
 
-async def _waiting(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
-    """What only the running appliance knows: which processors wait for something that is away, and why."""
+async def _running(loaded: LoadedConfig) -> dict[str, dict[str, Any]]:
+    """What only the running appliance knows: which processors run, and which wait for something that is away, and
+    why."""
     try:
         answer = await ask_appliance(loaded.config) or {}
     except EdgeqError:  # another user's: the tables do
         return {}
-    wait = [each for each in answer.get("processors", []) if each["state"] == "waiting"]
-    return {each["name"]: {"state": each["state"], "error": each["error"]} for each in wait}
+    return {each["name"]: {"state": each["state"], "error": each["error"]} for each in answer.get("processors", [])}
 
 
 def _lag(place: dict[str, Any]) -> tuple[Any, str]:
