@@ -112,3 +112,12 @@ async def test_the_description_is_whole(web: Interface) -> None:
     assert all(each["summary"].endswith(".") for each in operations)
     limit = next(each for each in described["paths"]["/api/events"]["get"]["parameters"] if each["name"] == "limit")
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    content = described["paths"]["/api/events"]["post"]["requestBody"]["content"]
+    taken = content["application/json"]["schema"]
+    for sent in (
+        {"type": "a", "data": {"value": 1}, "tags": ["b"], "occurred_at": "2026-01-01T00:00:00Z"},
+        [{"type": "a"}],
+    ):
+        _check(sent, taken, described, "an event")
+        assert (await web.ask("POST", "/api/events", sent)).status == 200
+    assert content["application/x-ndjson"]["schema"]["type"] == "string"

@@ -46,12 +46,15 @@ class _Sent(msgspec.Struct, omit_defaults=True):
     topic: str | None = None
 
 
-class _Event(msgspec.Struct):
+class PlainEvent(msgspec.Struct):
+    """An event of anybody. `data` is any JSON, an object as a rule; `occurred_at` is a time in any form that edgeq reads, now by default.
+    One whose `idempotency_key` is known already is not stored again. `id` is only for a gateway's own."""
+
     type: str
     id: int | None = None
     idempotency_key: str | None = None
     subject: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"{}")
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     tags: tuple[str, ...] = ()
     description: str = ""
     topic: str | None = None
@@ -66,7 +69,7 @@ class _Parcel(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_event = msgspec.json.Decoder(_Event)
+_event = msgspec.json.Decoder(PlainEvent)
 _parcel = msgspec.json.Decoder(_Parcel)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -104,8 +107,8 @@ def unpacked(content: bytes) -> bytes:
 def read(content: bytes, now: int) -> Batch | list[NewEvent]:
     """What was sent: a gateway's batch as above, or plain events of anybody: one, an array, or one on each line.
 
-    Events are as `_Event` has them, with `occurred_at` in any form that `moment` knows (default: `now`, in microseconds
-    since 1970 UTC). Raises Unreadable, which names the event that is wrong.
+    Events are as `PlainEvent` has them, with `occurred_at` in any form that `moment` knows (default: `now`, in
+    microseconds since 1970 UTC). Raises Unreadable, which names the event that is wrong.
     """
     try:
         content.decode()
@@ -158,7 +161,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _new(event: _Event, now: int) -> tuple[NewEvent, int | None]:
+def _new(event: PlainEvent, now: int) -> tuple[NewEvent, int | None]:
     """Raises ValueError for what must not be stored."""
     if not event.type:
         raise ValueError("it has no type")

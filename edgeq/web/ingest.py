@@ -25,13 +25,13 @@ from ..telemetry.metrics import Metrics
 from .access import Access, Asked
 from .operation import Call, Operation
 from .reading import BODY_BYTES_MAX
-from .replies import Refusal
+from .replies import JSON, Refusal
 
 BYTES_MAX = 2**20
 STORE_SECONDS = 10.0
 
 _AT_ONCE_BYTES = 16 * 1024
-_TYPES = ("application/json", "application/x-ndjson", "application/jsonl", "")
+_TYPES = (JSON, "application/x-ndjson", "application/jsonl", "")
 
 
 class Taken(TypedDict):
@@ -55,8 +55,11 @@ class Ingest:
         """See api."""
         return [
             Operation(
-                "POST", "/api/events", "Store events: one, an array, one on each line, or a gateway's batch.",
-                self._take, Taken, body=bytes, need="change", refusals=(409, 413), body_media=_TYPES, room=self._room,
+                "POST", "/api/events",
+                "Store events: one, an array, one on each line, or a gateway's batch. With a header Idempotency-Key, a "
+                "request that is made again stores nothing twice.",
+                self._take, Taken, body=bytes, need="change", refusals=(409, 413), body_media=_TYPES,
+                holds=wire.PlainEvent | list[wire.PlainEvent], room=self._room,
             )
         ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from ..errors import EdgeqError, StoreError
 from .access import Access, Asked, Caller, Need
-from .replies import Refusal, json_reply
+from .replies import JSON, Refusal, json_reply
 from .server import Page, Room
 
 LIMIT = 50
@@ -63,7 +63,8 @@ class Operation(NamedTuple):
     """`method` at `path`, in which `<name>` stands for a field of `asks`; the other fields are of the query. `gives` is
     the type of what `answer` returns, which is sent as JSON; of a Response, which is sent as it is, `media` is the
     type of its content. `answer` raises Refusal, with one of the `refusals` beside those that all have. A `body` of
-    bytes is in one of `body_media`, and may be larger than others if `room` says so (see Page)."""
+    bytes is in one of `body_media`, as JSON it `holds` something of that type, and may be larger than others if `room`
+    says so (see Page)."""
 
     method: str
     path: str
@@ -74,8 +75,9 @@ class Operation(NamedTuple):
     body: type[msgspec.Struct] | type[bytes] | None = None
     need: Need = "read"
     refusals: tuple[int, ...] = ()
-    media: str = "application/json"
-    body_media: tuple[str, ...] = ("application/json",)
+    media: str = JSON
+    body_media: tuple[str, ...] = (JSON,)
+    holds: Any = None
     room: Room | None = None
 
 

@@ -10,8 +10,9 @@ from microdot import Response
 from ..events import to_json
 from .html import html_page
 
+JSON = "application/json"
 JSON_HEADERS = {
-    "Content-Type": "application/json",
+    "Content-Type": JSON,
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",

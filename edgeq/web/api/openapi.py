@@ -12,11 +12,12 @@ import msgspec
 from ...version import edgeq_version
 from ..access import COOKIE
 from ..operation import Call, Nothing, Operation
-from ..replies import json_reply
+from ..replies import JSON, json_reply
 
 OPENAPI = "3.1.0"
 
 _REF = "#/components/schemas/{name}"
+_LINES = {"type": "string", "description": "Of the same, one on each line."}
 _ALWAYS = (431, 500, 503)
 _OF_NEED = {"nothing": (), "read": (401, 403, 421, 429), "change": (401, 403, 421, 429)}
 _ABOUT = """What edgeq knows, for programs; the status page is made of nothing else.
@@ -51,7 +52,7 @@ def description(operations: Sequence[Operation]) -> dict[str, Any]:
     """The OpenAPI document of `operations`."""
     types: list[Any] = [Failed]
     for each in operations:
-        types += [each.gives, each.asks, *([] if each.body in (None, bytes) else [each.body])]
+        types += [each.gives, each.asks, *([] if each.body is None else [_taken(each)])]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     known = dict(zip(map(_key, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -84,16 +85,20 @@ def _operation(each: Operation, known: dict[str, Any], components: dict[str, Any
     refusals.add(400)
     if each.body is not None:
         refusals |= {413, 415}
-        schema = {} if each.body is bytes else known[_key(each.body)]
-        content = {media: {"schema": schema} for media in each.body_media if media}
+        schemas = {JSON: known[_key(_taken(each))]}
+        content = {media: {"schema": schemas.get(media, _LINES)} for media in each.body_media if media}
         found["requestBody"] = {"required": True, "content": content}
-    failed = {"application/json": {"schema": known[_key(Failed)]}}
+    failed = {JSON: {"schema": known[_key(Failed)]}}
     answers: dict[str, Any] = {
         "200": {"description": "Done.", "content": {each.media: {"schema": known[_key(each.gives)]}}}
     }
     for status in sorted(refusals):
         answers[str(status)] = {"description": HTTPStatus(status).phrase, "content": failed}
     return {**found, "responses": answers}
+
+
+def _taken(each: Operation) -> Any:
+    return each.holds or each.body
 
 
 def _parameters(each: Operation, record: dict[str, Any]) -> list[dict[str, Any]]:
