@@ -47,8 +47,9 @@ class _Sent(msgspec.Struct, omit_defaults=True):
 
 
 class PlainEvent(msgspec.Struct):
-    """An event of anybody. `data` is any JSON, an object as a rule; `occurred_at` is a time in any form that edgeq reads, now by default.
-    One whose `idempotency_key` is known already is not stored again. `id` is only for a gateway's own."""
+    """An event of anybody. `data` is any JSON, an object as a rule; `occurred_at` is a time in any form that edgeq
+    reads, now by default. One whose `idempotency_key` is known already is not stored again. `id` is only for a
+    gateway's own."""
 
     type: str
     id: int | None = None
