@@ -202,6 +202,20 @@ async def test_contracts_and_their_time_lines(web: Interface) -> None:
     assert "no contract" in (await web.get("/api/contracts/cold/timeline", 404))["error"]
 
 
+async def test_of_many_subjects_the_worst_are_shown(web: Interface, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeq.web.api.contracts.SUBJECTS_MAX", 3)
+    standings = {"a": "ok", "b": "unknown", "c": "ok", "d": "violated", "e": "pending"}
+    rows = [
+        ContractState(contract, subject, state, NOON, None, 1, "{}")
+        for contract in ("cold/room", "gone")
+        for subject, state in standings.items()
+    ]
+    await web.store.write(lambda tx: put(tx, rows))
+    for contract in (await web.get("/api/contracts"))["items"]:
+        assert [each["subject"] for each in contract["states"]] == ["d", "e", "b"]
+        assert contract["subjects"] == {"ok": 2, "pending": 1, "unknown": 1, "violated": 1}
+
+
 def _after(at: int | None) -> int | None:
     return None if at is None else (at - NOON) // SECOND
 

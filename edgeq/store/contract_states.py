@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -133,6 +133,19 @@ async def find(store: Store, *, limit: int, contract: str = "", state: str = "")
         query = query.where(ContractStates.contract == contract)
     if state:
         query = query.where(ContractStates.state == state)
+    return [_state(row) for row in await store.read(query)]
+
+
+async def first(store: Store, limit: int, states: Sequence[str]) -> list[ContractState]:
+    """Up to `limit` states of each contract: by contract, in the order of `states`, by subject."""
+    place = pw.Case(ContractStates.state, [(state, number) for number, state in enumerate(states)], len(states))
+    order = pw.fn.ROW_NUMBER().over(partition_by=[ContractStates.contract], order_by=[place, ContractStates.subject])
+    numbered = ContractStates.select(*_ALL, order.alias("number")).alias("numbered")
+    query = (
+        pw.Select([numbered], [numbered.c[column.name] for column in _ALL])
+        .where(numbered.c.number <= limit)
+        .order_by(numbered.c.contract, numbered.c.number)
+    )
     return [_state(row) for row in await store.read(query)]
 
 

@@ -99,14 +99,15 @@ class ContractOperations:
         found: dict[str, dict[str, int]] = {name: {} for name in self._contracts}
         for standing in await contract_states.summary(self._store):
             found.setdefault(standing.contract, {})[standing.state] = standing.subjects
-        return {"items": [await self._shown(name, counts) for name, counts in found.items()], "next": None}
+        rows: dict[str, list[ContractState]] = {}
+        for row in await contract_states.first(self._store, SUBJECTS_MAX, WORST_FIRST):
+            rows.setdefault(row.contract, []).append(row)
+        return {
+            "items": [self._shown(name, counts, rows.get(name, [])) for name, counts in found.items()],
+            "next": None,
+        }
 
-    async def _shown(self, name: str, counts: dict[str, int]) -> ShownContract:
-        rows: list[ContractState] = []
-        for state in WORST_FIRST:
-            if counts.get(state) and len(rows) < SUBJECTS_MAX:
-                left = SUBJECTS_MAX - len(rows)
-                rows += await contract_states.find(self._store, limit=left, contract=name, state=state)
+    def _shown(self, name: str, counts: dict[str, int], rows: Sequence[ContractState]) -> ShownContract:
         contract = self._contracts.get(name)
         return {
             "name": name,
