@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.mosquitto import Mosquitto, find_mosquitto
 from support.outbox import Outbox, outbox
 from support.postgres import Postgres, find_postgres
@@ -21,6 +22,11 @@ from edgeq.testing.clock import FakeClock
 
 if TYPE_CHECKING:
     from support.browser import Browser
+
+# Machines may be busy; and tests with a fixture begin each example by themselves.
+_ALLOWED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("edgeq", deadline=None, suppress_health_check=_ALLOWED)
+settings.load_profile("edgeq")
 
 _status = 0
 

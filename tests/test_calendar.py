@@ -58,7 +58,7 @@ MOMENTS = st.one_of(
 
 
 class TestPeriod:
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     @given(st.sampled_from(["hour", "day", "week", "month"]), MOMENTS, st.sampled_from(ZONES))
     def test_it_is_all_that_has_the_same_name(self, unit: Unit, at: int, zone: ZoneInfo) -> None:
         begin, end = period(unit, at, zone)
@@ -130,7 +130,7 @@ TIMES = st.builds(
 
 
 class TestWindows:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.sampled_from([[], ["sun"], ["sat", "sun"], ["sun-mon"], ["mon-fri"], ["fri"]]),
         st.lists(TIMES, max_size=2),
@@ -239,7 +239,7 @@ class TestCalendar:
         calendar = Calendar(windows, moment("2026-06-02T00:00+02:00"), moment("2026-06-05T00:00+02:00"))
         assert calendar.next_change(moment("2026-05-01T00:00+02:00")) is None
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(MOMENTS, st.sampled_from(ZONES), st.none() | MOMENTS, st.none() | MOMENTS)
     def test_between_two_changes_nothing_changes(
         self, at: int, zone: ZoneInfo, begin: int | None, end: int | None

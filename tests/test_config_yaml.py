@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import edgeq.config.load as loading
@@ -192,7 +192,7 @@ def survives(path: Path, environ: dict[str, str]) -> None:
     assert said.encode()
 
 
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(max_examples=150)
 
 
 @pytest.mark.usefixtures("either_loader")

@@ -227,7 +227,6 @@ def test_a_contract_as_a_whole(states: list[Shown], whole: Shown) -> None:
     assert overall(states) == whole
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ok", "pending", "violated", "unknown"]))))
 def test_a_contract_as_a_whole_is_known_at_once(changes: list[tuple[str, Shown]]) -> None:
     standing, states = Standing(), dict[str, Shown]()
@@ -521,7 +520,7 @@ def forms(draw: st.DrawFn) -> Form:
 STATES: list[Shown] = ["violated", "violated", "violated", "ok", "ok", "pending", "unknown", "suppressed"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     forms(),
     st.sampled_from([0, 10]),

@@ -126,7 +126,7 @@ GAPS = [0, 1, 60, 600, 1800 - US, 1800, 1800 + US, H - US, H, H + US, 2 * H, 7 *
 LATE = [0, 0, 0, 0.3, 1, 59, 60, 60 + US, 600, 1800, H - US, H, 2 * H]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     histories(GAPS, LATE), st.sampled_from([(1, None), (2, None), (0, 1), (0, 0), (1, 1), (1, 2), (2, 4)]),
     st.sampled_from([0, 60, 600, 1800]), st.sampled_from([0.1, H, 5 * H]), chances(),

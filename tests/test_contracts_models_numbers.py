@@ -23,7 +23,7 @@ from edgeq.testing.clock import NOON
 
 US = 1e-6
 S = 1_000_000
-BOUNDED = settings(max_examples=80, deadline=None)
+BOUNDED = settings(max_examples=80)
 BATCHES = st.sampled_from([1, 2, 5, 100])
 AFTER = st.sampled_from([0.4, 10, 10.3, 10.3 + US, 100])
 

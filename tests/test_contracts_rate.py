@@ -98,7 +98,7 @@ GAPS = [0, 0.1, 1, 3, 5 - US, 5, 5 + US, 9.9, 10 - US, 10, 10 + US, 10.3, 15, 40
 LATE = [0, 0, 0, 0, 0.2, 0.3, 1, 5, 10 - US, 10, 10 + US, 30, 60, 60 + US, 200]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     histories(GAPS, LATE), st.sampled_from([0, 1, 2, 3]), st.sampled_from([0, 4, 60]), st.sampled_from([0.1, 10, 100]),
     chances(),
@@ -111,7 +111,7 @@ def test_more_than_is_what_a_slow_model_says(
     assert told_of(mapping, history, until, chance) == more_than_model(history, until, most, lateness * 1_000_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     histories(GAPS, LATE), st.sampled_from([1, 2, 3]), st.sampled_from([0, 4, 60]), st.sampled_from([0.1, 10, 100]),
     st.booleans(), chances(),
@@ -472,7 +472,6 @@ def test_who_was_silent_is_not_forgotten_when_limits_change(keys: dict[str, Any]
     assert story.reading(100).told[1:] == [("resolved", "a", 10, 100)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**40), 2**62)), st.integers(-(2**40), 2**62), st.integers(0, 30))
 def test_moments_are_kept_as_they_are(moments: list[int], moment: int, count: int) -> None:
     kept = Moments()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.appliance import Appliance
 from support.commands import Edgeq, commands, store
@@ -96,7 +96,7 @@ async def live(
 
 
 @given(st.lists(moments_of_time, max_size=20))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 def test_a_replay_says_what_the_sentinel_has_said(
     database: Database, history: list[tuple[float, str, str, Any, float]]
 ) -> None:

@@ -879,7 +879,7 @@ def told_of(
     return [each for each in story.verdicts if not each[2].reminder], story.rows()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(ODD), STEPS, st.sets(st.integers(0, 24)), st.sets(st.integers(0, 24)))
 def test_restarts_and_who_looked_at_the_clock_change_nothing(
     odd: dict[str, Any], steps: list[Happening], restarts: set[int], asleep: set[int]

@@ -802,7 +802,7 @@ def asked_histories(draw: st.DrawFn) -> tuple[Condition, list[Scene]]:
     return condition, history
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(asked_histories(), st.sampled_from([0.1, 5, 5.000001, 60]), st.sampled_from([0, 5]), chances())
 def test_against_the_model(
     asked: tuple[Condition, list[Scene]], after: float, clear_after: int, chance: Iterator[bool]

@@ -354,7 +354,7 @@ def scene_lists() -> st.SearchStrategy[list[Scene]]:
     return st.lists(drawn, max_size=25).map(build)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     scene_lists(),
     st.sampled_from([["a", "b"], ["a", "b", "c"], ["a", "a", "b"], ["a", "b", "a", "c"], ["a", "a", "a"]]),

@@ -57,14 +57,14 @@ NUMBERS = [20.1, 20.1, 20.2, 20.3, 20.6, 20.7, 21]
 ANYTHING = ["open", "open", "open", "", None, False, True, "1", 0.5]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories(GAPS, LATE, NUMBERS), st.sampled_from(["0.1", "0.5", "2"]), chances())
 def test_a_change_is_what_a_slow_model_says(history: list[Happened], change: str, chance: Iterator[bool]) -> None:
     told = told_of({**STUCK, "change": float(change)}, history, end_of(history, 100), chance)
     assert told == stuck_model(history, change)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories(GAPS, LATE, ANYTHING), chances())
 def test_any_difference_is_what_a_slow_model_says(history: list[Happened], chance: Iterator[bool]) -> None:
     assert told_of(STUCK, history, end_of(history, 100), chance) == stuck_model(history, None)

@@ -245,7 +245,7 @@ def gap_model(mode: str, for_: int, clear: int, values: Sequence[tuple[int, int]
     return told_
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["unknown", "reset", "hold"]),
     st.sampled_from([(0, 0), (5, 0), (15, 0), (0, 5), (0, 15), (15, 15), (10, 10)]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.contracts.timers import Key, Timers
@@ -12,7 +12,6 @@ RANK = {"c": 0, "b": 1}
 CHANGES = st.lists(st.tuples(st.sampled_from(KEYS), st.none() | st.integers(0, 50)), max_size=60)
 
 
-@settings(deadline=None)
 @given(CHANGES, st.integers(0, 60), st.integers(-1, 60))
 def test_deadlines_come_in_order(changes: list[tuple[Key, int | None]], until: int, near: int) -> None:
     deadlines: dict[Key, int | None] = {}

@@ -98,13 +98,13 @@ async def _do(box: Desk, what: str, *arguments: Any, restarts: bool) -> None:
         await box.tick()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(UNSTEPPED)
 def test_restarts_change_nothing(steps: list[Step]) -> None:
     assert asyncio.run(play(steps, *ROUTES, restarts=True)) == asyncio.run(play(steps, *ROUTES, restarts=False))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_nor_do_they_when_the_clock_is_set(steps: list[Step]) -> None:
     """Without quiet hours: these are by the wall clock, so that a thread's first reminder after them may move."""
@@ -112,7 +112,7 @@ def test_nor_do_they_when_the_clock_is_set(steps: list[Step]) -> None:
     assert with_them == asyncio.run(play(steps, *ALWAYS_LOUD, restarts=False))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(UNSTEPPED)
 def test_what_may_be_told_and_what_not(steps: list[Step]) -> None:
     rows, _ = asyncio.run(play(steps, *ROUTES, restarts=True))

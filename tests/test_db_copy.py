@@ -114,7 +114,7 @@ def job() -> NewJob:
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
 @given(rows=stores(), numbers=st.integers(0, 3), stops=st.lists(st.integers(0, 60), max_size=3))
 def test_everything_arrives_as_it_was_whatever_interrupts_it(
     way: tuple[str, str], new: New, rows: dict[str, list[Row]], numbers: int, stops: list[int]
@@ -143,7 +143,7 @@ HARM = {
 
 
 @pytest.mark.parametrize("way", WAYS[:2], ids="-".join)
-@settings(max_examples=1, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=1, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(rows=stores(least=2))
 def test_one_row_that_is_not_the_same_is_noticed_in_any_table(
     way: tuple[str, str], new: New, rows: dict[str, list[Row]]

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.forwarding import Site, add
 from support.forwarding import settings as forward_settings
@@ -87,7 +87,7 @@ ops = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(ops)
 def test_every_event_is_sent_and_once_unless_something_crashes(steps: list[tuple[object, ...]]) -> None:
     async def play() -> None:

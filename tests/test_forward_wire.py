@@ -37,7 +37,7 @@ def stored(number: int, new: NewEvent) -> Event:
     return Event(number, new.type, new.subject, new.topic, new.data_json, tags, new.description, NOON, 5, None, 7)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(events, min_size=1, max_size=4), texts.filter(bool))
 def test_a_batch_comes_back_as_it_was_written(new: list[NewEvent], gateway: str) -> None:
     batch = Batch.of(gateway, "s1", 10, range(1, len(new) + 1), new)
@@ -48,7 +48,7 @@ def test_a_batch_comes_back_as_it_was_written(new: list[NewEvent], gateway: str)
     assert found == batch
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200) | values.map(lambda value: to_json(value).encode()))
 def test_whatever_is_sent_is_read_or_refused(content: bytes) -> None:
     for read in (lambda: wire.read(content, NOON), lambda: wire.read(wire.unpacked(content), NOON)):

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.intake import Rig, running, table_of
 from support.stores import Database, emptied
@@ -122,9 +122,7 @@ payloads: Any = st.one_of(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60)
 @given(messages=st.lists(st.tuples(st.sampled_from(TOPICS), payloads), min_size=1, max_size=25))
 def test_whatever_comes_is_acknowledged_in_order_and_accounted_for(
     database: Database, messages: list[tuple[str, bytes]]

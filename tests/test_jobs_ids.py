@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.job_table import NOW, new, opened
 from support.stores import Database
@@ -169,7 +169,7 @@ def histories(draw: st.DrawFn) -> list[tuple[str, int]]:
     return draw(st.lists(step, max_size=30))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(histories())
 def test_ids_only_grow(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]]) -> None:
     path = tmp_path_factory.mktemp("ids") / "edgeq.db"

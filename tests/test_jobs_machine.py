@@ -405,7 +405,6 @@ def test_whatever_is_done_in_any_order(database: Database) -> None:
         max_examples=EXAMPLES or FEW[database.kind],
         stateful_step_count=60,
         derandomize=not EXAMPLES,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

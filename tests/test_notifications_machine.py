@@ -284,7 +284,6 @@ def test_whatever_befalls_it(database: Database) -> None:
     how = settings(
         max_examples=EXAMPLES or FEW[database.kind],
         stateful_step_count=40,
-        deadline=None,
         derandomize=not EXAMPLES,
         suppress_health_check=list(HealthCheck),
     )

@@ -74,6 +74,7 @@ def filled(template: str, of: Event | None = None) -> Text:
         ("{data.gone|default:''}{data.gone|upper|default:'a'|upper}", "A"),
         ("{data.room|json} {message|json} {since|json} {data.yes|json}",
          '{"name":"cellar","doors":["front","back"]} "freezer-1 is too warm" "2026-01-01T10:30:00.000Z" true'),
+        ("{duration|json}", "5400.0"),
         ("{data.n} {data.n|plural:'door','doors'}, 0 {data.zero|plural:'door', \"doors\"}", "1 door, 0 doors"),
         ("{ subject | upper | cut : 4 }", "FRE…"),
         ("one\n{subject}", "one\nfreezer-1"),

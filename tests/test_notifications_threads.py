@@ -76,7 +76,7 @@ def after_step(thread: Thread, step: int) -> Thread:
     return replace(thread, opened_at=min(thread.opened_at + step, 30), next_at=next_at, escalate_at=escalate_at)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS)
 def test_what_is_due_when(steps: list[tuple[Any, ...]]) -> None:
     quick, slow = Threads(), Slow()

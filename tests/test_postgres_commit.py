@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.postgres import Postgres
 from support.proxy import Fate, Proxy
@@ -149,7 +149,7 @@ async def test_the_question_what_became_of_it_may_be_lost_too(database: Postgres
     assert stored(database) == ["once"]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12)
 @given(
     st.lists(st.lists(st.booleans(), min_size=1, max_size=4), min_size=1, max_size=4),
     st.lists(st.sampled_from(["passes", *FATES]), max_size=6),

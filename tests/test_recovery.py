@@ -165,7 +165,7 @@ async def test_nothing_that_can_be_read(damageable: tuple[Path, Rows]) -> None:
     assert not any(after.values())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(damages=DAMAGES, seed=st.integers(0, 2**32))
 @example(damages=[("page", 0.0, 40)], seed=0)
 @example(damages=[("log", 0.0, 1)], seed=0)

@@ -194,7 +194,7 @@ def copied(original: Path, folder: Path) -> Path:
     return folder / original.name
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(damages=DAMAGES, seed=st.integers(0, 2**32))
 async def test_a_file_that_is_damaged_anyhow_gives_rows_of_its_own_or_says_why_it_can_not(
     original: Path, tmp_path_factory: pytest.TempPathFactory, damages: Damages, seed: int

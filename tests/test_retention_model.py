@@ -103,7 +103,7 @@ def test_what_goes_is_what_the_model_says(database: Database, monkeypatch: pytes
     with asyncio.Runner() as runner:
         runner.run(store.open())
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=150, suppress_health_check=list(HealthCheck))
         @given(GIVEN)
         def compare(of: Given) -> None:
             assert runner.run(left_by_edgeq(store, clock, of)) == left(of)

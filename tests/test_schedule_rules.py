@@ -208,7 +208,7 @@ def by_every_minute(
 @given(
     st.sampled_from(FIELDS["minute"]), st.sampled_from(FIELDS["hour"]), st.sampled_from(CHANGES), st.integers(0, 5759)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_rule_agrees_with_a_look_at_every_minute(minute, hour, change, start):  # type: ignore[no-untyped-def]
     zone_name, day = change[0], datetime.fromisoformat(change[1])
     expected = by_every_minute((minute[0], hour[0]), set(minute[1]), set(hour[1]), zone_name, day)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.programs import of_tests
 from support.schedules import DAY, HOUR, MINUTE, NOON, SECOND, Report, cron, hourly, opened, runs, started, times
@@ -200,7 +200,7 @@ Course = list[tuple[Any, ...]]
 
 
 @given(st.sampled_from(LINES), CATCH_UPS, st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(
     database: Database, line: str, catch_up: str, course: Course
 ) -> None:
@@ -232,7 +232,7 @@ def test_while_the_clock_is_right_no_run_is_lost_or_done_twice(
 
 
 @given(st.lists(st.one_of(PASSING, PASSING, LOOKING, RESTART), max_size=30))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 def test_while_the_clock_is_right_no_period_is_lost(database: Database, course: Course) -> None:
     rule = Every(Duration(300))
 
@@ -254,7 +254,7 @@ def test_while_the_clock_is_right_no_period_is_lost(database: Database, course: 
     CATCH_UPS,
     st.lists(st.one_of(PASSING, PASSING, LOOKING, LOOKING, STEPPING, RESTART), max_size=30),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(
     database: Database, line: str, catch_up: str, course: Course
 ) -> None:
@@ -292,7 +292,7 @@ def test_whatever_the_clock_is_set_to_there_is_no_burst_and_no_gap(
 
 
 @given(CATCH_UPS, st.lists(st.tuples(st.integers(0, 400), st.sampled_from([-1e6, -500.0, -30.0, 30.0, 500.0, 1e6]))))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 def test_whatever_the_clock_is_set_to_a_period_is_one(
     database: Database, catch_up: str, steps: list[tuple[int, float]]
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contracts import ABSENCE, DEADLINE, THRESHOLD
 from support.model_runs import Fate, all_told, end_of, fates, run, scene_lists
@@ -64,7 +64,7 @@ def histories() -> st.SearchStrategy[list[Scene]]:
     return scene_lists(["reading"] * 4 + ["opened", "closed"], GAPS, LATE, [4, 6], "aaab", at_least=10)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(contracts(remind=False), histories(), st.sampled_from([0.4, 10, 60]), fates(at_least=8), BATCHES)
 def test_told_as_without_restarts(
     database: Database,
@@ -79,7 +79,7 @@ def test_told_as_without_restarts(
     assert all_told(found) == all_told(run(mappings, history, until))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contracts(remind=True), histories(), st.sampled_from([0.4, 10, 60]), fates("sleep", at_least=8))
 def test_reminders_too_unless_nobody_was_there(
     mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate]
@@ -88,7 +88,7 @@ def test_reminders_too_unless_nobody_was_there(
     assert all_told(run(mappings, history, until, fate)) == all_told(run(mappings, history, until))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contracts(remind=True), histories(), st.sampled_from([0.4, 10, 60]), fates(at_least=8), BATCHES)
 def test_reminders_that_nobody_was_there_to_tell_change_nothing_else(
     mappings: list[Mapping[str, Any]], history: list[Scene], after: float, fate: list[Fate], batch_size: int

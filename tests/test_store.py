@@ -12,7 +12,7 @@ from typing import Any
 import peewee as pw
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.processing import writer_blocked
 from support.statements import END_OF_TABLE, SORTED, WHOLE_TABLE, statements
@@ -185,7 +185,7 @@ async def test_the_log_of_sqlite_does_not_grow_without_end(tmp_path: Path) -> No
 # Insert
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30), max_size=40), st.sampled_from([0, 1, 4, 5, 24, 25, 99, 100, 499, 500, 501, 1234]))
 def test_insert_counts_what_it_stored(database: Database, keys: list[int], fresh: int) -> None:
     rows = [new(f"k{key}", key=f"k{key}") for key in keys] + [new("n")] * fresh

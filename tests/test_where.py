@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.contracts import ABSENCE, DEADLINE, contracts_of, event
 
@@ -96,11 +96,9 @@ def test_a_pattern_for_every_type_still_leaves_out_the_events_of_contracts() -> 
     assert wanting(judge, "contract.violated", "a") == []
 
 
-UNTIMED = settings(deadline=None)
 PATTERNS = st.sampled_from(["*", "a", "b", "a*", "*b", "ab"])
 
 
-@UNTIMED
 @given(
     st.lists(st.tuples(PATTERNS, PATTERNS), max_size=8), st.sampled_from("ab"), st.sampled_from(["a", "b", "ab", ""])
 )
@@ -124,7 +122,6 @@ DATA = st.one_of(VALUES, st.lists(VALUES), st.dictionaries(st.sampled_from(["a",
 WHERES = st.dictionaries(st.sampled_from(["unit", "value", "unit.a"]), CONDITIONS, max_size=2)
 
 
-@UNTIMED
 @given(
     st.lists(st.tuples(WHERES, PATTERNS), max_size=8),
     st.dictionaries(st.sampled_from(["unit", "value"]), DATA),

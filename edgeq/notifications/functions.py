@@ -142,7 +142,11 @@ def _default(value: Any, now: Now, instead: str) -> Any:
 
 
 def _json(value: Any, now: Now) -> str:
-    return to_json(rfc3339(value) if isinstance(value, Moment) else value)
+    if isinstance(value, Moment):
+        value = rfc3339(value)
+    elif isinstance(value, Length):
+        value = float(value)
+    return to_json(value)
 
 
 def _plural(value: Any, now: Now, one: str, more: str) -> str:

@@ -22,9 +22,7 @@ def fuzz(examples: int, *, shrink: bool = True) -> settings:
     """So many, unless more are asked for; however long one takes. Without `shrink` a failing one is told as it is: for
     examples that take a second each."""
     phases = [phase for phase in Phase if shrink or phase not in (Phase.shrink, Phase.explain)]
-    return settings(
-        max_examples=examples * TIMES, deadline=None, suppress_health_check=list(HealthCheck), phases=phases
-    )
+    return settings(max_examples=examples * TIMES, suppress_health_check=list(HealthCheck), phases=phases)
 
 
 @st.composite
