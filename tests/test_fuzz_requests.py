@@ -112,6 +112,24 @@ async def look() -> dict[str, Any]:
 def test_every_request_is_answered(
     database: Database, caplog: pytest.LogCaptureFixture, requests: list[tuple[str, bytes, bytes]]
 ) -> None:
+    ask(database, caplog, requests)
+
+
+def test_a_text_that_no_database_takes_is_refused(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    requests = []
+    for name, examples in GOOD.items():
+        for example in examples:
+            fields = [field for field, value in example.items() if isinstance(value, str)]
+            requests += [(name, {**example, field: "a\0b", "transaction": field}) for field in fields]
+    answers = ask(database, caplog, [(name, msgspec.json.encode(values), b"") for name, values in requests])
+    assert len(answers) > 15
+    assert {answer["status"] for _, answer in answers} == {"error"}
+
+
+def ask(
+    database: Database, caplog: pytest.LogCaptureFixture, requests: list[tuple[str, bytes, bytes]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Each in turn; the answers, which were looked at."""
     clock, metrics = Clock(), Metrics()
     config = Config(gateway="gw", mqtt=Mqtt(requests=list(TABLE)))  # type: ignore[arg-type]
     answers: list[tuple[str, dict[str, Any]]] = []
@@ -133,6 +151,7 @@ def test_every_request_is_answered(
     with caplog.at_level(logging.ERROR):
         asyncio.run(all_of_them())
     assert not caplog.records, caplog.text
+    return answers
 
 
 def check(payload: bytes, topic: str, answer: Mapping[str, Any]) -> None:

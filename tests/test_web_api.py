@@ -402,3 +402,25 @@ async def test_a_store_that_can_t_be_read_is_said(tmp_path: Path) -> None:
         assert answer.status == 503
         assert "Try again" in answer.said["error"]
         assert answer.headers["Retry-After"] == "60"
+
+
+# Anything
+
+
+async def test_text_that_no_database_takes_finds_nothing(web: Interface) -> None:
+    described = await web.get("/api/openapi.json")
+    asked = 0
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            for each in operation["parameters"]:
+                texts = [each["schema"], *each["schema"].get("anyOf", [])]
+                if each["in"] == "header" or all(kind.get("type") != "string" for kind in texts):
+                    continue
+                target = path.replace(f"{{{each['name']}}}", "a%00b")
+                query = f"?{each['name']}=a%00b" if each["in"] == "query" else ""
+                if "{" not in target and path != "/api/stream":
+                    answer = await web.ask(method.upper(), target + query, {})
+                    assert answer.status in (200, 400, 401, 404), (method, path, each["name"], answer)
+                    asked += 1
+    assert asked > 10
+    assert (await web.ask("GET", "/api/series?type=a&field=a%00b&since=1")).status in (200, 400)
