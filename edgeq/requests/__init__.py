@@ -179,6 +179,10 @@ def _transaction(values: dict[str, Any]) -> Any:
 
 def _read(kind: Kind, values: dict[str, Any]) -> Any:
     try:
-        return msgspec.convert(values, kind.model)
+        request = msgspec.convert(values, kind.model)
     except msgspec.ValidationError as error:
         raise Refused(f"the request can't be understood: {error}") from None
+    for name, text in values.items():
+        if isinstance(text, str) and "\0" in text and name != "transaction":
+            raise Refused(f"{name} has a null character, which not every database takes")
+    return request

@@ -13,16 +13,15 @@ from ..config.schema import Config
 from ..errors import EdgeqError
 from ..intake.context import MessageContext
 from ..notifications.acknowledge import BY_CHARACTERS_MAX, COMMENT_CHARACTERS_MAX, NAME_CHARACTERS_MAX
-from ..store.store import STORABLE
 from ..telemetry.metrics import Metrics
 
 Look = Callable[[], Awaitable[dict[str, Any]]]
 Answer = Callable[[], dict[str, Any]]
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=STORABLE)]
-Text = Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS_MAX, pattern=STORABLE)]
-By = Annotated[str, msgspec.Meta(max_length=BY_CHARACTERS_MAX, pattern=STORABLE)]
-Comment = Annotated[str, msgspec.Meta(max_length=COMMENT_CHARACTERS_MAX, pattern=STORABLE)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
+Text = Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS_MAX)]
+By = Annotated[str, msgspec.Meta(max_length=BY_CHARACTERS_MAX)]
+Comment = Annotated[str, msgspec.Meta(max_length=COMMENT_CHARACTERS_MAX)]
 Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 

@@ -90,10 +90,6 @@ def render(database: pw.Database, query: pw.Node) -> tuple[str, list[Any]]:
     return text, list(values)
 
 
-STORABLE = r"^[^\x00]*$"
-"""What a text from outside matches that any database takes; see `storable` for texts of our own."""
-
-
 def storable(text: str) -> str:
     """`text` with what no database takes as text, lone surrogates and NUL, in escaped form."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -11,7 +11,6 @@ from microdot import Request, Response
 from msgspec import Meta
 
 from ..errors import EdgeqError, StoreError
-from ..store.store import STORABLE
 from .access import Access, Asked, Caller, Need
 from .replies import JSON, Refusal, json_reply
 from .server import Page, Room
@@ -22,7 +21,7 @@ ID_MAX = 2**63 - 1
 
 Id = Annotated[int, Meta(ge=1, le=ID_MAX)]
 Time = Annotated[int, Meta(ge=0, le=ID_MAX, description="Microseconds since 1970 UTC.")]
-Text = Annotated[str, Meta(max_length=500, pattern=STORABLE)]
+Text = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")]  # PostgreSQL takes no null character
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
