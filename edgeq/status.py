@@ -163,7 +163,6 @@ class Status:
             "gateway": app.plan.loaded.config.gateway,
             "started_at": app.started_at,
             "rates": self._rates(),
-            "counters": {counter.name: counter.values for counter in app.metrics.all()},
             "gauges": {},
         }
         health = app.store.health
@@ -173,6 +172,7 @@ class Status:
         except StoreError as error:
             health = Health(False, str(error) if health.ok else health.reason, health.since)
             answer["store"] = {"place": app.store.place, **app.store.disk()}
+        answer["counters"] = {counter.name: dict(counter.values) for counter in app.metrics.all()}
         answer["retention"] = limits(app.plan.loaded.config)
         answer["store"] |= {"ok": health.ok, "reason": health.reason, "since": health.since}
         if parts is None:
