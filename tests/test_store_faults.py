@@ -424,6 +424,26 @@ async def test_what_is_damaged_in_the_file_but_whole_in_the_log_is_whole(tmp_pat
         assert len(await types(store)) == 505
 
 
+def test_a_file_that_others_write_to_meanwhile_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers and producers in other processes don't wait while the appliance looks."""
+    path = tmp_path / "edgeq.db"
+    killed_with_a_full_log(path)
+    add_one = "INSERT INTO meta VALUES (hex(randomblob(1000)), '')"
+    with closing(sqlite3.connect(path, isolation_level=None)) as others:
+        connect = sqlite3.connect
+
+        def late(*args: Any, **keys: Any) -> sqlite3.Connection:
+            others.executemany(add_one, [()] * 100)
+            others.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            others.execute(add_one)
+            return connect(*args, **keys)
+
+        monkeypatch.setattr(files.sqlite3, "connect", late)
+        before = path.stat().st_size
+        assert files.damaged(str(path)) == ""
+        assert path.stat().st_size > before + 100_000
+
+
 def test_opening_the_store_takes_no_locks_from_this_process(tmp_path: Path) -> None:
     """Who opens and closes a file of SQLite's by other means takes the locks of all connections that its process has to
     it. The next process to leave would think that it is the last one, and take the log along."""

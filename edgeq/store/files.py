@@ -92,7 +92,7 @@ def damaged(path: str) -> str:
     except OSError:
         return ""
     suspect = os.path.exists(path + "-suspect")
-    unclean = os.path.exists(path + "-wal") and os.stat(path + "-wal").st_size > 0
+    unclean = _size(path + "-wal") > 0
     if size == 0:  # SQLite would throw its log away
         return "the file is empty, and was not" if suspect or unclean else ""
     thorough = suspect or (unclean and size <= _QUICK_CHECK_BYTES_MAX)
@@ -105,7 +105,7 @@ def damaged(path: str) -> str:
             answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             if answer != "ok":
                 return answer.splitlines()[-1]
-            if _cut_short(connection, path, size):
+            if _cut_short(connection, path):
                 return "the end of the file is missing"
     except sqlite3.DatabaseError as error:
         code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
@@ -120,17 +120,23 @@ def damaged(path: str) -> str:
     return ""
 
 
-def _cut_short(connection: sqlite3.Connection, path: str, size: int) -> bool:
-    """Whether pages are in neither the file nor its log. SQLite takes such pages for empty ones."""
+def _cut_short(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether pages are in neither the file nor its log. SQLite takes such pages for empty ones.
+
+    Others may write meanwhile. A page goes from the log into the file, so the log is looked at first; while this
+    connection reads, the file doesn't get shorter.
+    """
+    connection.execute("BEGIN")
     (count,), (page_bytes,) = (connection.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
-    if count * page_bytes <= size:
+    if count * page_bytes <= _size(path):
         return False
     from .sqlite.overlay import logged_pages  # after a kill only
 
     logged = logged_pages(f"{path}-wal")
-    if count - size // page_bytes > len(logged) + 1:
+    there = _size(path) // page_bytes
+    if count - there > len(logged) + 1:
         return True
-    beyond = {*range(size // page_bytes + 1, count + 1)} - {_LOCKS_AT // page_bytes + 1}
+    beyond = {*range(there + 1, count + 1)} - {_LOCKS_AT // page_bytes + 1}
     return not beyond <= logged
 
 
@@ -148,18 +154,19 @@ def unmark_suspect(path: str) -> None:
 
 def disk(path: str) -> dict[str, int]:
     """How large the file and its log are, and what is free on their disk, in bytes; 0 for what can't be told."""
-
-    def size(name: str) -> int:
-        try:
-            return os.stat(name).st_size
-        except OSError:
-            return 0
-
     try:
         there = os.statvfs(os.path.dirname(os.path.abspath(path)))
         free, whole = there.f_bavail * there.f_frsize, there.f_blocks * there.f_frsize
     except OSError:
         free = whole = 0
     return {
-        "file_bytes": size(path), "wal_bytes": size(path + "-wal"), "free_disk_bytes": free, "disk_bytes": whole,
+        "file_bytes": _size(path), "wal_bytes": _size(path + "-wal"), "free_disk_bytes": free, "disk_bytes": whole,
     }  # fmt: skip
+
+
+def _size(path: str) -> int:
+    """In bytes; 0 where there is no file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
