@@ -500,6 +500,27 @@ async def test_wake_and_stop_are_prompt(store: Store, caplog: pytest.LogCaptureF
     assert one.last_error is None
 
 
+async def test_who_is_woken_while_it_is_asked_is_asked_again(store: Store) -> None:
+    """What came after it had looked, and before its answer in vain was noted."""
+    asked = 0
+
+    @source(queue="other", backoff="3600s")
+    async def find(wanted: int) -> AsyncIterator[Job]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            find.wake()
+            await asyncio.sleep(0)
+        else:
+            yield Encode(path="late")
+
+    one = runner(store, Clock(), find)
+    await one.start()
+    await until(lambda: one._metrics.source_items.values == {"queued": 1}, "the second time")
+    await one.stop(5.0)
+    assert await queued(store) == ["late"]
+
+
 async def test_a_queue_that_has_enough_costs_no_writes(database: Database, store: Store, clock: FakeClock) -> None:
     folder = Folder(*"abcdef")
     one = runner(store, clock, folder.source)

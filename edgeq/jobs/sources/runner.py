@@ -46,7 +46,7 @@ class SourceRunner(Service):
         self._in_vain = 0
         self._failures = 0
         self._asked_at = self._not_before = -inf
-        self._refused = False
+        self._refused = self._called = False
 
     async def run(self) -> None:
         """See Service."""
@@ -68,7 +68,8 @@ class SourceRunner(Service):
             ignore()
 
     def wake(self) -> None:
-        """Ask again now, if the queue is low."""
+        """Ask again now, if the queue is low; while it is being asked, as soon as that has ended."""
+        self._called = True
         self._not_before = -inf
         self._woken.set()
 
@@ -102,7 +103,7 @@ class SourceRunner(Service):
         self._failures = self._failures + 1 if failure is not None and not queued else 0
         self._in_vain = 0 if queued or failure is not None else self._in_vain + 1
         tried = self._failures or self._in_vain
-        rest = self.source.backoff.delay(tried) if tried else 0.0
+        rest = self.source.backoff.delay(tried) if tried and not self._called else 0.0
         self._not_before = self._asked_at + rest
         if failure is not None:
             self._metrics.source_items.add(1, "failed")
@@ -115,7 +116,7 @@ class SourceRunner(Service):
         ctx, found = Context(self.clock), list[Any]()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.source.timeout
-        queued, self._refused = 0, False
+        queued, self._refused, self._called = 0, False, False
         self._room, self._unanswered = wanted, 0
         failure: BaseException | None = None
         self._asking = asking = asyncio.create_task(self._pull(wanted, ctx, found), name=self.name)
