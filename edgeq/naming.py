@@ -16,6 +16,8 @@ log = logging.getLogger("edgeq.app")
 
 NAME_SECONDS = 6.0
 """A predecessor that crashed or froze may have its name for almost as long."""
+NEWS_SECONDS = 1.0
+"""For us to hear of the name that the server has just given to us."""
 
 
 class GatewayName:
@@ -62,7 +64,7 @@ class GatewayName:
     async def _until_held(self, stack: contextlib.AsyncExitStack) -> Held:
         async with asked(stack, self._store.ownership, self._name) as asking:
             while not (await asyncio.wait((asking,), timeout=NAME_SECONDS))[0]:
-                if await self._taken():
+                if await self._taken() and not (await asyncio.wait((asking,), timeout=NEWS_SECONDS))[0]:
                     raise StoreError(
                         f"another edgeq run goes by the name {self._gateway} on {self._store.place}",
                         hint="end it, or give this one another `gateway`",

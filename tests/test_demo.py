@@ -18,8 +18,9 @@ import pytest
 
 pytest.importorskip("amqtt", reason="the extra 'demo' is not installed")
 
-ALL_KINDS_SECONDS = 23
-"""By then each kind of contract was violated; see `demo.scenario`."""
+ALL_KINDS_SECONDS = 28.5
+"""Each kind of contract was violated after 21 seconds, and one resolved after 22, on a machine that keeps up; see
+`demo.scenario`. The sensors speak once a second: between two times all of it is stored."""
 
 
 class Demo:
@@ -40,7 +41,7 @@ class Demo:
 
     def ended(self) -> tuple[int, str, str]:
         """Its exit status, and what it printed, once it has ended."""
-        out, err = self.process.communicate(timeout=90)
+        out, err = self.process.communicate(timeout=180)
         assert list(self.scratch.iterdir()) == [], "the scratch folder is left behind"
         return self.process.returncode, (out or b"").decode(), (err or b"").decode()
 
@@ -92,8 +93,9 @@ def test_on_a_terminal_it_keeps_to_the_screen(tmp_path: Path) -> None:
         os.close(ours)
     assert demo.ended()[0] == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "")
-    for expected in ("what arrives", "what is violated", "what happens", "freezer-1", "DEAD LETTER", "9 seconds: "):
+    for expected in ("what arrives", "what is violated", "what happens", "freezer-1", "DEAD LETTER"):
         assert expected in text
+    assert re.search(r"(?<!\d)(9|[1-9]\d) seconds: ", text), "so long, and what it took to end"
     assert b"\\x02ERR" not in shown
     last = text[text.rindex("edgeq demo ") :]
     screen = last[: last.rindex("╯") + 1].splitlines()

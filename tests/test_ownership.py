@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from edgeq.store.postgres.ownership import lock_key
 from edgeq.store.store import Store
 from edgeq.testing import until
 
-SOON_SECONDS = 15.0
+SOON_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -197,10 +197,34 @@ async def test_a_gateway_name_is_refused_to_the_second(url: str, monkeypatch: py
         assert isinstance(error, StoreError)
         assert "another edgeq run goes by the name käserei" in str(error)
         assert await names[0].give_back() is None
+
+        async def free() -> bool:
+            return await second.ownership.owner_of(["gateway:käserei"]) == {}
+
+        await until(free, "the name to be free")
         again = GatewayName("käserei", second, refused.set)
         async with asyncio.timeout(SOON_SECONDS):
             assert await again.claim(stop)
         await again.give_back()
+
+
+async def test_a_gateway_that_was_just_given_its_name_is_not_refused_for_itself(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeq.naming.NAME_SECONDS", 1.5)
+    monkeypatch.setattr("edgeq.naming.NEWS_SECONDS", SOON_SECONDS)
+    async with postgres_store(url, "käserei run") as first, postgres_store(url, "käserei run") as second:
+        stop, refused = asyncio.Event(), asyncio.Event()
+        before, after = (GatewayName("käserei", store, refused.set) for store in (first, second))
+        assert await before.claim(stop)
+
+        async def owner_of(names: Iterable[str]) -> dict[str, str]:
+            await before.give_back()
+            return dict.fromkeys(names, "käserei run")  # as the server says before we have heard of it
+
+        monkeypatch.setattr(second.ownership, "owner_of", owner_of)
+        assert await after.claim(stop)
+        assert await after.give_back() is None
 
 
 async def test_a_gateway_name_survives_an_outage(own_postgres: Callable[..., Postgres]) -> None:

@@ -24,6 +24,7 @@ from .common import configured, verbose
 from .printing import say
 
 _REFRESH_SECONDS = 0.25
+_SETTLE_SECONDS = 10.0
 
 
 @click.command()
@@ -88,11 +89,21 @@ async def _demo(path: str, page: str, seconds: float | None, plain: bool) -> lis
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _REFRESH_SECONDS)
     await sensors.stop()
-    await watch.news()
+    await _settled(watch, sensors.sent, running)
     lines = summary(watch, clock.monotonic() - began, sensors.sent)
     app.stop()
     await running
     return lines
+
+
+async def _settled(watch: Watch, sent: int, running: asyncio.Task[None]) -> None:
+    """What was sent is stored, or no more of it comes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            await watch.news()
+            while watch.counts["messages"] + watch.counts["dead letters"] < sent and not running.done():
+                await asyncio.sleep(_REFRESH_SECONDS)
+                await watch.news()
 
 
 async def _ready(app: App, running: asyncio.Task[None]) -> str:
