@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import pytest
-from support.appliance import Appliance
+from support.appliance import DEADLINE_SECONDS, Appliance
 from support.mosquitto import free_port
 from websockets.sync.client import connect
 
@@ -64,6 +64,8 @@ class Gateway:
     def happens(self, what: str = "violated", subject: str = "f1") -> None:
         """`contract.<what>` happens, and is told."""
         data = {"contract": "cold", "episode": 1, "severity": "warning", "message": SAID}
+        begun = "SELECT 1 FROM cursors WHERE processor = 'courier'"  # what is there before, it doesn't tell of
+        self.edgeq.until(lambda: self.edgeq.sql(begun), "the courier")
         count = self.told()
         words = ("--data", json.dumps(data), "--subject", subject, "--tag", "notification")
         done = self.edgeq.cli("emit", f"contract.{what}", *words)
@@ -355,8 +357,7 @@ def browser(program: str, folder: Path, url: str) -> Iterator[Callable[[str], An
     process = subprocess.Popen([program, *words, f"--user-data-dir={folder}", url], stderr=subprocess.DEVNULL)
     try:
         port = until(lambda: (folder / "DevToolsActivePort").read_text().split()[0])
-        with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=60) as answer:
-            (page,) = (each for each in json.load(answer) if each["type"] == "page")
+        page = until(lambda: page_at(port))
         with connect(page["webSocketDebuggerUrl"]) as line:
             numbers = itertools.count(1)
 
@@ -375,11 +376,18 @@ def browser(program: str, folder: Path, url: str) -> Iterator[Callable[[str], An
         process.wait(60)
 
 
+def page_at(port: str) -> dict[str, Any] | None:
+    """The browser listens before its first tab is there."""
+    with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=60) as answer:
+        return next((each for each in json.load(answer) if each["type"] == "page"), None)
+
+
 def until(look: Callable[[], Any]) -> Any:
     """What `look` returns as soon as it is something."""
-    for _ in range(3000):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError, IndexError):
             if (found := look()) is not None:
                 return found
         time.sleep(0.01)
-    raise AssertionError("waited 30s")
+    raise AssertionError(f"waited {DEADLINE_SECONDS:g}s")

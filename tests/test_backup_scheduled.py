@@ -148,7 +148,7 @@ async def test_stopped_in_the_midst_of_one_it_leaves_nothing(bench: Bench, monke
     monkeypatch.setattr(service, "_unless_stopping", watch)
     await service.start()
     await begun.wait()
-    await service.stop()
+    await service.stop(60.0)
     assert await asyncio.to_thread(os.listdir, bench.folder) == []
     assert (service.last_error, await bench.told()) == (None, [])
 

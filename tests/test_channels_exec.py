@@ -83,8 +83,12 @@ async def test_it_gets_little_of_what_edgeq_has(tmp_path: Path, monkeypatch: pyt
 
 async def test_at_the_timeout_it_is_killed_with_what_it_has_started(tmp_path: Path) -> None:
     text = f"sleep 600 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/parent; trap '' TERM; wait; sleep 600"
-    outcome = await ended(tmp_path, text, timeout="1s")
-    assert outcome == Retry("no answer within 1s"), "the notification may be to blame: the attempt counts"
+    parent = tmp_path / "parent"
+    for seconds in (1, 10, 40):  # a busy machine may need longer than a second to start it
+        outcome = await ended(tmp_path, text, timeout=f"{seconds}s")
+        assert outcome == Retry(f"no answer within {seconds}s"), "the notification may be to blame: the attempt counts"
+        if parent.exists() and parent.read_text():
+            break
     await until(lambda: not any(alive(tmp_path / name) for name in ("child", "parent")))
     await_threads_gone()
 
@@ -98,7 +102,7 @@ def alive(file: Path) -> bool:
 
 
 async def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
-    assert await ended(tmp_path, f"sleep 600 & echo $! > {tmp_path}/child; echo done", timeout="20s") == Sent()
+    assert await ended(tmp_path, f"sleep 600 & echo $! > {tmp_path}/child; echo done", timeout="60s") == Sent()
     assert alive(tmp_path / "child")
     os.kill(int((tmp_path / "child").read_text()), 9)
 
@@ -113,7 +117,7 @@ async def test_output_without_end_is_read_and_forgotten(tmp_path: Path) -> None:
         kept.append(end)
         return Sent()
 
-    await run([sys.executable, "-c", code], b"", judge, timeout_seconds=20, environment={})
+    await run([sys.executable, "-c", code], b"", judge, timeout_seconds=120, environment={})
     assert len(kept[0].err) <= SAID_BYTES_MAX
     long = await ended(tmp_path, "head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 1")
     assert isinstance(long, Retry)
@@ -149,7 +153,7 @@ async def test_a_hundred_leave_nothing_behind(tmp_path: Path) -> None:
     for _ in range(100):
         assert await channel.send(notification()) == Sent()
     await_threads_gone()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert not zombies()
 
 

@@ -34,7 +34,7 @@ def start() -> Iterator[Start]:
 
 
 def mail(target: Any, **keys: Any) -> Channel:
-    defaults = {"host": "127.0.0.1", "port": target.port, "tls": "none", "timeout": "5s", "to": ["ops@example.net"]}
+    defaults = {"host": "127.0.0.1", "port": target.port, "tls": "none", "timeout": "60s", "to": ["ops@example.net"]}
     return build(kind="smtp", **{**defaults, "from": "Gateway 1 <gw@example.net>", **keys})
 
 
@@ -191,4 +191,4 @@ async def test_a_server_that_only_drips_is_cut_off(way: str) -> None:
 
 async def test_the_answer_to_the_mail_is_final_even_if_the_server_hangs_after_it(start: Start) -> None:
     target = start(hang_at_quit=True)
-    assert await mail(target, timeout="10s").send(notification()) == Sent()
+    assert await mail(target, timeout="30s").send(notification()) == Sent()

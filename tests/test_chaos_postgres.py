@@ -202,8 +202,18 @@ def test_a_wrong_password_ends_it_with_an_error(group: Group, server: Postgres) 
     rules = server.folder / "data" / "pg_hba.conf"
     rules.write_text(f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
     server.sql(server.url, "SELECT pg_reload_conf()")
+
+    def asks() -> bool:
+        try:
+            group.database.sql("SELECT 1")
+        except psycopg.OperationalError:
+            return True
+        return False
+
+    group.until(asks, "the server to ask for a password")  # it takes its time to read its settings
     gateway = group.member("a")
-    assert gateway.spawn(EDGEQ_STORE__URL=group.database.where.replace(f"{ROLE}@", f"{ROLE}:wrong@")).wait(30) == 1
+    gateway.spawn(EDGEQ_STORE__URL=group.database.where.replace(f"{ROLE}@", f"{ROLE}:wrong@"))
+    assert gateway.ended() == 1
     assert "password" in gateway.log
     assert "wrong" not in gateway.log
     assert len(gateway.log.splitlines()) < 5

@@ -198,11 +198,12 @@ async def test_one_that_another_process_made_counts_and_its_end_too(database: Da
     """A running courier, and somebody else on the same database."""
     async with Bench(database, FakeClock()) as bench:
         policy = Policy(routes({**PHONE, "match": {"types": ["contract.violated"]}, "repeat": ["1h"]}), ["phone"])
-        await bench.run("courier", Courier(policy, bench.metrics, bench.clock))
+        courier = Courier(policy, bench.metrics, bench.clock)
+        await bench.run("courier", courier)
         now = bench.clock.now()
         async with database.opened(clock=bench.clock, beside=True) as other:
             await other.write(lambda tx: silences.add(tx, NewSilence("{}", now, now + HOUR, now)))
-        await until(lambda: bench.store.signal.version("silences") > 0, "the sign", store=bench.store)
+        await until(lambda: bool(courier._silences), "the courier to know of it", store=bench.store)
         data = {"contract": "cold", "episode": 1, "title": "cold"}
         new = NewEvent("contract.violated", now, now, data_json=to_json(data), tags=("notification",))
         await bench.store.write(lambda tx: events.append(tx, [new]))

@@ -263,17 +263,18 @@ def test_a_terminal_has_a_bar_and_the_lines_that_stay(new: New, tmp_path: Path) 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "edgeq.cli.main", "db", "copy", origin, target]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=60)
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # the end, on Linux
-        while more := os.read(ours, 65536):
-            shown += more
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the end, on Linux
+            while more := os.read(ours, 65536):  # all the time: the longer it takes, the more is drawn
+                shown += more
+        printed, _ = process.communicate(timeout=60)
     os.close(ours)
-    assert done.returncode == 0
+    assert process.returncode == 0
     assert "5000/5000" in shown.decode()
-    assert "events: 5000 rows copied" in done.stdout
-    assert "events: 5000 rows, the same on both sides" in done.stdout
+    assert "events: 5000 rows copied" in printed
+    assert "events: 5000 rows, the same on both sides" in printed
 
 
 # Refused

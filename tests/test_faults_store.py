@@ -302,7 +302,8 @@ def test_damage_that_shows_while_it_runs_ends_it_and_the_next_start_puts_it_righ
     edgeq: Appliance, broker: Mosquitto
 ) -> None:
     begin(edgeq, broker)
-    with contextlib.closing(sqlite3.connect(edgeq.database)) as other:  # what is in the log hides the file
+    # What is in the log hides the file. That the courier moves its cursor may take a while on a slow disk.
+    with contextlib.closing(sqlite3.connect(edgeq.database, timeout=60)) as other:
         assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     damage(edgeq.database)
     with Peer(broker.port) as peer:

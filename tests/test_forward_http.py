@@ -41,7 +41,7 @@ def parcel() -> Parcel:
 
 
 async def send(url: str, **keys: Any) -> object:
-    return await Target(settings(url, **{"timeout": Duration(1), **keys})).send(parcel())
+    return await Target(settings(url, **{"timeout": Duration(60), **keys})).send(parcel())
 
 
 async def test_what_a_request_is(server: HttpTarget) -> None:
@@ -82,7 +82,7 @@ async def test_what_an_answer_means(server: HttpTarget, status: int, expected: t
 @pytest.mark.parametrize("way", ["cut", "hang", "garbage", "drip"])
 async def test_what_is_no_answer(server: HttpTarget, way: str) -> None:
     server.answers.append(Answer(way=way))
-    assert isinstance(await send(server.url), Away)
+    assert isinstance(await send(server.url, timeout=Duration(1)), Away)
 
 
 async def test_a_web_page_is_not_the_sites_answer(server: HttpTarget) -> None:

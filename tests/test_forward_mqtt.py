@@ -37,7 +37,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 def target(url: str, **keys: Any) -> BrokerTarget:
-    return BrokerTarget(settings(url, **{"timeout": Duration(5), **keys}), TOPIC, "edgeq-gw-cloud", Clock())
+    return BrokerTarget(settings(url, **{"timeout": Duration(60), **keys}), TOPIC, "edgeq-gw-cloud", Clock())
 
 
 async def test_a_batch_is_one_message(broker: Mosquitto) -> None:

@@ -46,6 +46,7 @@ def test_status_says_what_was_refused_last(tmp_path: Path) -> None:
         try:
             edgeq.until(lambda: edgeq.status().get("processors"), "its cursor")
             edgeq.cli("emit", "a")
+            edgeq.until(lambda: server.requests, "the first")  # both in one request would be refused together
             edgeq.cli("emit", "b")
             edgeq.until(lambda: edgeq.status()["processors"][0].get("says", {}).get("sent") == 1, "the second")
             shown = edgeq.cli("status").stdout

@@ -169,7 +169,7 @@ async def test_closing_the_inbox_drains(database: Database) -> None:
             mids = rig.send_all([("sensors/d/t", "1")] * 700)
             rig.inbox.close()
             asyncio.get_running_loop().call_later(0.05, release)
-            await rig.intake.stop(20)
+            await rig.intake.stop(60)
         assert rig.acks.mids == mids
         assert rig.intake.in_flight() == 0
         assert rig.intake.crashes == 0

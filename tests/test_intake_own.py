@@ -265,7 +265,7 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
         late.append(ctx.topic)
         ctx.emit("too late")
 
-    @router.on("works", timeout="10s")
+    @router.on("works", timeout="60s")
     def works(ctx: Any) -> None:
         ctx.emit("works")
 
@@ -278,6 +278,7 @@ async def test_a_function_that_hangs_keeps_its_thread_and_nothing_else(
         wake.set()
         await rig.acked(*mids)
         assert [event.type for event in await rig.events()] == ["works", "works"]
+        await until(lambda: len(late) == 2, "both to go on")  # one of them is enough for what works
         assert sorted(late) == ["hangs/1", "hangs/2"]  # the third had waited for a thread, and was not called
 
 

@@ -409,7 +409,7 @@ def test_dependencies_that_do_not_work_are_listed(edgeq: Edgeq) -> None:
     assert edgeq("queues", "breakers").out == "no dependency has failed yet\n"
 
     def unit(tx: Tx) -> None:
-        settings = {"crm": BreakerSettings(1, 60_000_000, 30_000_000)}
+        settings = {"crm": BreakerSettings(1, 60_000_000, HOUR)}
         jobs.add(tx, [new(needs="crm")])
         for job in claim(tx, breakers=settings):
             end = claims.Retried(job, Clock().now() + HOUR, "ConnectionError: nobody there")

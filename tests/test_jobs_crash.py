@@ -158,7 +158,7 @@ def state(pid: int) -> str:
     """What the kernel says of a process: T for stopped, Z for one that is dead but not buried, and so on."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it was buried between the opening and the reading
         return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import isolated_jobs as sample
-from support.processes import gone, there, written
+from support.processes import START_SECONDS, gone, there, written
 from support.stores import Database
 
 from edgeq import Job
@@ -67,7 +67,7 @@ class Bench:
         async def is_ended() -> bool:
             return (await self.job(job_id)).state in jobs.FINISHED
 
-        await until(is_ended, f"the end of job {job_id}", store=self.store)
+        await until(is_ended, f"the end of job {job_id}", store=self.store, deadline_seconds=START_SECONDS)
         return await self.job(job_id)
 
 

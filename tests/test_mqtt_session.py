@@ -19,6 +19,7 @@ from edgeq.mqtt.inbox import Inbox
 from edgeq.mqtt.session import State
 
 versions = pytest.mark.parametrize("version", ["5", "3.1.1"])
+KEEPALIVE = 3  # seconds, for as many of which a busy machine may stop before a connection is given up
 
 
 def numbered(count: int, topic: str = "a/b", start: int = 0) -> list[tuple[str, bytes | str]]:
@@ -417,7 +418,7 @@ async def test_an_inbox_that_is_full_stops_the_reading_and_nothing_is_lost(
 ) -> None:
     broker = mosquitto("max_queued_messages 0", "max_inflight_messages 0")
     inbox = Inbox(capacity=10)
-    async with running(broker.url, {"a/#": 1}, version=version, inbox=inbox, keepalive=1) as rig:
+    async with running(broker.url, {"a/#": 1}, version=version, inbox=inbox, keepalive=KEEPALIVE) as rig:
         await rig.ready()
         filler = b"x" * 20_000
         with Peer(broker.port) as peer:
@@ -425,7 +426,8 @@ async def test_an_inbox_that_is_full_stops_the_reading_and_nothing_is_lost(
         await rig.until(lambda: inbox.full)
         waiting = len(inbox)
         assert waiting < 20
-        await asyncio.sleep(3)  # two and more keepalives, in which the broker must hear from us
+        heard = broker.log.count("Received PINGREQ from edgeq-gw")
+        await rig.until(lambda: broker.log.count("Received PINGREQ from edgeq-gw") >= heard + 2)
         assert len(inbox) == waiting
         assert rig.session.state is State.CONNECTED
         deliveries = await rig.take(200)
@@ -435,9 +437,9 @@ async def test_an_inbox_that_is_full_stops_the_reading_and_nothing_is_lost(
 
 @versions
 async def test_a_quiet_connection_outlives_its_keepalive(broker: Mosquitto, version: str) -> None:
-    async with running(broker.url, {"a/#": 1}, version=version, keepalive=1) as rig:
+    async with running(broker.url, {"a/#": 1}, version=version, keepalive=KEEPALIVE) as rig:
         await rig.ready()
-        await rig.until(lambda: broker.log.count("PINGRESP to edgeq-gw") >= 3)
+        await rig.until(lambda: broker.log.count("PINGRESP to edgeq-gw") >= 2)
         assert rig.session.connections == 1
         assert rig.session.state is State.CONNECTED
 

@@ -71,6 +71,7 @@ def test_a_page_that_was_asked_for_in_vain_is_shown_when_the_gateway_is_back(bar
     barn.publish(READING)
     browser.open(barn.page, "now")
     browser.until(lambda: browser.text("#live") == "Live", "the page to be live")
+    barn.until(lambda: barn.sql("SELECT 1 FROM events"), "the event to be stored")
     barn.kill()
     browser.go("events?before=99")
     browser.shows("The gateway can't be reached from here.")
@@ -87,7 +88,7 @@ def test_after_an_upgrade_the_page_is_the_new_one(barn: Barn, browser: Browser) 
     barn.start()
     browser.shows("99.0")
     browser.until(lambda: browser.script("return window.stayed") is None, "the page to be loaded again")
-    assert browser.text("#live") == "Live"
+    browser.until(lambda: browser.text("#live") == "Live", "the new page to be live")
 
 
 def test_what_is_wrong_stands_first_and_goes_when_it_is_over(barn: Barn, browser: Browser, broker: Mosquitto) -> None:

@@ -186,7 +186,7 @@ async def test_closing_asks_once_more_what_became_of_it(database: PostgresDataba
         await store.open()
         met = commits_meet(proxy, fate)
         future = store.submit(event("a"))
-        await until(lambda: met() == 1, "the commit")
+        await until(lambda: met() >= 1, "the commit")  # it may have been made again by now
         await store.close()
         assert [await future] == ids(database)
     assert stored(database) == ["a"]

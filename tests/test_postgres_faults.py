@@ -252,9 +252,16 @@ async def test_reasons_that_change_to_and_fro_are_said_once_each(
 
 # Disks
 
+# Made before anybody writes, and switched on by a row: making or dropping a trigger would lock out the writer.
 REFUSE = """
+CREATE TABLE refusing (yes bool);
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '{code}'; END $$;
+BEGIN
+    IF EXISTS (SELECT FROM refusing) THEN
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '{code}';
+    END IF;
+    RETURN NEW;
+END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()
 """
 
@@ -273,10 +280,11 @@ CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refu
 async def test_what_the_server_says_is_told(
     database: PostgresDatabase, code: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    database.sql(REFUSE.replace("{code}", code))
     async with opened(database) as store, Writing(store) as writing:
-        database.sql(REFUSE.replace("{code}", code))
+        database.sql("INSERT INTO refusing VALUES (true)")
         await unavailable(store, reason)
-        database.sql("DROP TRIGGER refuse ON events")
+        database.sql("DELETE FROM refusing")
         await writing.more()
     writing.check(database)
     assert len(said(caplog)) == 2
@@ -321,9 +329,11 @@ async def test_a_disk_that_is_full_until_somebody_makes_room(
 
 @pytest.mark.parametrize("how", ["in a thread", "on the loop", "cancelled"])
 async def test_an_attempt_to_connect_that_fails_leaves_no_socket_behind(how: str) -> None:
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    begun, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        begun.set()
         await reader.read()
         ended.set_result(None)
         writer.close()
@@ -336,7 +346,10 @@ async def test_an_attempt_to_connect_that_fails_leaves_no_socket_behind(how: str
             attempt = asyncio.ensure_future(asyncio.to_thread(connecting.connect, url, "test", ""))
         else:
             attempt = asyncio.ensure_future(connecting.connect_async(url, "test", ""))
-        await asyncio.wait([attempt], timeout=0.5 if how == "cancelled" else None)
+        if how == "cancelled":
+            await asyncio.wait_for(begun.wait(), 60)
+        else:
+            await asyncio.wait([attempt])
         attempt.cancel()
         await asyncio.wait([attempt])
         await asyncio.wait_for(ended, 60)  # while the attempt and its error are still at hand

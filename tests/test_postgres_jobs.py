@@ -485,6 +485,8 @@ def test_whatever_is_killed_under_load_every_job_ends_in_one_way(site: Shared, s
     site.until(lambda: all(attempts_of(number) for number in range(3)), "all workers to work")
     os.kill(dispatcher.pid, signal.SIGKILL)
     dispatcher.process.wait()
+    sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'edgeq program%'"
+    site.until(lambda: not site.sql(sessions), "the end of what it was committing")
     site.until(site.all_ended, "all jobs to end")
     assert [worker.stop() for worker in workers] == [0, 0, 0]
     states = audit(site, numbers_told([dispatcher]))

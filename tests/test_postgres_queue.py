@@ -11,6 +11,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def test_others_are_told_of_a_dispatch(queue: Queue, database: PostgresDatabase)
             while await store.signal.wait("jobs", seen, 0.5):  # until it is calm
                 seen = store.signal.version("jobs")
             await asyncio.to_thread(dispatch)
-            assert await store.signal.wait("jobs", seen, 10)
+            assert await store.signal.wait("jobs", seen, 60)
 
     asyncio.run(hear(lambda: queue.dispatch(Greet())))
     asyncio.run(hear(lambda: queue.dispatch_many([Greet()])))
@@ -205,7 +206,9 @@ def test_waiting_ends_in_time_and_leaves_no_connection(queue: Queue, database: P
     thread = queue._direct._listener._thread  # type: ignore[attr-defined]
     if thread is not None:
         thread.join(60)
-    assert database.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE '%listening'") == []
+    deadline = time.monotonic() + 60
+    while database.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE '%listening'"):
+        assert time.monotonic() < deadline  # the server may take a while to notice that it was closed
 
 
 def test_who_waits_while_the_server_is_away_asks_it_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,9 +597,6 @@ def test_while_the_server_is_away_an_error_says_so(own_postgres: Callable[..., P
 def test_a_server_that_answers_nothing_is_an_error(
     own_postgres: Callable[..., Postgres], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(direct, "HUNG_SECONDS", 0.5)
-    monkeypatch.setattr(direct, "OUTCOME_SECONDS", 0.1)
-    monkeypatch.setitem(connecting._DEFAULTS, "connect_timeout", "2")
     server = own_postgres()
     with Queue(server.fresh_database()) as queue:
         queue.dispatch(Greet(name="1"))
@@ -606,16 +606,23 @@ def test_a_server_that_answers_nothing_is_an_error(
             "read": queue.find,
             "transaction": lambda: contextlib.ExitStack().enter_context(queue.transaction()),
         }
+        connection, _ = queue._direct._engine.connected()
+        assert connection.answer_seconds == direct.HUNG_SECONDS
         server.freeze()
         try:
-            with pytest.raises(
-                StoreUnavailable, match="may be done or not" if what == "single" else "can't be reached"
-            ):
-                asks[what]()
+            with monkeypatch.context() as patch:  # no longer than it is frozen: else it may need more on a busy machine
+                patch.setattr(connection, "answer_seconds", 0.5)
+                patch.setattr(direct, "OUTCOME_SECONDS", 0.1)
+                patch.setitem(connecting._DEFAULTS, "connect_timeout", "2")
+                with pytest.raises(
+                    StoreUnavailable, match="may be done or not" if what == "single" else "can't be reached"
+                ):
+                    asks[what]()
         finally:
             server.thaw()
         queue.dispatch(Greet(name="3"))
-        assert names(queue) in ([["1", "2", "3"], ["1", "3"]] if what == "single" else [["1", "3"]])
+        # The server may get to the second one after all, before the third or after it.
+        assert sorted(names(queue)) in ([["1", "2", "3"], ["1", "3"]] if what == "single" else [["1", "3"]])
 
 
 def test_a_server_that_hangs_once_it_is_connected_is_an_error(

@@ -19,7 +19,7 @@ from edgeq.store.postgres.store import PostgresStore
 from edgeq.store.store import Topic, Tx
 from edgeq.testing import until
 
-PROMPTLY_SECONDS = 15.0
+PROMPTLY_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)

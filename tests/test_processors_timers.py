@@ -116,7 +116,8 @@ async def test_when_nothing_is_decided_nothing_is_written(bench: Bench, monkeypa
     assert bench.metrics.commits.total() == before
 
 
-async def test_lazy_decisions_of_a_timer_are_committed_lazily(bench: Bench) -> None:
+async def test_lazy_decisions_of_a_timer_are_committed_lazily(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LAZY_SECONDS", 600.0)
     done: list[int] = []
     processor = Timed()
     processor.then = lambda ctx: ctx.decisions.lazily.append(lambda tx: done.append(1))

@@ -461,7 +461,7 @@ def test_waiting_ends_with_the_job(queue: Queue, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(watch, "_NET_SECONDS", 3600.0)
     answer = queue.dispatch(Greet())
     threading.Timer(0.2, lambda: complete(queue)).start()
-    job = queue.wait(answer.id, 20)
+    job = queue.wait(answer.id, 60)
     assert (job.state, job.result) == ("completed", '"done"')
     assert queue.wait(answer.id, 0).id == answer.id
 
@@ -469,7 +469,7 @@ def test_waiting_ends_with_the_job(queue: Queue, monkeypatch: pytest.MonkeyPatch
 async def test_coroutines_wait_and_do_all_else_too(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_NET_SECONDS", 3600.0)
     first, second_one = await queue.dispatch_many_async([Greet(), Greet()])
-    waiting = [asyncio.create_task(queue.wait_async(answer.id, 20)) for answer in (first, second_one)]
+    waiting = [asyncio.create_task(queue.wait_async(answer.id, 60)) for answer in (first, second_one)]
     await asyncio.sleep(0.1)
     assert not any(task.done() for task in waiting)
     await asyncio.to_thread(complete, queue)
@@ -515,7 +515,7 @@ def test_waiting_goes_on_where_the_system_tells_nothing(queue: Queue, monkeypatc
     monkeypatch.setattr("ctypes.PyDLL", refused)
     answer = queue.dispatch(Greet())
     threading.Timer(0.05, lambda: complete(queue)).start()
-    assert queue.wait(answer.id, 20).state == "completed"
+    assert queue.wait(answer.id, 60).state == "completed"
 
 
 def test_a_queue_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.appliance import Appliance
+from support.appliance import DEADLINE_SECONDS, Appliance
 
 from edgeq import Job, Queue
 
@@ -77,7 +77,7 @@ def start(folder: Path, program: str, *args: str) -> subprocess.Popen[str]:
 def run(folder: Path, program: str, *args: str) -> str:
     """What the program prints; it must end well."""
     process = start(folder, program, *args)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=DEADLINE_SECONDS)
     assert (process.returncode, err) == (0, "")
     return out
 
@@ -103,7 +103,7 @@ queue.close()
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=DEADLINE_SECONDS)
         assert (process.returncode, err) == (0, "")
     assert sorted(orders(folder)) == sorted(100 * n + m for n in range(4) for m in range(25))
 
@@ -121,7 +121,7 @@ while True:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + DEADLINE_SECONDS
             while min(Counter(orders(folder)).get(number, 0) for number in range(4)) < 20:
                 queue.dispatch(Ship(order=4))
                 assert time.monotonic() < deadline, Counter(orders(folder))
@@ -330,15 +330,15 @@ def test_an_appliance_runs_what_was_dispatched_before_it_and_beside_it(folder: P
     run(folder, shop)
     appliance.spawn()
     program = """
-job = queue.wait(1, 30)
+job = queue.wait(1, 60)
 print(job.state, job.result)
-job = queue.wait(queue.dispatch(Ship(order=2)).id, 30)
+job = queue.wait(queue.dispatch(Ship(order=2)).id, 60)
 print(job.state, job.result)
 connection = sqlite3.connect(queue.path)
 connection.execute("INSERT INTO meta VALUES ('order', '3')")
 answer = queue.dispatch(Ship(order=3), connection=connection)
 connection.commit()
-job = queue.wait(answer.id, 30)
+job = queue.wait(answer.id, 60)
 print(job.state, job.result)
 queue.pause("default")
 answer = queue.dispatch(Ship(order=4))

@@ -10,10 +10,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from support.coming_from import SHOP, Place
@@ -109,7 +110,7 @@ def executing(place: Place, count: int) -> None:
     assert len(place.jobs("executing")) == count
     assert place.jobs("available")
     place.go()
-    place.eventually(lambda: not place.jobs("executing") and not place.jobs("available"), "the jobs to end")
+    place.eventually(lambda: {job.state for job in place.jobs()} == {"completed"}, "the jobs to end")
     place.terminals.stop()
 
 
@@ -230,8 +231,11 @@ def _(place: Place, command: str) -> None:
     assert [(job.state, job.attempt) for job in place.jobs(kind="shop:breaks_often")] == [("dead", 3)]
     assert len(place.reports()) == 97, "with three attempts at the other: a hundred"
     place.queue.dispatch(place.shop.wait(1), queue="video", priority="high")
-    place.type(command.replace("60s", "200ms").replace("1h", "2s"))
-    assert (place.jobs(kind="shop:wait")[0].error or "").startswith("took longer than 200ms")
+    for _ in range(9):  # where the start takes its time, two seconds may be over before anything was claimed
+        place.type(command.replace("60s", "200ms").replace("1h", "2s"))
+        if error := place.jobs(kind="shop:wait")[0].error:
+            break
+    assert (error or "").startswith("took longer than 200ms")
     assert place.jobs("available", queue="default"), "another queue"
 
 
@@ -727,13 +731,13 @@ def _(place: Place, decorator: str) -> None:
     place.write("app/videos.py", WRITER.format(decorator=decorator, items=1))
     place.configure("app: {modules: [videos]}", "jobs: {queues: {video: {}}}")
     place.type("edgeq work video --max-jobs 1")
-    grow_old(240)
+    grow_old(180)
     before = len(asked(place))
     place.work("edgeq work video")
     place.eventually(lambda: len(asked(place)) >= before + 2, "the source to be asked again")
     place.terminals.stop()
     assert [job.state for job in place.jobs()] == ["completed"]
-    grow_old(61)
+    grow_old(121)
     place.type("edgeq work video --max-jobs 1")
     assert len(place.jobs()) == 2
 
@@ -875,7 +879,9 @@ def _(place: Place, route: str) -> None:
 
 @row(TELLING, "`mute_time_intervals`")
 def _(place: Place, route: str) -> None:
-    tells(place, route.replace("22:00-06:00", "00:00-23:59"))  # it is night all day
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    night = f"{now - timedelta(hours=2):%H:%M}-{now + timedelta(hours=20):%H:%M}"
+    tells(place, route.replace("22:00-06:00", night))
     place.type("edgeq emit bell --tag notification")
     heat(place, -12)
     assert place.sql("SELECT group_key LIKE 'quiet:%' FROM notifications ORDER BY id") == [(1,), (None,)]

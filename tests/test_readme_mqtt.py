@@ -41,7 +41,7 @@ def test_it_works_as_it_is_written(terminals: Terminals) -> None:
         if number == 0:
             file = terminals.folder / "edgeq.yaml"
             file.write_text(file.read_text().replace("18843", port))
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not shows(out := terminals.type(line.replace("18843", port)), blocks.get(number, "")):
             assert time.monotonic() < deadline, f"{line}\n{out}"
             time.sleep(0.1)

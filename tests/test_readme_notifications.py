@@ -133,7 +133,7 @@ def moved(written: str, ports: Mapping[str, str]) -> str:
 
 def see(terminals: Terminals, line: str, shown: list[str], block: str, status: int) -> None:
     """Type a line, and look again until it shows all of that: what is emitted isn't told at once."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while True:
         out = terminals.type(line, status=status)
         if all(each in out for each in shown) and shows(terminals.complaints + out, block):

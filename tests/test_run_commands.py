@@ -175,6 +175,8 @@ def test_dead_letters_of_all_four_sources_are_redriven(edgeq: Appliance, broker:
     edgeq.until(lambda: edgeq.log.count("failed again") == 1, "the intake's refusal")
     assert do(edgeq, "dead-letters", "redrive", "--source", "processor:copy") == "1 to be redriven\n"
     edgeq.until(lambda: "redrive of dead letter" in edgeq.log.split("failed again")[1], "the processor's refusal")
+    asked = "SELECT id FROM dead_letters WHERE redrive_requested_at IS NOT NULL"
+    edgeq.until(lambda: edgeq.sql(asked) == [], "the requests to be taken back, which comes after the log")
     assert open_sources() == all_four
     assert "Traceback" not in edgeq.log.split("redrive of dead letter", 1)[1]
 
@@ -223,6 +225,8 @@ def test_a_dead_letter_whose_processor_is_gone_stays_and_says_why(edgeq: Applian
     edgeq.reload("\n".join(line for line in configuration.splitlines() if "app:Copy" not in line))
     do(edgeq, "dead-letters", "redrive", "1")
     edgeq.until(lambda: "there is no processor 'copy' in this configuration" in edgeq.log, "the refusal")
+    refused = "SELECT id FROM dead_letters WHERE redrive_requested_at IS NULL"
+    edgeq.until(lambda: edgeq.sql(refused) == [(1,)], "the reason in the store, which comes after the log")
     assert "there is no processor 'copy'" in do(edgeq, "dead-letters", "show", "1")
     assert state(edgeq) == "not configured"
     assert edgeq.stop() == 0
@@ -260,6 +264,7 @@ def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto, databas
         peer.publish_many([("a/1", "{}"), ("a/2", "?"), ("doors/x", "{}"), ("jobs/1", "{}"), ("doors/x", "")])
     edgeq.until(lambda: edgeq.sql("SELECT state FROM jobs") == [("completed",)], "the job")
     edgeq.until(lambda: copied(edgeq) == [1], "the copy")
+    edgeq.until(lambda: all_counted(edgeq), "the other messages, and what is counted after a commit")
     shown = {}
     for line in do(edgeq, "status").splitlines():
         shown.setdefault(line[:14].strip(), []).append(line[14:])
@@ -282,6 +287,13 @@ def test_the_status_shows_what_runs(edgeq: Appliance, broker: Mosquitto, databas
     assert "edgeq is not running" in do(edgeq, "status")
 
 
+def all_counted(edgeq: Appliance) -> bool:
+    """Whether the five messages were received, and what became of them was counted: events, dead letters, nothing."""
+    counters = edgeq.status()["counters"]
+    names = ("messages_received", "events", "dead_letters", "messages_dropped")
+    return [sum(counters[f"edgeq_{name}_total"].values()) for name in names] == [5, 3, 2, 1]
+
+
 def test_the_status_shows_what_is_held_up(edgeq: Appliance, broker: Mosquitto) -> None:
     (edgeq.folder / "slow").touch()
     edgeq.start()
@@ -300,7 +312,8 @@ def test_the_status_shows_what_is_held_up(edgeq: Appliance, broker: Mosquitto) -
     do(edgeq, "queues", "resume", "default")
     edgeq.until(lambda: edgeq.sql("SELECT state FROM jobs") == [("dead",)], "the job to be given up")
     do(edgeq, "queues", "pause", "default")
-    assert edgeq.status()["workers"] == [{"queue": "default", "running": 0, "concurrency": 2, "overdue": 1}]
+    given_up = [{"queue": "default", "running": 0, "concurrency": 2, "overdue": 1}]
+    edgeq.until(lambda: edgeq.status()["workers"] == given_up, "the worker to have given it up, too")
     shown = do(edgeq, "status")
     assert "jobs          default: paused, 1 dead\n" in shown
     assert "worker        default: 1 of 2 places are held by jobs that should have ended\n" in shown
@@ -318,7 +331,7 @@ def test_a_running_job_is_cancelled(edgeq: Appliance) -> None:
     edgeq.until(lambda: f"job {job_id} (app:Long) was cancelled while it ran" in edgeq.log, "the worker to notice")
     assert edgeq.sql("SELECT state FROM jobs") == [("cancelled",)]
     assert edgeq.sql("SELECT type FROM events") == []
-    assert edgeq.status()["workers"][0]["running"] == 0
+    edgeq.until(lambda: edgeq.status()["workers"][0]["running"] == 0, "the place to be free")
     assert edgeq.stop() == 0
 
 

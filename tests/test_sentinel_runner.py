@@ -23,10 +23,11 @@ from edgeq.processors import progress
 from edgeq.processors.runner import ProcessorRunner
 from edgeq.processors.sentinel import Sentinel
 from edgeq.store import contract_states, cursors, events
-from edgeq.testing import FakeClock, events_stored, until
+from edgeq.testing import FakeClock, events_stored
 from edgeq.units import Duration
 
 KILLS = 6
+DEADLINE_SECONDS = 120.0
 TESTS = Path(__file__).parent
 
 
@@ -107,22 +108,28 @@ async def test_events_without_verdicts_cost_no_commit_of_their_own(
 
 async def test_a_cursor_put_back_says_nothing_twice(bench: Bench) -> None:
     runner = await bench.run("sentinel", sentinel(bench, {**THRESHOLD, "above": 0}))
-    for value in (1, 0, 1):
+
+    async def read(value: int) -> None:
         new = NewEvent(
             "reading", subject="a", data_json=f'{{"value": {value}}}', occurred_at=bench.clock.now(),
             recorded_at=bench.clock.now(),
         )  # fmt: skip
-        await bench.store.write(lambda tx, new=new: events.append(tx, [new]))
+        await bench.store.write(lambda tx: events.append(tx, [new]))
+
+    for value in (1, 0, 1):
+        await read(value)
     await events_stored(bench.store, 3, "contract.*")
     await bench.settled(runner)
     await bench.store.write(lambda tx: cursors.seek(tx, "sentinel", "start", bench.clock.now()))
+    await read(0)  # what comes of it comes after all that is said when the others are read again
+    found = await events_stored(bench.store, 4, "contract.*")
+    assert [each.type.removeprefix("contract.") for each in found] == ["violated", "resolved"] * 2
+    assert found[3].cause_id == await newest_reading(bench)
 
-    async def again() -> bool:
-        cursor = await cursors.one(bench.store, "sentinel")
-        return cursor is not None and cursor.generation > 1 and runner.position == await events.head(bench.store)
 
-    await until(again, "the events to be read again", store=bench.store)
-    assert len([each for each in await events.after(bench.store, 0, 100) if each.type.startswith("contract.")]) == 3
+async def newest_reading(bench: Bench) -> int:
+    """The id of the last event of this type."""
+    return max(each.id for each in await events.after(bench.store, 0, 100) if each.type == "reading")
 
 
 async def test_a_link_that_settles_later_is_noticed(bench: Bench) -> None:
@@ -200,15 +207,23 @@ async def cause(bench: Bench, told: Event) -> int:
 def test_each_verdict_exactly_once_however_often_it_is_killed(database: Database) -> None:
     program = ("-m", "support.watched_doors", database.where)
     dice = random.Random(2)
+
+    def happened() -> int:
+        return int(database.sql("SELECT count(*) FROM events WHERE type IN ('opened', 'closed')")[0][0])
+
     for _ in range(KILLS):
         with subprocess.Popen(**of_tests(*program), stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            time.sleep(
-                dice.uniform(0.1, 0.5)
-            )  # killed while deadlines are open; the next start comes after some passed
+            # Killed while deadlines are open; the next start comes after some passed. Events are counted, not seconds:
+            # where commits take their time, few doors are opened in a second, and none is closed.
+            enough, give_up_at = happened() + dice.randrange(10, 70), time.monotonic() + DEADLINE_SECONDS
+            while happened() < enough:
+                assert process.poll() is None, "it ended by itself"
+                assert time.monotonic() < give_up_at, "no doors are opened"
+                time.sleep(0.005)
             process.kill()
-    subprocess.run(**of_tests(*program, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(**of_tests(*program, "drain"), check=True, stdout=subprocess.DEVNULL, timeout=DEADLINE_SECONDS)
 
     rows = database.sql("SELECT type, subject, recorded_at, occurred_at, data FROM events ORDER BY id")
     opened = {subject: recorded for what, subject, recorded, _, _ in rows if what == "opened"}

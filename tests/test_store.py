@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ async def test_ids_are_never_used_again(database: Database, store: Store) -> Non
 
 async def test_commit_interval_gathers(database: Database) -> None:
     async with database.opened(commit_interval_seconds=0.5) as store:
+        began = time.monotonic()
         await store.write(lambda tx: None)
         before = commits(store)
         futures = []
@@ -162,7 +164,8 @@ async def test_commit_interval_gathers(database: Database) -> None:
             futures.append(store.submit(lambda tx, n=n: events.append(tx, [new(f"e{n}")])))
             await asyncio.sleep(0.001)
         await asyncio.gather(*futures)
-        assert commits(store) - before == 1
+        # One, where those 20 turns take no longer than the interval.
+        assert 1 <= commits(store) - before <= (time.monotonic() - began) / 0.5
 
 
 @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])

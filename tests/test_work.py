@@ -96,10 +96,12 @@ def test_several_processes_share_the_work_with_an_appliance(make: Make) -> None:
     for each in (*works, run):
         each.spawn()
         each.until(lambda each=each: "is running" in each.log or "working on" in each.log, "the start")
+    dispatch(run.url, *(job("Wait", n=n) for n in range(6)))
+    run.until(lambda: all(began(run, n)() for n in range(6)), "two jobs in each of the three")
     ids = [dispatch(run.url, *(job("Note", text=f"{page}-{n}") for n in range(100))) for page in range(5)]
-    run.until(lambda: set(states(run).values()) == {"completed"} and len(states(run)) == 500, "all of it")
+    let_go(run, *range(6))
+    run.until(lambda: list(states(run).values()) == ["completed"] * 506, "all of it")
     assert sorted(text for text, *_ in notes(run)) == sorted(f"{page}-{n}" for page in range(5) for n in range(100))
-    assert len({pid for _, pid, _ in notes(run)}) > 1, "one process did it all"
     assert len({each for page in ids for each in page}) == 500
     assert [each.stop() for each in (*works, run)] == [0, 0, 0]
     assert not any("Traceback" in each.log for each in (*works, run))
@@ -167,7 +169,7 @@ def test_it_ends_after_so_many_jobs(make: Make) -> None:
 
 
 def test_it_ends_after_so_long(make: Make) -> None:
-    work = make("--max-time", "1s")
+    work = make("--max-time", "5s")  # enough for the job to begin, also on a busy machine
     dispatch(work.url, job("Wait", n=1))
     work.spawn()
     work.until(lambda: "stopping: 1 jobs" in work.log, "the end of the time")
@@ -411,7 +413,7 @@ def test_systemd_is_told(make: Make, tmp_path: Path) -> None:
     work = make()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(30)
+        manager.settimeout(120)
         work.spawn(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="2000000")
         told: list[str] = []
 

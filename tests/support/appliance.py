@@ -74,8 +74,11 @@ class Appliance:
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = DEADLINE_SECONDS) -> None:
         """Return when `condition()` is true. Fails with the log when it doesn't become so, or the process has ended."""
         deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.process is None or self.process.poll() is None, f"edgeq ended:\n{self.log}"
+        while True:
+            ended = self.process is not None and self.process.poll() is not None  # before the look, which is the last
+            if condition():
+                return
+            assert not ended, f"edgeq ended:\n{self.log}"
             assert time.monotonic() < deadline, f"waited {seconds:g}s for {what}:\n{self.log[-4000:]}"
             time.sleep(0.02)
 
@@ -134,7 +137,7 @@ class Appliance:
             return self._server.sql(text, *params)
         if not self.database.exists():
             return []
-        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=10)) as connection:
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=60)) as connection:
             try:
                 return connection.execute(text, params).fetchall()
             except sqlite3.OperationalError as error:

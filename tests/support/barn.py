@@ -55,10 +55,10 @@ class Barn(Appliance):
 
     def publish(self, *messages: tuple[str, str | bytes]) -> None:
         """Publish, and return when the gateway has stored what came of it."""
-        before = self._handled()
+        before, _ = self._routed()
         with Peer(self._broker.port) as peer:
             peer.publish_many(list(messages))
-        self.until(lambda: self._handled() >= before + len(messages), "the messages to be handled")
+        self.until(lambda: self._routed() >= (before + len(messages), True), "the messages to be stored")
 
     def fill(self) -> None:
         """Let something happen for each view: readings, a violation that is told, a dead job and a dead letter."""
@@ -75,6 +75,8 @@ class Barn(Appliance):
         self.until(lambda: self.sql("SELECT 1 FROM notifications WHERE state = 'sent'"), "a notification")
         self.until(lambda: self.sql("SELECT 1 FROM notifications WHERE state = 'dead'"), "one that failed")
 
-    def _handled(self) -> int:
-        routes = self.status().get("routes", [])
-        return sum(route["messages"] for route in routes)
+    def _routed(self) -> tuple[int, bool]:
+        """How many messages routes were given, and whether all of them are stored and acknowledged."""
+        status = self.status()
+        count = sum(route["messages"] for route in status.get("routes", []))
+        return count, not status.get("session", {}).get("in_flight")

@@ -21,6 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from .mosquitto import free_port
+
 DEADLINE_SECONDS = 120.0
 
 _ARGUMENTS = (
@@ -38,7 +40,8 @@ class Browser:
         for argument in (*_ARGUMENTS, f"--user-data-dir={folder}"):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self._driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        service = Service(shutil.which("chromedriver"), port=free_port())
+        self._driver = webdriver.Chrome(options=options, service=service)
         self._driver.set_page_load_timeout(DEADLINE_SECONDS)
         self.resize()
 
@@ -116,14 +119,16 @@ class Browser:
         pytest.fail(f"Tab does not lead to {name!r}")
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for it; what it is then."""
+        """Wait for it; what it is then. What it looks at may be replaced in the meantime."""
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while not (found := condition()):
+        while True:
+            with suppress(StaleElementReferenceException):
+                if found := condition():
+                    return found
             assert time.monotonic() < deadline, (
                 f"waited for {what}; the page says:\n{self.text('body')}\n{self.errors()}"
             )
             time.sleep(0.05)
-        return found
 
     def shows(self, *texts: str, selector: str = "main") -> str:
         """Wait until all of it can be read there; what is."""

@@ -23,7 +23,7 @@ from edgeq.store.jobs import StoredJob
 from edgeq.store.sqlite import SqliteStore
 from edgeq.telemetry.metrics import Metrics
 
-from .readme import Terminals
+from .readme import DEADLINE_SECONDS, Terminals
 
 CONFIGURATION = """\
 app: {path: app, modules: [shop]}
@@ -181,7 +181,7 @@ class Place:
 
     def eventually(self, condition: Callable[[], Any], what: str) -> None:
         """Return when `condition()` is true."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, f"waited for {what}"
             time.sleep(0.02)
@@ -206,7 +206,7 @@ class Place:
     def ended(self) -> int:
         """The exit status of what ran in the first terminal."""
         assert self.terminals.running is not None
-        status = self.terminals.running.wait(60)
+        status = self.terminals.running.wait(DEADLINE_SECONDS)
         self.terminals.running = None
         return status
 
@@ -214,7 +214,7 @@ class Place:
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows, by another program's eyes and hands."""
-        with closing(sqlite3.connect(self.folder / "edgeq.db")) as connection, connection:
+        with closing(sqlite3.connect(self.folder / "edgeq.db", timeout=60)) as connection, connection:
             return connection.execute(statement, values).fetchall()
 
     def events(self, *subjects: str) -> None:

@@ -176,10 +176,13 @@ class Container:
     def until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until it is so."""
         deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds:g}s for {what}"
+        while True:
             assert self._nspawn is not None
-            assert self._nspawn.poll() is None, "systemd-nspawn has ended"
+            ended = self._nspawn.poll() is not None  # before the look, which is the last
+            if condition():
+                return
+            assert time.monotonic() < deadline, f"waited {seconds:g}s for {what}"
+            assert not ended, "systemd-nspawn has ended"
             time.sleep(0.1)
 
     def limit_memory(self, unit: str, size: int) -> None:

@@ -157,7 +157,7 @@ class Gateway(Container):
         """Rows of a database below edgeq's folder; none as long as there is no such table."""
         path = self.root / "var/lib/edgeq" / file
         try:
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as database:
                 return database.execute(query).fetchall()
         except sqlite3.OperationalError as error:
             if re.search("no such table|unable to open|locked", str(error)):

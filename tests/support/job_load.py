@@ -204,9 +204,9 @@ class Site:
             program.kill()
 
     def attempts(self) -> list[tuple[str, int, int, int]]:
-        """The lines that attempts have left: what, job, attempt, process."""
+        """The lines that attempts have left: what, job, attempt, process. The last one may be in the making."""
         file = self.folder / "attempts"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
         return [(what, int(job), int(attempt), int(pid)) for what, job, attempt, pid in map(str.split, lines)]
 
     def sql(self, text: str, *params: Any) -> list[Any]:
@@ -214,7 +214,7 @@ class Site:
         path = self.folder / "edgeq.db"
         if not path.exists():
             return []
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
             try:
                 return connection.execute(text, params).fetchall()
             except sqlite3.OperationalError as error:
@@ -231,8 +231,9 @@ class Site:
 
     def all_ended(self) -> bool:
         """Whether there are jobs, and all of them have ended."""
-        incomplete = "SELECT 1 FROM jobs WHERE state IN ('scheduled', 'available', 'executing', 'retryable') LIMIT 1"
-        return self.sql("SELECT count(*) FROM jobs") != [(0,)] and self.sql(incomplete) == []
+        incomplete = "state IN ('scheduled', 'available', 'executing', 'retryable')"
+        counts = self.sql(f"SELECT count(*), count(*) FILTER (WHERE {incomplete}) FROM jobs")
+        return any(every > 0 and left == 0 for every, left in counts)
 
 
 def audit(site: Site, told: set[int]) -> Counter[str]:

@@ -1,7 +1,7 @@
 """A small program that adds events and has a courier on them, to be killed at any moment.
 
-`-m support.killable_courier DATABASE` runs until it is killed; with `drain` it adds nothing, and ends when all is told
-and nothing is due any more.
+`-m support.killable_courier DATABASE` runs until it is killed, and says how many events there are; with `drain` it adds
+nothing, and ends when all is told and nothing is due any more.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ async def feed(store: Store, clock: Clock) -> None:
             new.append(NewEvent(name, now, now, subject=str(n), data_json=data, tags=("notification",)))
         await store.write(lambda tx, new=tuple(new): events.append(tx, new))
         await store.write(lambda tx: send(tx, clock.now()))
+        print(n, flush=True)
         await asyncio.sleep(0.002)
 
 

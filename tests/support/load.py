@@ -7,7 +7,7 @@ from collections import Counter
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from .appliance import Appliance
+from .appliance import DEADLINE_SECONDS, Appliance
 
 WINDOW = 100  # the receive maximum that the appliance is given
 ROUTE = """\
@@ -44,7 +44,7 @@ class Load:
         first = len(self.acknowledged)
         for number in range(first, first + count):
             info = self._client.publish(f"load/{self.sender}/{number}", b'{"value": 1}', qos=1)
-        info.wait_for_publish(60)  # the last one: a broker acknowledges in order
+        info.wait_for_publish(DEADLINE_SECONDS)  # the last one: a broker acknowledges in order
         assert info.is_published(), "the broker doesn't acknowledge"
         self.acknowledged.update(range(first, first + count))
 

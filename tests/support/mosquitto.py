@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from paho.mqtt.properties import Properties
 
 DEADLINE_SECONDS = 120.0
 _random = random.SystemRandom()  # hypothesis has the other one give every process the same numbers
+_PORTS = range(10000, 32000)  # below those that systems give to outgoing connections
+_given: deque[int] = deque(maxlen=2000)
 
 
 def find_mosquitto() -> str | None:
@@ -30,11 +33,17 @@ def find_mosquitto() -> str | None:
 
 def free_port() -> int:
     """A port of 127.0.0.1 on which nothing listens now, and below those that systems give to outgoing connections:
-    while a server is down, a client that tries to connect could be given it."""
+    while a server is down, a client that tries to connect could be given it. Until it is listened at, and while its
+    server is down, nobody else is given it: each worker of pytest has ports of its own, which take turns."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = _PORTS[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers :: workers]
     while True:
-        port = _random.randint(10000, 32000)
+        port = _random.choice(mine)
+        if port in _given and len(_given) < len(mine) // 2:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 

@@ -95,11 +95,14 @@ class Outbox:
     async def failed(self, title: str) -> StoredNotification:
         """Return as soon as it stands in the store that sending it has failed."""
 
+        found: list[StoredNotification] = []
+
         async def has_failed() -> bool:
-            return (await self.row(title)).error is not None
+            found[:] = [row for row in await self.rows() if row.title == title and row.error is not None]
+            return bool(found)
 
         await until(has_failed)
-        return await self.row(title)
+        return found[0]
 
     def wake(self) -> None:
         """Have the senders look at the clock."""

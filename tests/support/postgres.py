@@ -95,7 +95,7 @@ def _initialised() -> tuple[Path, subprocess.Popen[bytes]]:
 
 def sql(url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run statements (without `params` there may be several) on a connection of its own; the rows of the last."""
-    with psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="test") as connection:
+    with psycopg.connect(url, autocommit=True, connect_timeout=60, application_name="test") as connection:
         cursor = connection.execute(text, params or None)
         while cursor.nextset():
             pass
@@ -185,7 +185,22 @@ class Postgres:
 
     def drop(self, url: str) -> None:
         """Remove a database, also from under those who are connected to it."""
-        self.sql(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            try:
+                self.sql(self.url, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+            except psycopg.errors.ObjectInUse:  # the server waits for their end, but not for long
+                assert time.monotonic() < deadline, f"somebody doesn't leave {url}:\n{self.log[-4000:]}"
+            else:
+                return
+
+    def unused(self, url: str) -> None:
+        """Return when nobody is connected to a database: those who have left may not be gone yet."""
+        text = "SELECT 1 FROM pg_stat_activity WHERE datname = %s"
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self.sql(self.url, text, [url.rpartition("/")[2]]):
+            assert time.monotonic() < deadline, f"somebody is connected to {url}"
+            time.sleep(0.005)
 
     def sql(self, url: str, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """See the function `sql`."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .appliance import Appliance
+from .appliance import DEADLINE_SECONDS, Appliance
 from .load import Load, audit, echoed, stored
 from .power import Disk
 
@@ -108,6 +108,6 @@ class Site:
 
     def at_once(self, condition: Callable[[], bool]) -> None:
         """Return the moment that `condition` holds."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, f"the moment of the cut didn't come:\n{self.edgeq.log[-4000:]}"

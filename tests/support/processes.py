@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeq.testing.waiting import until
 
-START_SECONDS = 60.0  # for interpreters to start on a busy machine
+START_SECONDS = 120.0  # for interpreters to start on a busy machine
 
 
 def there(pid: int) -> bool:
@@ -19,7 +19,7 @@ def there(pid: int) -> bool:
 
 async def gone(pid: int) -> None:
     """Return when the process has ended."""
-    await until(lambda: not there(pid), f"the end of process {pid}")
+    await until(lambda: not there(pid), f"the end of process {pid}", deadline_seconds=START_SECONDS)
 
 
 async def written(file: Path) -> str:

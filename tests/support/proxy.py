@@ -129,3 +129,4 @@ class Proxy:
                 if client is None and self.cut_after == 0:
                     self.cut_after = None
                     return
+            await self._flowing.wait()  # what was closed behind it isn't told either

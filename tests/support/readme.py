@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+DEADLINE_SECONDS = 120.0
 ROOT = Path(__file__).parent.parent.parent
 _PATHS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in _PATHS}
@@ -130,15 +131,17 @@ class Terminals:
         if command == "edgeq run":
             self._run()
             return ""
+        before = self._shown() if command == "edgeq reload" else ""
         done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
-        )
+            command, shell=True, cwd=self.folder, env=self.environment,
+            capture_output=True, text=True, timeout=DEADLINE_SECONDS,
+        )  # fmt: skip
         assert done.returncode == status, f"{command}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
         self.complaints = done.stderr
         if command == "edgeq reload":
-            self.wait_for("the configuration was read again")
-            self.wait_for("connected to", times=2)
+            for text in ("the configuration was read again", "connected to"):
+                self.wait_for(text, times=before.count(text) + 1)
             self._subscribed()
         return done.stdout
 
@@ -161,16 +164,23 @@ class Terminals:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Return when the first terminal has shown `text` so often."""
-        deadline = time.monotonic() + 30
-        while self.log.read_text().count(text) < times:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
             assert self.running is not None
-            assert self.running.poll() is None, f"it ended:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"{text!r} did not appear:\n{self.log.read_text()}"
+            ended = self.running.poll() is not None  # before the look: what it said last is said by then
+            if self._shown().count(text) >= times:
+                return
+            assert not ended, f"it ended:\n{self._shown()}"
+            assert time.monotonic() < deadline, f"{text!r} did not appear:\n{self._shown()}"
             time.sleep(0.05)
+
+    def _shown(self) -> str:
+        """What the first terminal has shown; the last character may not be whole yet."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def until(self, command: str, *expected: str) -> str:
         """Type `command` until its output has all of `expected`, as a reader would look again."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             shown = self.type(command)
             if all(text in shown for text in expected):
@@ -182,7 +192,7 @@ class Terminals:
         """Ctrl-C in the first terminal."""
         if self.running is not None:
             self.running.send_signal(signal.SIGINT)
-            assert self.running.wait(30) == 0, self.log.read_text()
+            assert self.running.wait(DEADLINE_SECONDS) == 0, self._shown()
             self.running = None
 
     def kill(self) -> None:

@@ -30,7 +30,7 @@ processors:
 {processors}  courier: {{kind: courier, start: beginning}}
   sentinel: {{kind: sentinel, start: beginning}}
 channels:
-  out: {{kind: webhook, url: "http://127.0.0.1:{port}/", timeout: 5s}}
+  out: {{kind: webhook, url: "http://127.0.0.1:{port}/", timeout: 60s}}
 contracts:
   - {{name: beats, kind: absence, of: beat, by: subject, every: 4s, severity: warning}}
 schedules:

@@ -43,6 +43,7 @@ from edgeq.telemetry.metrics import Metrics
 from .postgres import Postgres, sql
 
 KINDS = ("sqlite", "postgresql")
+_LOCK_SECONDS = 60.0  # for which a commit may hold others up on a disk that stalls
 
 
 def emptied(tx: Tx) -> None:
@@ -134,18 +135,18 @@ class SqliteDatabase(Database):
 
     def sql(self, text: str, *values: Any) -> list[Row]:
         """See Database.sql."""
-        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=10)) as connection:
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=_LOCK_SECONDS)) as connection:
             return connection.execute(text, values).fetchall()
 
     def look(self, text: str, *values: Any) -> list[Row]:
         """See Database.look."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=_LOCK_SECONDS)) as connection:
             return connection.execute(text, values).fetchall()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """See Database.locked."""
-        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=10)) as holder:
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=_LOCK_SECONDS)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             yield
             holder.execute("ROLLBACK")
@@ -205,7 +206,7 @@ class PostgresDatabase(Database):
     async def opened(self, **settings: Any) -> AsyncIterator[Store]:
         """See Database.opened. It hears of what others commit, and has been woken for that."""
         async with super().opened(**settings) as store:
-            assert await store.signal.wait("events", 0, 20.0)
+            assert await store.signal.wait("events", 0, 120.0)
             yield store
 
     def drop(self) -> None:
@@ -269,4 +270,5 @@ def _template(server: Postgres) -> str:
         await store.close()
 
     asyncio.run(make())
+    server.unused(url)  # else it can't be copied
     return url.rpartition("/")[2]

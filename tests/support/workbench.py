@@ -61,12 +61,15 @@ class Bench:
         return job
 
     async def until_state(self, state: str, job_id: int = 1, *, attempt: int = 0) -> StoredJob:
+        found: list[StoredJob] = []
+
         async def reached() -> bool:
             job = await self.job(job_id)
-            return job.state == state and (not attempt or job.attempt == attempt)
+            found[:] = [job] if job.state == state and (not attempt or job.attempt == attempt) else []
+            return bool(found)
 
         await until(reached)
-        return await self.job(job_id)
+        return found[0]
 
     async def counted(self, outcomes: Mapping[str, int]) -> None:
         """Wait until that is what was counted; which comes a little later than what the store shows."""
