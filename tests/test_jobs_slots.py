@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.stores import Database
-from support.workbench import DEADLINE_SECONDS, Bench, Gate, bench_on, until
+from support.workbench import Bench, Gate, bench_on, until
 
 from edgeq.clock import Clock
 from edgeq.jobs.context import JobContext
@@ -21,8 +21,6 @@ from edgeq.jobs.worker import Worker
 async def bench(database: Database) -> AsyncIterator[Bench]:
     """On the machine's clock."""
     async with bench_on(database, Clock()) as bench:
-        if database.kind == "postgresql":  # everybody is woken once when it begins to hear of what others commit
-            assert await bench.store.signal.wait("jobs", 0, DEADLINE_SECONDS)
         yield bench
 
 
